@@ -354,10 +354,10 @@ def block(job: dict[str, Any]) -> Any:
 def file(job: dict[str, Any]) -> Any:
     """Recordings in blocks and frame by frame, and the acceptance by block size."""
     from kiku.measure.dummy import open_model
-    from kiku.measure.files import acceptance, file_speed, sound_of
+    from kiku.measure.files import acceptance, file_speed, joined_sound
 
     model = open_model(job["model"], precision=job["precision"], threads=job["threads"])
-    samples = sound_of(job["sounds"], model.config.sample_rate)
+    samples = joined_sound(job["sounds"], model.config.sample_rate)
     sizes = [size for size in job["sizes"] if size <= model.scheduler.max_block]
     return {
         **file_speed(model, samples, rounds=job["rounds"]).to_dict(),

@@ -32,6 +32,8 @@ from typing import Any
 import machine
 import numpy as np
 from children import config_of
+from instrumented import Script
+from live_load import WINDOWS, flushes, live_load
 from numpy.typing import NDArray
 
 from kiku import Recognizer
@@ -39,10 +41,8 @@ from kiku.cli.columns import columns
 from kiku.config import LMConfig
 from kiku.engine.choice import usable_threads
 from kiku.measure.dummy import open_model, write_dummy_model
-from kiku.measure.files import sound_of
-from kiku.measure.instrumented import Script
+from kiku.measure.files import joined_sound
 from kiku.measure.limit import weight_bytes, window_bytes
-from kiku.measure.live import WINDOWS, flushes, live_load
 from kiku.measure.machine import MemoryReader
 from kiku.measure.speed import full_window, noise
 
@@ -96,7 +96,7 @@ def streams(run: Run) -> Row:
     """Live streams at once."""
     rows: list[Row] = []
     for model in run.args.models:
-        sound = sound_of([DIGITS], 24_000) if model == DEMO else None
+        sound = joined_sound([DIGITS], 24_000) if model == DEMO else None
         for count in run.args.streams or STREAMS.get(model, STREAMS["shape"]):
             recognizer = run.open(model, slots=count)
             for window in WINDOWS:

@@ -150,7 +150,7 @@ class Run:
         """Have one of kiku's parts measured in a process of its own."""
         job = self.job(who="kiku-part", part=part, **values)
         return json.loads(
-            subprocesses.run([sys.executable, str(HERE / "children.py"), json.dumps(job)])
+            subprocesses.run_child([sys.executable, str(HERE / "children.py"), json.dumps(job)])
         )
 
     def folder(self, shape: str, precision: str) -> str:

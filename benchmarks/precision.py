@@ -38,7 +38,7 @@ from kiku.config import LMConfig, ModelConfig
 from kiku.converted import convert
 from kiku.engine import SlotEngine
 from kiku.engine.kernels import ONNX_RUNTIME
-from kiku.engine.networks import WIDTH, Decoder
+from kiku.engine.networks import WIDTH, OnnxDecoder
 from kiku.engine.onnx import onnx_engine
 from kiku.graph import (
     CODEC_GRAPH,
@@ -302,7 +302,7 @@ def run(
     folder: Path, config: ModelConfig, columns: NDArray[np.int64], places: Sequence[str]
 ) -> dict[str, Array]:
     """What ONNX Runtime has behind each layer, and the logits."""
-    decoder = Decoder(folder, config, 1, 1, ONNX_RUNTIME)  # whose graph was laid open
+    decoder = OnnxDecoder(folder, config, 1, 1, ONNX_RUNTIME)  # whose graph was laid open
     parts: list[list[Array]] = []
     for at in range(0, len(columns), WIDTH):
         part = columns[at : at + WIDTH] + code_offsets(config.lm)

@@ -13,11 +13,11 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from instrumented import instrumented
 from numpy.typing import NDArray
 from talk import Piece, Talk
 
 from kiku import Recognizer
-from kiku.measure.instrumented import instrumented
 from kiku.measure.machine import resident_bytes
 from kiku.measure.times import Clock, Times
 from kiku.scheduler import Member, Opening

@@ -24,7 +24,7 @@ from kiku.checkpoint.model_shapes import SHAPES, random_weights
 from kiku.config import ModelConfig
 from kiku.engine.kernels import ONNX_RUNTIME, kernels
 from kiku.engine.memory import OrderedMemory
-from kiku.engine.networks import Codec, Decoder
+from kiku.engine.networks import OnnxCodec, OnnxDecoder
 from kiku.graph import write_codec, write_decoder
 
 CASES = {
@@ -50,7 +50,7 @@ def frames(config: ModelConfig, slots: int, each: int) -> NDArray[np.float32]:
     return generator.normal(0, 0.1, (slots, each, config.frame_size)).astype(np.float32)
 
 
-def stand_at(network: Decoder | Codec, position: int) -> None:
+def stand_at(network: OnnxDecoder | OnnxCodec, position: int) -> None:
     """Let every slot have heard so many positions; what they were does not matter here."""
     memory = network.memory
     for slot in range(SLOTS):
@@ -60,12 +60,12 @@ def stand_at(network: Decoder | Codec, position: int) -> None:
         memory.make_room(range(SLOTS), 0)
 
 
-def timed(network: Decoder | Codec, given: NDArray[Any], position: int) -> float:
+def timed(network: OnnxDecoder | OnnxCodec, given: NDArray[Any], position: int) -> float:
     """Seconds of one call."""
     slots, each = given.shape[:2]
     stand_at(network, position)
     begin = time.perf_counter()
-    if isinstance(network, Decoder):
+    if isinstance(network, OnnxDecoder):
         network.read(np.arange(slots), given, np.full(slots, each), logits=False)
     else:
         network.encode(np.arange(slots), given)
@@ -73,7 +73,7 @@ def timed(network: Decoder | Codec, given: NDArray[Any], position: int) -> float
 
 
 def row_of(
-    both: dict[str, Decoder | Codec], given: NDArray[Any], position: int, seconds: float
+    both: dict[str, OnnxDecoder | OnnxCodec], given: NDArray[Any], position: int, seconds: float
 ) -> dict[str, Any]:
     """Times of one case, both in turn."""
     times: dict[str, list[float]] = {name: [] for name in both}
@@ -103,7 +103,7 @@ def main() -> None:
     if kernels().library is None:
         parser.error(f"there is nothing to compare: {kernels().reason}")
     config, is_codec = SHAPES["1b"], given.network == "codec"
-    part, kind = (config.codec, Codec) if is_codec else (config.lm, Decoder)
+    part, kind = (config.codec, OnnxCodec) if is_codec else (config.lm, OnnxDecoder)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder, weights = Path(name), random_weights(config)

@@ -31,6 +31,7 @@ class EchoBackend:
     lm_config = replace(tiny.lm_config(), codebook_size=SCALE)
     max_block = width = 8
     reads_alike = True
+    can_draw = False
     description = signature = "echo"
 
     def __init__(self, slots: int) -> None:
@@ -50,6 +51,7 @@ class EchoBackend:
         counts: NDArray[np.int64],
         *,
         logits: bool,
+        draws: NDArray[Any] | None = None,
     ) -> Said:
         codes = columns[:, :, 1]
         tokens = np.where(codes == self.lm_config.initial_code, PAD, codes)

@@ -294,8 +294,8 @@ def test_a_push_during_which_a_stream_ends_says_how_and_how_much_was_taken(ends:
     )
     options, long = StreamOptions(max_queue_s=1.0), noise(50, 0)  # 4 s
 
-    def end(stream: LiveStream, engine: Gated) -> None:
-        stream.close() if ends == "close" else stream.request_stop()
+    def end(stream: LiveStream | AsyncStream, engine: Gated) -> None:
+        stream._close() if ends == "close" else stream._request_stop()
         engine.gate.set()
 
     async def in_a_task() -> None:
@@ -304,7 +304,7 @@ def test_a_push_during_which_a_stream_ends_says_how_and_how_much_was_taken(ends:
         task = asyncio.ensure_future(stream.push(long))
         while stream.duration == 0:
             await asyncio.sleep(0.001)
-        end(stream._live, engine)
+        end(stream, engine)
         with pytest.raises(StreamClosed, match=said):
             await task
 
@@ -513,16 +513,16 @@ def test_decoding_changes_in_mid_stream() -> None:
     with recognizer(engine).stream(options) as stream:
         assert engine.decoding[0][0] is not None
         stream.set_decoding(None)
-        assert engine.decoding[0] == (None, None)
+        until(lambda: engine.decoding[0] == (None, None))
         stream.set_decoding(DecodingOptions(num_codebooks=3))
-        assert engine.decoding[0] == (None, 3)
+        until(lambda: engine.decoding[0] == (None, 3))
         with pytest.raises(ConfigError):
             stream.set_decoding(DecodingOptions(num_codebooks=30))
         stream.push(sentence(ONE))
         stream.close()
         assert texts(list(stream.events())) == ["one"]
-    with pytest.raises(StreamError, match="ended"):
-        stream.set_decoding(None)
+        with pytest.raises(StreamClosed, match=r"set_decoding\(\) was called after close\(\)"):
+            stream.set_decoding(None)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -804,17 +804,31 @@ def test_no_call_overtakes_a_push_that_is_looked_at_in_another_thread(
 ) -> None:
     first, second = big(sentence(ONE, TWO)), as_bytes(sentence(THREE))
     monkeypatch.setattr("kiku.live_async._QUICK_BYTES", 2 * len(sentence(ONE, TWO)) - 1)
-    looked_at = LiveStream.check
+    looked_at = AsyncStream._check
     threads: set[int] = set()
 
-    def slowly(stream: LiveStream, samples: NDArray[np.float32], rate: int | None) -> Chunk:
+    def slowly(stream: AsyncStream, samples: NDArray[np.float32], rate: int | None) -> Chunk:
         if samples is first:
             threads.add(threading.get_ident())
             time.sleep(0.05)
         return looked_at(stream, samples, rate)
 
-    monkeypatch.setattr(LiveStream, "check", slowly)
-    rec = recognizer()
+    monkeypatch.setattr(AsyncStream, "_check", slowly)
+
+    class Noting(EchoEngine):
+        """How many frames had been heard where three codebooks are read from."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.at_change: list[int] = []
+
+        def set_decoding(self, slot: int, picker: Any = None, **how: Any) -> None:
+            super().set_decoding(slot, picker, **how)
+            if how["num_codebooks"] == 3:
+                self.at_change.append(self.heard[slot])
+
+    engine, three = Noting(), DecodingOptions(num_codebooks=3)
+    rec = recognizer(engine)
 
     async def said(*calls: Callable[[AsyncStream], Awaitable[object]], **options: Any) -> list[str]:
         async with await rec.astream(StreamOptions(**options), timeout=LONG_S) as stream:
@@ -842,6 +856,8 @@ def test_no_call_overtakes_a_push_that_is_looked_at_in_another_thread(
         assert await said(lambda s: s.push(first), lambda s: s.finalize()) == [*one, "0.8"]
         after = await said(lambda s: s.push(first), lambda s: s.push_silence(0.4))
         assert after == one
+        assert await said(lambda s: s.push(first), lambda s: s.set_decoding(three)) == one
+        assert engine.at_change == [10]
         assert await resumed() == one
         with pytest.raises(StreamClosed):
             await said(lambda s: s.push(first), lambda s: s.close(), lambda s: s.push(second))
@@ -919,7 +935,7 @@ def test_saving_wakes_whoever_waits_for_what_it_brought() -> None:
         def ask_and_save() -> None:  # the driver cannot do what is due before `save` does
             stream.finalize()
             assert stream._first.pending() is not None
-            stream.save_now()
+            stream._save_now()
 
         rec.scheduler.call(ask_and_save)
         thread.join(LONG_S)
@@ -945,14 +961,13 @@ Asked = Callable[[LiveStream], object]
     "ask",
     [
         lambda stream: stream.save(),
-        lambda stream: stream.set_decoding(None),
         lambda stream: stream.push_silence(40.0),
         lambda stream: stream.push(noise(2_000, 0), timeout=LONG_S),
         lambda stream: stream.next_event(),
         lambda stream: list(stream.events()),
         lambda stream: stream.next_event(LONG_S),
     ],
-    ids=["save", "set_decoding", "push_silence", "push", "next_event", "events", "with timeout"],
+    ids=["save", "push_silence", "push", "next_event", "events", "with timeout"],
 )
 def test_a_listener_is_refused_what_would_wait_for_its_own_caller(ask: Asked) -> None:
     rec = recognizer(slots=2)
@@ -980,12 +995,14 @@ def test_a_listener_is_refused_what_would_wait_for_its_own_caller(ask: Asked) ->
 
 
 def test_a_listener_may_do_what_waits_for_nobody() -> None:
-    with recognizer().stream() as stream:
+    engine = EchoEngine()
+    with recognizer(engine).stream() as stream:
         done: list[object] = []
 
         def listener() -> None:
             if not done:
                 stream.push_silence(0.1)
+                stream.set_decoding(DecodingOptions(num_codebooks=3))
                 stream.push(noise(1, 0), timeout=0)
                 with pytest.raises(QueueFull):
                     stream.push(noise(5_000, 0), timeout=0)
@@ -996,6 +1013,7 @@ def test_a_listener_may_do_what_waits_for_nobody() -> None:
         stream.push(sentence(ONE))
         assert isinstance(list(stream.events())[-1], End)
         assert done
+        assert engine.decoding[0] == (None, 3)
 
 
 def test_a_listener_that_stops_a_stream_that_is_stopped_hangs_nobody() -> None:
@@ -1033,21 +1051,21 @@ def test_an_event_loop_that_is_gone_stops_nobody() -> None:
 def test_a_task_that_listens_in_a_loop_that_was_closed_holds_no_slot(is_rung: bool) -> None:
     rec = recognizer()
 
-    async def listen() -> LiveStream:
+    async def listen() -> AsyncStream:
         stream = await rec.astream(StreamOptions(recovery=None))
         task = asyncio.ensure_future(anext(aiter(stream.events())))
         await asyncio.sleep(0)
         assert not task.done()
-        return stream._live
+        return stream
 
     def push_to_a_closed_loop() -> None:
         loop = asyncio.new_event_loop()
-        live = loop.run_until_complete(listen())
+        stream = loop.run_until_complete(listen())
         for i in range(20):  # each of which would wake the task
             if i == is_rung:  # so that what wakes it waits in the loop, or finds it closed
                 loop.close()
-            live.push(sentence(ONE))
-            until(lambda: texts(live.poll()) == ["one"])
+            assert stream.push_now(sentence(ONE))
+            until(lambda: texts(stream.poll()) == ["one"])
         bells = [one() for one in list(_BELLS.values())]
         assert sum(0 if bell is None else len(bell._rung) for bell in bells) <= is_rung
 
@@ -1171,20 +1189,25 @@ def test_channels_live_side_by_side_and_end_once() -> None:
     assert rec.free_slots == 2
 
 
-def test_all_channels_are_finalized_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_channels_are_asked_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
     options = StreamOptions(channel="each", format=AudioFormat(channels=2), recovery=None)
 
     def is_full() -> None:
         raise QueueFull("many wait")
 
-    with recognizer(slots=2).stream(options) as stream:
+    engine = EchoEngine(slots=2)
+    with recognizer(engine).stream(options) as stream:
         stream.push(np.stack([sentence(ONE), sentence(TWO)], axis=1))
         with monkeypatch.context() as patch:
             patch.setattr(stream._sessions[1], "check_finalize", is_full)
+            patch.setattr(stream._sessions[1], "check_change", is_full)
             with pytest.raises(QueueFull):
                 stream.finalize("t")
+            with pytest.raises(QueueFull):
+                stream.set_decoding(DecodingOptions(num_codebooks=3))
         stream.close()
         assert not any(isinstance(event, Finalized) for event in stream.events())
+    assert set(engine.decoding.values()) == {(None, None)}
 
 
 @pytest.mark.parametrize(
@@ -1257,7 +1280,7 @@ def test_the_end_of_one_channel_is_not_the_end() -> None:
 
     async def main() -> list[Event]:
         async with await rec.astream(options) as stream:
-            hold_back(stream._live._sessions[1], stream._live._first)
+            hold_back(stream._sessions[1], stream._first)
             await stream.push(both)
             await stream.close()
             return [event async for event in stream.events()]
@@ -1421,10 +1444,7 @@ def test_a_key_that_is_no_bytes_is_refused_when_it_is_set(key: Any) -> None:
 
 def test_a_task_has_the_calls_that_a_thread_has() -> None:
     for name, call in inspect.getmembers(LiveStream, inspect.isfunction):
-        is_inner = name.startswith("_") or name.endswith("_now") or name in (
-            "check", "check_open", "gap", "has_room", "parts", "queue_full", "request_stop", "take",
-        )  # fmt: skip
-        if is_inner or name == "listen":  # with which the tasks are woken
+        if name.startswith("_") or name == "listen":  # tasks need no callback
             continue
         same = inspect.signature(getattr(AsyncStream, name)).parameters
         assert list(same) == list(inspect.signature(call).parameters), name

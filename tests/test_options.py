@@ -21,8 +21,8 @@ from kiku.options import (
     Recovery,
     StreamOptions,
     TurnPolicy,
-    decoding_options,
-    stream_options,
+    checked_decoding_options,
+    checked_stream_options,
 )
 from kiku.stream.recovery import StallPolicy
 from kiku.text import CaptionOptions
@@ -211,27 +211,58 @@ def test_true_and_one_are_two_things(wrong: object) -> None:
         AudioFormat(channels_axis=True)
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, "not None: leave them out for none"),
+        ("seven", r"write \['seven'\]"),
+        ({"seven": 3}, r"write \[Hotword\(text, boost\), ...\]"),
+        ({"seven"}, r"write list\(...\) around it"),
+        ((x for x in ["seven"]), r"write list\(...\) around it"),
+        (7, r"write \['Kyutai', ...\]"),
+        ([("seven", 3)], r"not \('seven', 3\): write 'Kyutai', or Hotword\('Kyutai', boost=3.0\)"),
+        ([None], "not None: write 'Kyutai'"),
+    ],
+)
+def test_hotwords_of_another_form_are_told_how_to_be_written(given: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        DecodingOptions(hotwords=given)
+
+
+def test_none_is_the_default_of_what_holds_options() -> None:
+    """As it is to `set_decoding` and where streams are opened."""
+    assert StreamOptions(decoding=None, format=None) == StreamOptions()  # pyright: ignore
+
+
 def test_recovery_may_be_yes_or_no_as_in_json() -> None:
     for given, kept in ((True, Recovery()), (False, None)):
-        options = StreamOptions(recovery=given)  # pyright: ignore[reportArgumentType]
+        options = StreamOptions(recovery=given)
         assert options.recovery == kept
         assert StreamOptions.from_dict(options.to_dict()).recovery == kept
 
 
+def test_a_stream_takes_a_slot_or_one_for_each_channel() -> None:
+    stereo = AudioFormat(channels=2)
+    assert StreamOptions(format=stereo).num_sessions() == 1
+    assert StreamOptions(format=stereo, channel=1).num_sessions(5) == 1
+    assert StreamOptions(format=stereo, channel="each").num_sessions() == 2
+    assert StreamOptions(format=stereo, channel="each").num_sessions(5) == 5
+
+
 def test_what_is_given_as_options_must_be_options() -> None:
-    assert stream_options(None).to_dict() == StreamOptions().to_dict()
+    assert checked_stream_options(None).to_dict() == StreamOptions().to_dict()
     options = StreamOptions(end_s=3.0)
-    assert stream_options(options) is options
+    assert checked_stream_options(options) is options
     decoding = DecodingOptions(seed=1)
-    assert decoding_options(decoding) is decoding
-    assert decoding_options(None).is_plain
+    assert checked_decoding_options(decoding) is decoding
+    assert checked_decoding_options(None).is_plain
     for wrong in (*WRONG.values(), "", {}, 0, False):
         with pytest.raises(InputError, match=r"StreamOptions\("):
-            stream_options(wrong)
+            checked_stream_options(wrong)
         with pytest.raises(InputError, match=r"DecodingOptions\("):
-            decoding_options(wrong)
+            checked_decoding_options(wrong)
     with pytest.raises(InputError, match=r"StreamOptions\(decoding="):
-        stream_options(decoding)
+        checked_stream_options(decoding)
 
 
 def test_options_are_compared_by_their_values() -> None:

@@ -1,14 +1,18 @@
 """Recordings: streams fed faster, side by side; raw tokens; what happens on bad days."""
 
+import asyncio
+import copy
 import gc
 import io
 import math
+import pickle
 import threading
 import wave
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from tempfile import _TemporaryFileWrapper  # pyright: ignore[reportPrivateUsage]
 from typing import Any
 
 import numpy as np
@@ -31,7 +35,7 @@ from kiku.errors import (
 )
 from kiku.scheduler import Member
 from kiku.stream import WordSession
-from kiku.transcription import Batch, Recording
+from kiku.transcription import IncompleteTranscript, RecordingBatch, RecordingTask, as_done
 from tests import tiny
 from tests.engine.engines import make_engine
 from tests.fakes import Driven, EchoEngine, hold_back, spoken
@@ -154,6 +158,113 @@ def test_streams_side_by_side_give_what_each_gives_alone(kind: str, data: st.Dat
     assert [words[i] for i in range(len(sounds))] == expected
 
 
+def _around(file: Any) -> Any:
+    return _TemporaryFileWrapper(file, "name", delete=False)
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_one_open_file_in_two_places_is_refused_before_any_of_it_is_read(
+    slots: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of the two would hear what the other left of it, and nothing would tell."""
+    rec, _ = echo(slots)
+    (path := tmp_path / "one.wav").write_bytes(_wav(np.repeat(sentence(ONE, TWO), 8), 8000))
+    with path.open("rb") as file, path.open("rb") as input_file:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(input_file))
+        buffer = io.BytesIO(path.read_bytes())
+        lists: list[tuple[list[Any], str]] = [
+            ([buffer, path, buffer], r"the same open file .* sources\[0\] and sources\[2\]"),
+            ([file, _around(file)], "the same open file"),
+            ([_around(buffer), buffer], "the same open file"),
+            ([file, file.raw], "the same open file"),
+            ([file, io.FileIO(file.fileno(), closefd=False)], "the same open file"),
+            (["-", path, {"path": "-"}], r"standard input .* sources\[0\] and sources\[2\]"),
+        ]
+        for sources, match in lists:
+            for call in (
+                rec.transcribe,
+                rec.transcriptions,
+                lambda all: rec.transcriptions(iter(all)),
+            ):
+                with pytest.raises(InputError, match=match):
+                    call(sources)
+        with path.open("rb") as other:  # which is another place in the same recording
+            heard = rec.transcribe([file, buffer, path, other, path, "-"])
+        assert [one.text for one in heard] == ["one two"] * 6
+
+
+def test_a_file_that_was_read_to_its_end_says_so(tmp_path: Path) -> None:
+    """As of an upload that somebody has saved before."""
+    rec, _ = echo()
+    file = io.BytesIO(_wav(np.repeat(sentence(ONE), 8), 8000))
+    assert rec.transcribe(file).text == "one"
+    with pytest.raises(AudioError, match=r"is at its end, .* file\.seek\(0\)"):
+        rec.transcribe(file)
+    file.seek(0)
+    assert rec.transcribe(file).text == "one"
+    with pytest.raises(AudioError, match="is empty"):
+        rec.transcribe(io.BytesIO())
+
+
+def test_recordings_may_come_from_a_generator() -> None:
+    rec, _ = echo()
+    sounds = (sentence(word) for word in (ONE, TWO))
+    several = rec.transcriptions(sounds, rate=CONFIG.sample_rate)
+    assert [one.result().text for one in several] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    "several", [(x for x in "ab"), {"a"}, {"a": "b"}.values(), Path().glob("*.none"), range(3)]
+)
+def test_what_is_no_list_of_recordings_is_told_to_be_made_one(several: Any) -> None:
+    with pytest.raises(InputError, match=r"several stand in a list: write list\(\.\.\.\)"):
+        echo()[0].transcribe(several)
+
+
+def test_samples_before_their_rate_are_told_to_be_turned_round() -> None:
+    rec, _ = echo()
+    pair: Any = (sentence(ONE), CONFIG.sample_rate)
+    calls: list[Callable[[], object]] = [
+        lambda: rec.transcribe(pair),
+        lambda: rec.transcribe(pair, rate=CONFIG.sample_rate),
+        lambda: rec.transcribe([pair]),
+        lambda: rec.transcription(pair),
+        lambda: rec.transcriptions(pair),
+        lambda: rec.transcriptions([pair]),
+        lambda: rec.prompt("one", pair),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match=f"other way round.* rate={CONFIG.sample_rate}"):
+            call()
+    assert rec.transcribe(pair[::-1]).text == "one"
+
+
+def test_what_cannot_leave_its_process_says_what_can() -> None:
+    rec, _ = echo(2)
+    lazy = rec.transcription(sentence(ONE), rate=CONFIG.sample_rate)
+    with rec.stream(PLAIN) as stream:
+        for one, told in (
+            (rec, "a loaded model .* load it there"),
+            ({"model": [rec]}, "a loaded model .* load it there"),
+            (stream, r"a live stream .* save\(\) gives"),
+            (lazy, r"a transcription under way .* its result\(\)"),
+        ):
+            for send in (pickle.dumps, copy.copy, copy.deepcopy):
+                if send is not copy.copy or not isinstance(one, dict):
+                    with pytest.raises(InputError, match=told):
+                        send(one)
+    assert pickle.loads(pickle.dumps(lazy.result())).text == "one"
+
+
+def test_a_stream_of_tasks_cannot_leave_its_process_either() -> None:
+    async def sends() -> None:
+        async with await echo()[0].astream(PLAIN) as stream:
+            with pytest.raises(InputError, match="a live stream cannot be copied"):
+                pickle.dumps(stream)
+
+    asyncio.run(sends())
+
+
 def test_several_recordings_share_the_slots() -> None:
     rec, engine = echo(slots=2)
     sounds = [sentence(ONE), sentence(TWO, TWO), sentence(THREE), sentence(ONE, THREE)]
@@ -206,6 +317,48 @@ def test_a_truncated_file_gives_its_words_and_says_so(tmp_path: Path) -> None:
         words = (result := rec.transcribe(path)).words
     assert [w.text for w in words] == ["one"]
     assert isinstance(result.problem, TruncatedAudio)
+    assert not engine.held
+
+
+def _too_long(rec: Recognizer) -> tuple[Any, StreamOptions]:
+    """A recording of which a second is heard, and that in several steps."""
+    sound = np.concatenate([sentence(ONE, TWO), np.zeros(200 * SIZE, np.float32)])
+    return (rec.config.sample_rate, sound), replace(PLAIN, max_duration_s=10.0)
+
+
+def test_where_warnings_are_errors_a_list_loses_no_word() -> None:
+    """They are errors here. The sound stops in what is read ahead of the words."""
+    rec, engine = echo()
+    source, options = _too_long(rec)
+    for result in rec.transcribe([source, source], options):
+        assert result.text == "one two"
+        assert result.duration == pytest.approx(10.0)
+        assert type(result.problem) is AudioError
+    for one in as_done(several := rec.transcriptions([source, source], options)):
+        assert one.result_or_problem().text == "one two"
+    assert [one.problem is None for one in several] == [False, False]
+    assert not engine.held
+
+
+def test_where_warnings_are_errors_what_is_raised_has_the_words() -> None:
+    rec, engine = echo()
+    source, options = _too_long(rec)
+    with pytest.raises(IncompleteTranscript, match=r"longer than 10.*before was tr") as caught:
+        rec.transcribe(source, options)
+    assert caught.value.transcript.text == "one two"
+    assert type(caught.value.transcript.problem) is AudioError
+    sent = pickle.loads(pickle.dumps(caught.value))
+    assert (str(sent), sent.transcript) == (str(caught.value), caught.value.transcript)
+    lazy = rec.transcription(source, options)
+    found: list[str] = []
+    with pytest.raises(IncompleteTranscript):
+        found.extend(word.text for word in lazy)  # raises only when all of them were given
+    assert found == ["one", "two"]
+    assert [word.text for word in lazy] == [word.text for word in lazy.so_far] == ["one", "two"]
+    assert lazy.result() == caught.value.transcript  # and it is told once
+    with pytest.raises(IncompleteTranscript):
+        (other := rec.transcription(source, options)).result()
+    assert other.result().text == "one two"
     assert not engine.held
 
 
@@ -453,8 +606,10 @@ def test_nothing_is_run_when_a_transcription_is_dropped_that_is_done(
 ) -> None:
     """Ctrl-C would be lost in what Python runs then."""
     rec, engine = echo()
-    abandoned: list[Recording] = []
-    monkeypatch.setattr(Batch, "abandon", lambda self, recording: abandoned.append(recording))
+    abandoned: list[RecordingTask] = []
+    monkeypatch.setattr(
+        RecordingBatch, "abandon", lambda self, recording: abandoned.append(recording)
+    )
     done = rec.transcription(sentence(ONE), rate=CONFIG.sample_rate)
     assert done.result().text == "one"
     begun = rec.transcription(sentence(ONE), rate=CONFIG.sample_rate)
@@ -557,10 +712,10 @@ def test_the_word_that_is_open_when_a_recording_is_stopped_is_its_last() -> None
         while True:  # glued words: one is always open
             yield from array_chunks(spoken([THREE] * 64, SIZE), 1000)
 
-    recording = Recording(
+    recording = RecordingTask(
         endless(), lambda _: [Member(WordSession(CONFIG, tiny.vocabulary(), PLAIN))]
     )
-    result = Transcription(recording, Batch(rec.scheduler, [recording], None), "echo")
+    result = Transcription(recording, RecordingBatch(rec.scheduler, [recording], None), "echo")
     first = [word.text for word, _ in zip(result, range(3), strict=False)]
     assert first == ["two", "one", "three"]
     known = len(result.so_far)
@@ -814,8 +969,8 @@ def test_a_channel_that_lags_is_put_in_order_in_the_transcript() -> None:
         hold_back(second, first)
         return [Member(one) for one in sessions]
 
-    recording = Recording(array_chunks(stereo(), 1000), members)
-    result = Transcription(recording, Batch(rec.scheduler, [recording], None), "echo")
+    recording = RecordingTask(array_chunks(stereo(), 1000), members)
+    result = Transcription(recording, RecordingBatch(rec.scheduler, [recording], None), "echo")
     assert [word.text for word in result] == ["one", "one", "two", "three"], "as they came"
     assert result.result().text == "two one three one"
 
@@ -844,10 +999,10 @@ def test_no_more_sound_is_read_than_is_needed() -> None:
             read.append(1.0)
             yield from array_chunks(np.zeros(1000, np.float32), 1000)
 
-    recording = Recording(
+    recording = RecordingTask(
         chunks(), lambda _: [Member(WordSession(CONFIG, tiny.vocabulary(), PLAIN))]
     )
-    batch = Batch(rec.scheduler, [recording], None)
+    batch = RecordingBatch(rec.scheduler, [recording], None)
     batch.advance()
     batch.advance()
     assert sum(read) <= 12
@@ -949,10 +1104,10 @@ def test_sound_of_which_nothing_could_be_read_is_raised() -> None:
         yield Chunk(np.zeros(0, np.float32), 1000, 0, 1, None, 0.0)
         raise AudioError("broken")
 
-    recording = Recording(
+    recording = RecordingTask(
         chunks(), lambda _: [Member(WordSession(CONFIG, tiny.vocabulary(), PLAIN))]
     )
-    result = Transcription(recording, Batch(rec.scheduler, [recording], None), "echo")
+    result = Transcription(recording, RecordingBatch(rec.scheduler, [recording], None), "echo")
     with pytest.raises(AudioError, match="broken"):
         result.result()
     assert not engine.held
@@ -986,8 +1141,8 @@ def test_one_channel_that_fails_ends_the_recording() -> None:
         ]
 
     sound = np.concatenate([stereo(), np.zeros((3_000 * SIZE, 2), np.float32)])
-    recording = Recording(array_chunks(sound, 1000), members)
-    result = Transcription(recording, Batch(rec.scheduler, [recording], None), "echo")
+    recording = RecordingTask(array_chunks(sound, 1000), members)
+    result = Transcription(recording, RecordingBatch(rec.scheduler, [recording], None), "echo")
     with pytest.raises(RuntimeError, match="out of memory"):
         result.result()
     assert rec.free_slots == 2
@@ -1144,6 +1299,40 @@ def test_tokens_of_no_samples_are_refused(wrong: Any) -> None:
         echo()[0].tokens(wrong)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("talk.wav", r"not 'talk.wav': .* kiku.audio.read_chunks"),
+        (Path("talk.wav"), "not .*'talk.wav'"),
+        (b"ab", "not b'ab'"),
+        ([0.5, 0.25], r"not 0.5: give np.array\(..., np.float32\)"),
+        ([np.zeros(3, np.float32), "a"], "not 'a'"),
+        (np.zeros((2, 3), np.float32), r"not of shape \[2, 3\]"),
+        (np.float32(1), r"not of shape \[\]"),
+    ],
+)
+def test_what_is_no_array_for_tokens_is_told(wrong: Any, told: str) -> None:
+    with pytest.raises(InputError, match=f"samples must be an array .*{told}"):
+        echo()[0].tokens(wrong)
+
+
+def test_a_tensor_is_one_array_for_tokens() -> None:
+    class Tensor:
+        shape = (2 * SIZE,)
+
+        def __array__(self, dtype: Any = None) -> NDArray[np.float32]:
+            return sentence(ONE)[: 2 * SIZE]
+
+        def __iter__(self) -> Iterator[Any]:
+            return map(np.asarray, self.__array__())
+
+    rec, _ = echo()
+    given: Any = Tensor()
+    assert rec.tokens(given).tolist() == rec.tokens(np.asarray(given)).tolist() != []
+    assert len(rec.tokens([given, given])) == 2
+    rec.tokens(given, picker=lambda logits: int(logits.argmax()))
+
+
 @pytest.mark.parametrize("wrong", [3, None, ["left"], b"left"])
 def test_the_text_of_a_prompt_is_a_text(wrong: Any) -> None:
     with pytest.raises(InputError, match="the text of a prompt must be a text"):
@@ -1154,7 +1343,7 @@ def test_the_text_of_a_prompt_is_a_text(wrong: Any) -> None:
 def test_an_array_of_many_channels_says_which_axis_is_time(axis: int) -> None:
     rec, _ = echo()
     mono = spoken([3, 0, ONE, 3, TWO, 3, 3], SIZE)
-    many = np.stack([mono] * 12, axis=axis)
+    many = np.stack([mono] * 70, axis=axis)
     with pytest.raises(AudioError, match=r"StreamOptions\(format=AudioFormat\(channels_axis=0\)\)"):
         rec.transcribe(many, PLAIN, rate=CONFIG.sample_rate)
     told = replace(PLAIN, format=AudioFormat(channels_axis=axis))
@@ -1163,4 +1352,6 @@ def test_an_array_of_many_channels_says_which_axis_is_time(axis: int) -> None:
         many, told, rate=CONFIG.sample_rate, progress=lambda _, total: totals.append(total)
     )
     assert found.text == rec.transcribe(mono, PLAIN, rate=CONFIG.sample_rate).text == "one two"
+    with pytest.raises(ConfigError, match="70 channels cannot be heard one by one, 64 can"):
+        rec.transcribe(many, replace(told, channel="each"), rate=CONFIG.sample_rate)
     assert totals[-1] == pytest.approx(len(mono) / CONFIG.sample_rate)

@@ -1,4 +1,4 @@
-"""Where the words of a sentence are: a small network that hears both directions, and a forced
+"""Find where the words of a sentence are: a small network that sees both directions, and a forced
 alignment by CTC.
 """
 
@@ -11,34 +11,34 @@ import torch
 from torch import Tensor, nn
 
 from kiku.train.forced import force
+from kiku.writing import in_place_of
 from recipes.demo.corpus import Corpus, Recording
 from recipes.demo.features import LogMel
 from recipes.demo.fit import Fit, Plan
 from recipes.demo.precision import lowered
 from recipes.demo.voices import espeak
-from recipes.demo.whole import written_whole
 
 __all__ = [
     "LATENT_S", "Aligner", "Phones", "SentenceBatches", "ctc", "fit_aligner", "force",
 ]  # fmt: skip
 
 LATENT_S = 0.04
-"""Seconds per row of spectra, and so per phone label."""
+"""Seconds per row of spectra, and so per row of phone scores."""
 
 
 @dataclass(frozen=True)
 class Phones:
-    """The phones of every word of a corpus, and their numbers (0 is CTC's blank)."""
+    """The phones of every word of a corpus, as numbers (0 is CTC's blank)."""
 
     symbols: tuple[str, ...]
     words: dict[str, tuple[int, ...]]
 
     @classmethod
     def of(cls, recordings: list[Recording], path: Path) -> "Phones":
-        """Ask espeak-ng about every word once; kept at `path`."""
+        """Ask espeak-ng for the phones of every word once; they are kept in `path`."""
         if not path.exists():
             spoken = {word: espeak().phones(word) for r in recordings for word in r.words}
-            with written_whole(path) as part:
+            with in_place_of(path) as part:
                 part.write_text(json.dumps(spoken))
         spoken = json.loads(path.read_text())
         symbols = sorted({phone for phones in spoken.values() for phone in phones})
@@ -54,7 +54,7 @@ class Phones:
 
 
 class SentenceBatches:
-    """Whole sentences of about the same length: spectra's sound, phones and their lengths."""
+    """Batches of whole sentences of about the same length: sound, phones and their lengths."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class SentenceBatches:
         self.recordings = sorted(kept, key=lambda r: r.seconds)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(pcm [B, 1, S], phones [sum], latents of each [B], phones of each [B])"""
+        """(pcm [B, 1, S], phones [sum], number of latents of each [B], of phones of each [B])"""
         rng = np.random.default_rng([self.seed, step])
         centre = int(rng.integers(len(self.recordings)))
         count = max(2, int(self.seconds / self.recordings[centre].seconds))
@@ -102,7 +102,7 @@ class SentenceBatches:
 
 
 class Aligner(nn.Module):
-    """Spectra to phones, hearing about a third of a second to both sides."""
+    """Turns spectra into phones, seeing about a third of a second to both sides."""
 
     def __init__(self, num_phones: int, width: int = 192) -> None:
         """`num_phones` without the blank."""
@@ -125,7 +125,7 @@ class Aligner(nn.Module):
 
 
 def ctc(logits: Tensor, phones: Tensor, latents: Tensor, sizes: Tensor) -> Tensor:
-    """CTC per phone."""
+    """CTC loss per phone."""
     log_probs = logits.float().log_softmax(-1).transpose(0, 1)
     return (
         nn.functional.ctc_loss(
@@ -136,9 +136,7 @@ def ctc(logits: Tensor, phones: Tensor, latents: Tensor, sizes: Tensor) -> Tenso
 
 
 def fit_aligner(source: SentenceBatches, folder: Path, plan: Plan) -> Aligner:
-    """Train on sentences; that it learns them by heart does no harm, for these are what it will
-    align.
-    """
+    """Train on sentences. Overfitting does no harm: the aligner will align these sentences."""
 
     def loss(
         model: nn.Module, batch: tuple[Tensor, Tensor, Tensor, Tensor], progress: float

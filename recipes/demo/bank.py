@@ -1,36 +1,35 @@
-"""A bank of snippets: short pieces of speech of which it is known where each vocabulary word begins
-and ends.
-"""
+"""A bank of snippets: short pieces of speech with the start and end of each vocabulary word."""
 
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from kiku.writing import in_place_of
 from recipes.demo.corpus import SAMPLE_RATE, VOCABULARY, Corpus, Recording
-from recipes.demo.whole import written_whole
 
 MARGIN_BEFORE_S = 0.10
 MARGIN_AFTER_S = 0.14
-"""Sound kept around a word, as far as the recording has it."""
+"""Seconds of sound kept before and after a word, as far as the recording has them."""
 
 _HOP = 240
 WORD_INDEX = {word: i for i, word in enumerate(VOCABULARY)}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WordSpan:
     """A vocabulary word and where it is, in seconds."""
 
     word: int
     start_s: float
     end_s: float
 
-    def moved(self, by_s: float, *, speed: float = 1.0) -> "Place":
-        """The place after playing `speed` times faster and then beginning `by_s` later."""
-        return Place(self.word, self.start_s / speed + by_s, self.end_s / speed + by_s)
+    def moved(self, by_s: float, *, speed: float = 1.0) -> "WordSpan":
+        """The span in sound that is played `speed` times as fast, then delayed by `by_s`."""
+        return WordSpan(self.word, self.start_s / speed + by_s, self.end_s / speed + by_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +38,18 @@ class Snippet:
 
     Attributes:
         kind: "whole" (recordings of single words, untrimmed), "real" and "voice" (single words of
-            people, of synthetic voices), "usual" (single words of the synthetic voices that one
-            gets without asking), "cut" (words inside sentences), "said" (several words by a
-            synthetic voice), "other" (speech without vocabulary words).
-        begin, end: its samples in the bank's file.
-        places: the vocabulary words in it.
+            people, of synthetic voices), "usual" (single words of default synthetic voices), "cut"
+            (words inside sentences), "said" (several words by a synthetic voice), "other" (speech
+            without vocabulary words).
+        begin, end: range of its samples in the bank's file.
+        spans: the vocabulary words in it.
     """
 
     kind: str
     speaker: str
     begin: int
     end: int
-    places: tuple[Place, ...]
+    spans: tuple[WordSpan, ...]
 
     @property
     def seconds(self) -> float:
@@ -59,7 +58,7 @@ class Snippet:
 
 
 class Bank:
-    """Snippets and their samples (float16 would clip nothing but costs time to convert: int16)."""
+    """Snippets and their samples, int16 (float16 would not clip, but takes time to convert)."""
 
     def __init__(self, snippets: list[Snippet], samples: np.ndarray) -> None:
         """`samples` is int16 [S]."""
@@ -70,14 +69,16 @@ class Bank:
         return self.samples[snippet.begin : snippet.end].astype(np.float32) / 32768.0
 
     def save(self, folder: Path) -> None:
-        """Write `snippets.i16` and, when it is whole, `snippets.jsonl`, without which there is no
-        bank: an old one never stands beside other samples."""
+        """Write `snippets.i16` and, when that is complete, `snippets.jsonl`.
+
+        Without `snippets.jsonl` there is no bank, so an old one is never read with other samples.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "snippets.jsonl").unlink(missing_ok=True)
-        with written_whole(folder / "snippets.i16") as part:
+        with in_place_of(folder / "snippets.i16") as part:
             self.samples.tofile(part)
-        with written_whole(folder / "snippets.jsonl") as part:
-            part.write_text("".join(json.dumps(asdict(s)) + "\n" for s in self.snippets))
+        with in_place_of(folder / "snippets.jsonl") as part:
+            part.write_text("".join(json.dumps(_row(s)) + "\n" for s in self.snippets))
 
     @classmethod
     def load(cls, folder: Path) -> "Bank":
@@ -89,7 +90,7 @@ class Bank:
                 r["speaker"],
                 r["begin"],
                 r["end"],
-                tuple(Place(**p) for p in r["places"]),
+                tuple(WordSpan(**p) for p in r["places"]),
             )
             for r in rows
         ]
@@ -99,13 +100,20 @@ class Bank:
         return cls(snippets, np.memmap(path, dtype=np.int16, mode="r"))
 
 
+def _row(snippet: Snippet) -> dict[str, Any]:
+    """A line of `snippets.jsonl`, where the spans are called places."""
+    row = asdict(snippet)
+    row["places"] = row.pop("spans")
+    return row
+
+
 def joined(banks: list[Bank]) -> Bank:
-    """All snippets of `banks`, which are some, in one."""
+    """One bank of all snippets of `banks`, of which there is at least one."""
     snippets: list[Snippet] = []
     shift = 0
     for bank in banks:
         snippets += [
-            Snippet(s.kind, s.speaker, s.begin + shift, s.end + shift, s.places)
+            Snippet(s.kind, s.speaker, s.begin + shift, s.end + shift, s.spans)
             for s in bank.snippets
         ]
         shift += len(bank.samples)
@@ -116,20 +124,20 @@ class BankWriter:
     """Collects snippets."""
 
     def __init__(self) -> None:
-        """Empty."""
+        """Begin empty."""
         self._snippets: list[Snippet] = []
         self._parts: list[np.ndarray] = []
         self._position = 0
 
-    def add(self, kind: str, speaker: str, samples: np.ndarray, places: Iterable[Place]) -> None:
-        """Take float32 samples [S], brought to a peak of 0.7, and the words in them."""
+    def add(self, kind: str, speaker: str, samples: np.ndarray, spans: Iterable[WordSpan]) -> None:
+        """Add float32 samples [S], scaled to a peak of 0.7, and the words in them."""
         peak = float(np.abs(samples).max(initial=0.0))
         if peak < 1e-4:
             return
         data = (samples * (0.7 * 32767.0 / peak)).astype(np.int16)
         self._parts.append(data)
         end = self._position + len(data)
-        self._snippets.append(Snippet(kind, speaker, self._position, end, tuple(places)))
+        self._snippets.append(Snippet(kind, speaker, self._position, end, tuple(spans)))
         self._position = end
 
     def finish(self) -> Bank:
@@ -140,14 +148,14 @@ class BankWriter:
 
 
 def find_word(samples: np.ndarray) -> tuple[float, float] | None:
-    """Where the one word of a recording is, by its energy.
+    """Find the single word of a recording by its energy.
 
     Args:
         samples: float32 [S].
 
     Returns:
-        start and end in seconds, or None where no stretch of speech stands out, or where it touches
-        the recording's beginning (such recordings are cut).
+        start and end in seconds, or None if no stretch of speech stands out, or if it touches the
+        recording's beginning (the recording is then cut off).
     """
     count = len(samples) // _HOP
     if count < 12:
@@ -178,15 +186,15 @@ def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
 
 def cut(
     samples: np.ndarray,
-    places: list[Place],
+    spans: list[WordSpan],
     *,
     before_s: float = MARGIN_BEFORE_S,
     after_s: float = MARGIN_AFTER_S,
-) -> tuple[np.ndarray, list[Place]]:
-    """The samples from the first place to the last, with a margin, and the places within them."""
-    first = max(0, int((places[0].start_s - before_s) * SAMPLE_RATE))
-    last = min(len(samples), int((places[-1].end_s + after_s) * SAMPLE_RATE))
-    return samples[first:last], [place.moved(-first / SAMPLE_RATE) for place in places]
+) -> tuple[np.ndarray, list[WordSpan]]:
+    """The samples from the first span to the last, with a margin, and the spans within them."""
+    first = max(0, int((spans[0].start_s - before_s) * SAMPLE_RATE))
+    last = min(len(samples), int((spans[-1].end_s + after_s) * SAMPLE_RATE))
+    return samples[first:last], [span.moved(-first / SAMPLE_RATE) for span in spans]
 
 
 def single_words(corpus: Corpus, recordings: list[Recording]) -> Bank:
@@ -198,13 +206,13 @@ def single_words(corpus: Corpus, recordings: list[Recording]) -> Bank:
         sound = corpus.audio(recording)
         found = find_word(sound)
         if found is not None:
-            piece, places = cut(sound, [Place(WORD_INDEX[recording.words[0]], *found)])
-            writer.add("real", recording.speaker, piece, places)
+            piece, spans = cut(sound, [WordSpan(WORD_INDEX[recording.words[0]], *found)])
+            writer.add("real", recording.speaker, piece, spans)
     return writer.finish()
 
 
 def whole_words(corpus: Corpus, recordings: list[Recording]) -> Bank:
-    """Recordings of one vocabulary word each as they are, with all the sound around the word."""
+    """Recordings of one vocabulary word each, untrimmed: with all the sound around the word."""
     writer = BankWriter()
     for recording in recordings:
         if len(recording.words) != 1 or recording.words[0] not in WORD_INDEX:
@@ -213,6 +221,9 @@ def whole_words(corpus: Corpus, recordings: list[Recording]) -> Bank:
         found = find_word(sound)
         if found is not None and recording.seconds < 2.5:
             writer.add(
-                "whole", recording.speaker, sound, [Place(WORD_INDEX[recording.words[0]], *found)]
+                "whole",
+                recording.speaker,
+                sound,
+                [WordSpan(WORD_INDEX[recording.words[0]], *found)],
             )
     return writer.finish()

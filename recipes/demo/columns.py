@@ -1,6 +1,4 @@
-"""What the demo model's decoder is to write in each frame, and what its pause heads are to say:
-`kiku.train.columns` with the demo's numbers.
-"""
+"""Targets of the demo model's decoder and pause heads: `kiku.train.columns` with its numbers."""
 
 from collections.abc import Sequence
 
@@ -9,7 +7,7 @@ import numpy as np
 from kiku.config import PAD_ID, WORD_START_ID
 from kiku.train import columns
 from kiku.train.columns import UNKNOWN, TextLayout
-from recipes.demo.bank import Place
+from recipes.demo.bank import WordSpan
 from recipes.demo.mix import FRAME_RATE
 
 __all__ = ["PAD", "UNKNOWN", "WORD_START", "pause_targets", "text_column", "words_of"]
@@ -20,7 +18,7 @@ PAD, WORD_START = PAD_ID, WORD_START_ID
 def text_column(
     words: Sequence[tuple[float, Sequence[int]]], num_frames: int, delay_s: float
 ) -> np.ndarray:
-    """Text tokens int64 [T] of every frame; before the delay stands PAD, which is learned, too."""
+    """Text tokens int64 [T] of every frame; PAD before the delay, which is a target as well."""
     return columns.text_column(words, num_frames, TextLayout(FRAME_RATE, delay_s, lead="pad"))
 
 
@@ -30,9 +28,7 @@ def pause_targets(voices: Sequence[tuple[float, float]], num_frames: int) -> np.
 
 
 def words_of(
-    places: Sequence[Place], pieces: Sequence[Sequence[int]]
+    spans: Sequence[WordSpan], pieces: Sequence[Sequence[int]]
 ) -> list[tuple[float, Sequence[int]]]:
-    """Start and pieces of each place, by start; `pieces` by the word's index."""
-    return sorted(
-        ((place.start_s, pieces[place.word]) for place in places), key=lambda pair: pair[0]
-    )
+    """Start and pieces of each span, sorted by start; `pieces` is indexed by word."""
+    return sorted(((span.start_s, pieces[span.word]) for span in spans), key=lambda pair: pair[0])

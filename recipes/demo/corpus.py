@@ -15,10 +15,10 @@ import av
 import numpy as np
 
 from kiku.errors import AudioError
-from recipes.demo.whole import written_whole
+from kiku.writing import in_place_of
 
 SAMPLE_RATE = 24_000
-"""Samples per second of everything in this room."""
+"""Samples per second of all sound in `recipes.demo`."""
 
 VOCABULARY = (
     "zero",
@@ -96,7 +96,7 @@ class Corpus:
     """Recordings in one memory-mapped file of int16 samples."""
 
     def __init__(self, folder: Path) -> None:
-        """Open what `build` left in `folder`."""
+        """Open the files that `build` wrote to `folder`."""
         self.samples = np.memmap(folder / "samples.i16", dtype=np.int16, mode="r")
         with (folder / "recordings.jsonl").open() as lines:
             rows = [json.loads(line) for line in lines]
@@ -107,7 +107,7 @@ class Corpus:
         return self.samples[recording.begin : recording.end].astype(np.float32) / 32768.0
 
     def select(self, split: str, *groups: str, language: str = "en") -> list[Recording]:
-        """Recordings of one split, of the named groups (all when none is named)."""
+        """Recordings of one split and language, of the named groups (all if none is named)."""
         return [
             r
             for r in self.recordings
@@ -129,7 +129,7 @@ def build(
 
     Args:
         data: folder with the lists and the recordings they name.
-        folder: where `samples.i16` and `recordings.jsonl` are written; reused when complete.
+        folder: where `samples.i16` and `recordings.jsonl` are written; reused if complete.
         splits: which lists to read.
         jobs: processes that decode.
     """
@@ -156,6 +156,6 @@ def build(
             )
             position = recording.end
             lines.append(json.dumps(asdict(recording)))
-    with written_whole(index) as part:
+    with in_place_of(index) as part:
         part.write_text("\n".join(lines) + "\n")
     return Corpus(folder)

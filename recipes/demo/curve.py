@@ -8,12 +8,11 @@ from kiku.errors import MissingExtra
 
 
 def draw_curve(rows: Sequence[Mapping[str, float | str]], path: Path) -> None:
-    """Loss of every stage, and word error of the frame heads where it was measured, over minutes of
-    training.
+    """Draw the loss of every stage, and measured word errors of the frame heads, over minutes.
 
     Args:
         rows: lines of the log.
-        path: of the picture.
+        path: file of the picture.
 
     Raises:
         MissingExtra: matplotlib is not installed.

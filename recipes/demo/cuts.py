@@ -1,18 +1,16 @@
-"""Vocabulary words cut out of sentences, sentences with such words in place, and sentences without
-any.
-"""
+"""Snippets from sentences: words of the vocabulary cut out, sentences with these, and without."""
 
 import numpy as np
 import torch
 
 from recipes.demo.align import LATENT_S, Aligner, Phones, force
-from recipes.demo.bank import WORD_INDEX, Bank, BankWriter, Place, cut
+from recipes.demo.bank import WORD_INDEX, Bank, BankWriter, WordSpan, cut
 from recipes.demo.corpus import SAMPLE_RATE, Corpus, Recording
 from recipes.demo.precision import lowered
 from recipes.demo.speak import HOMOPHONES
 
 CONFUSABLE = frozenset(["won", "ate", "know", "write", "knows", "too", "nigh", "fore"])
-"""Words that sound just like one of the vocabulary's: sentences with them are left out."""
+"""Words that sound like one of the vocabulary's: sentences with them are left out."""
 
 _WORST_PATH = -1.5
 _LEAST_S, _MOST_S = 0.12, 1.0
@@ -24,13 +22,13 @@ def word_spans(
     """Start, end and confidence of every word of a sentence, by forced alignment.
 
     Args:
-        log_probs: [T, 1 + phones] of the aligner.
+        log_probs: [T, 1 + phones] from the aligner.
         words: the transcript.
         phones: how each word is pronounced.
 
     Returns:
-        seconds, seconds and the mean log-probability of the word's phones at their rows; None where
-        it does not fit.
+        seconds, seconds and the mean log-probability of the word's phones at their rows; None if
+        the transcript does not fit.
     """
     labels = phones.of_words(words)
     rows, score = force(log_probs, labels)
@@ -45,8 +43,8 @@ def word_spans(
         first, last = rows[end - size, 0], rows[end - 1, 1]
         before = rows[end - size - 1, 1] if i else -10
         after = rows[end, 0] if end < len(rows) else len(log_probs) + 10
-        # CTC marks the middle of a phone: a word reaches half way to its neighbour, or two rows
-        # where nobody is near.
+        # CTC marks the middle of a phone: a word extends half way to its neighbour, or by two rows
+        # before and three after if no neighbour is near.
         start_s = max((before + 1 + first) / 2, first - 2.0) * LATENT_S
         end_s = min((last + 1 + after) / 2, last + 1 + 3.0) * LATENT_S
         picked = [log_probs[rows[j, 0], labels[j]] for j in range(end - size, end)]
@@ -58,7 +56,7 @@ def word_spans(
 
 @torch.no_grad()
 def log_probabilities(aligner: Aligner, sounds: list[np.ndarray]) -> list[np.ndarray]:
-    """[T, 1 + phones] for each sound (float32 [S])."""
+    """Log-probabilities [T, 1 + phones] of each sound (float32 [S])."""
     length = -(-max(len(sound) for sound in sounds) // 1920) * 1920
     pcm = torch.zeros(len(sounds), 1, length)
     for row, sound in zip(pcm, sounds, strict=True):
@@ -75,8 +73,8 @@ def cut_words(
 ) -> Bank:
     """Snippets from sentences that contain words of the vocabulary.
 
-    A sentence of at most 7 s is kept whole, all its words in place; and each of its words is also
-    cut out alone.
+    Each vocabulary word is cut out alone; a sentence of at most 7 s is also kept whole, if all of
+    its vocabulary words are placed well.
     """
     wanted = [
         r
@@ -94,9 +92,9 @@ def cut_words(
         for recording, sound, given in zip(
             group, sounds, log_probabilities(aligner, sounds), strict=True
         ):
-            spans = word_spans(given, recording.words, phones)
-            if spans is not None:
-                _keep(writer, recording, sound, spans)
+            aligned = word_spans(given, recording.words, phones)
+            if aligned is not None:
+                _keep(writer, recording, sound, aligned)
     return writer.finish()
 
 
@@ -104,24 +102,24 @@ def _keep(
     writer: BankWriter,
     recording: Recording,
     sound: np.ndarray,
-    spans: list[tuple[float, float, float]],
+    aligned: list[tuple[float, float, float]],
 ) -> None:
-    places: list[Place] = []
+    spans: list[WordSpan] = []
     good = True
-    for word, (start, end, score) in zip(recording.words, spans, strict=True):
+    for word, (start, end, score) in zip(recording.words, aligned, strict=True):
         if word not in WORD_INDEX:
             continue
-        place = Place(WORD_INDEX[word], start, end)
+        span = WordSpan(WORD_INDEX[word], start, end)
         if score < -2.0 or not _LEAST_S <= end - start <= _MOST_S:
             good = False
             continue
-        places.append(place)
-        # Alone it keeps little of its neighbours: enough to sound spoken, too little to be heard as
-        # a word.
-        piece, moved = cut(sound, [place], before_s=0.04, after_s=0.05)
+        spans.append(span)
+        # The cut keeps little of the neighbours: enough to sound natural, too little to be
+        # recognised as words.
+        piece, moved = cut(sound, [span], before_s=0.04, after_s=0.05)
         writer.add("cut", recording.speaker, piece, moved)
-    if good and places and recording.seconds <= 7.0:
-        writer.add("cut", recording.speaker, sound, places)
+    if good and spans and recording.seconds <= 7.0:
+        writer.add("cut", recording.speaker, sound, spans)
 
 
 def other_words(
@@ -132,7 +130,7 @@ def other_words(
     *,
     most: int = 4000,
 ) -> Bank:
-    """Single words outside the vocabulary, cut out of sentences: to be heard and ignored."""
+    """Single words outside the vocabulary, cut out of sentences, for the model to ignore."""
     rng = np.random.default_rng(8)
     short = [r for r in recordings if len(r.words) > 1 and r.seconds < 8]
     chosen = [short[i] for i in rng.permutation(len(short))[: most // 2]]
@@ -144,12 +142,12 @@ def other_words(
         for recording, sound, given in zip(
             group, sounds, log_probabilities(aligner, sounds), strict=True
         ):
-            spans = word_spans(given, recording.words, phones) or []
-            for word, (start, end, score) in zip(recording.words, spans, strict=False):
+            aligned = word_spans(given, recording.words, phones) or []
+            for word, (start, end, score) in zip(recording.words, aligned, strict=False):
                 known = word in WORD_INDEX or word in CONFUSABLE or word in HOMOPHONES
                 if known or score < -2.0 or not 0.2 <= end - start <= 1.0 or rng.random() < 0.4:
                     continue
-                piece, _ = cut(sound, [Place(0, start, end)], before_s=0.04, after_s=0.05)
+                piece, _ = cut(sound, [WordSpan(0, start, end)], before_s=0.04, after_s=0.05)
                 writer.add("other", recording.speaker, piece, [])
     return writer.finish()
 
@@ -157,9 +155,7 @@ def other_words(
 def other_speech(
     corpus: Corpus, recordings: list[Recording], *, most_s: float = 5400.0, seed: int = 3
 ) -> Bank:
-    """Pieces of at most 4 s of sentences without any word of the vocabulary, or in another
-    language.
-    """
+    """Pieces of at most 4 s of sentences without vocabulary words, or in another language."""
     rng = np.random.default_rng(seed)
     free = [r for r in recordings if not (WORD_INDEX.keys() | CONFUSABLE) & set(r.words)]
     writer = BankWriter()

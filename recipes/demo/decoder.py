@@ -1,4 +1,4 @@
-"""The decoder: columns of cached codes and text, and what it is taught from them."""
+"""The decoder: columns of cached codes and text, and its losses."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,31 +11,31 @@ from torch.nn import functional as F
 
 from kiku.config import LMConfig
 from kiku.lm.model import LM
-from kiku.train.lesson import columns_of
-from recipes.demo.bank import Place
+from kiku.train.training_module import columns_of
+from kiku.writing import in_place_of
+from recipes.demo.bank import WordSpan
 from recipes.demo.columns import PAD, UNKNOWN, pause_targets, text_column, words_of
 from recipes.demo.corpus import VOCABULARY
 from recipes.demo.encoder import Encoder
 from recipes.demo.mix import FRAME_SIZE, Mixer, frame_targets
 from recipes.demo.precision import compute_dtype, lowered
-from recipes.demo.whole import written_whole
 
 HINT_DELAY = 5
-"""The hidden state of a frame is also asked for the word of so many frames ago: a denser lesson
-than text.
+"""Frames: the hidden state of a frame must also tell the word of this many frames ago. This gives
+more frequent targets than text.
 """
 
 
 ONSET_S = 0.08
-"""Added to the beginning of each word for its text.
+"""Seconds added to the start of each word for its text.
 
 A frame's text is timed by the frame's beginning, so reported starts would be 45 ms early; with this
-they are 35 ms late, and the decoder hears one frame more of a word before it must write it.
+they are 35 ms late, and the decoder sees one frame more of a word before it must write it.
 """
 
 
 class LongStrings:
-    """Long strings with what the decoder is to say about them: the batch of any step."""
+    """Long strings of words and the decoder's targets for them: the batch of any step."""
 
     def __init__(
         self,
@@ -52,20 +52,20 @@ class LongStrings:
         self.delay_s, self.seed = delay_s, seed
 
     def __call__(self, step: int) -> tuple[Tensor, np.ndarray, np.ndarray, np.ndarray]:
-        """(pcm [B, 1, S], text [B, T], pauses [B, T, 4], words of frames [B, T])"""
+        """(pcm [B, 1, S], text [B, T], pauses [B, T, 4], word of each frame [B, T])"""
         rng = np.random.default_rng([self.seed, step])
         made = [self.mixer.string(rng, self.num_frames * FRAME_SIZE) for _ in range(self.size)]
         pcm = torch.from_numpy(np.stack([m.samples for m in made])).unsqueeze(1)
-        text = np.stack([self.text(m.places) for m in made])
+        text = np.stack([self.text(m.spans) for m in made])
         pauses = np.stack([pause_targets(m.voices, self.num_frames) for m in made])
         hints = np.stack(
-            [frame_targets(m.places, self.num_frames, HINT_DELAY).numpy() for m in made]
+            [frame_targets(m.spans, self.num_frames, HINT_DELAY).numpy() for m in made]
         )
         return pcm, text.astype(np.int16), pauses.astype(np.int16), hints.astype(np.int16)
 
-    def text(self, places: list[Place]) -> np.ndarray:
-        """int64 [T]"""
-        words = words_of([place.moved(ONSET_S) for place in places], self.pieces)
+    def text(self, spans: list[WordSpan]) -> np.ndarray:
+        """Text tokens int64 [T] of the words at `spans`."""
+        words = words_of([span.moved(ONSET_S) for span in spans], self.pieces)
         return text_column(words, self.num_frames, self.delay_s)
 
 
@@ -79,15 +79,15 @@ class CodeCache:
     hints: np.ndarray
 
     def save(self, path: Path) -> None:
-        """One npz file."""
+        """Write one npz file."""
         held = {"codes": self.codes, "text": self.text, "pauses": self.pauses, "hints": self.hints}
-        # Opened here: to a name of its own choice numpy adds .npz.
-        with written_whole(path) as part, part.open("wb") as file:
+        # Opened here, because numpy adds .npz to a name.
+        with in_place_of(path) as part, part.open("wb") as file:
             np.savez(file, **held)  # pyright: ignore[reportArgumentType]
 
     @classmethod
     def load(cls, path: Path) -> "CodeCache":
-        """What `save` wrote."""
+        """Read what `save` wrote."""
         with np.load(path) as held:
             return cls(held["codes"], held["text"], held["pauses"], held["hints"])
 
@@ -98,9 +98,10 @@ def encode(model: Encoder, features: Tensor, noises: tuple[float, ...] = (0.0,))
 
     Args:
         model: the encoder.
-        features: [B, L, D] of its convolutions.
-        noises: the root mean square of what is added to the latents (theirs is about 1): for the
-            decoder to see codes less tidy than those of speakers whom the encoder knows.
+        features: [B, L, D] outputs of its convolutions.
+        noises: root mean squares of noise that is added to the latents (theirs is about 1). The
+            decoder then also sees codes less clean than those of speakers in the encoder's
+            training.
     """
     with lowered():
         latents = model.trunk(features)[1].float()
@@ -140,30 +141,27 @@ class Decoder(nn.Module):
             nn.init.normal_(table.weight, std=0.3)
 
 
-def spoil(text: Tensor, vocab_size: int, share: float) -> Tensor:
-    """Text as a decoder that errs would have fed it back: some tokens replaced by others, some by
-    PAD.
-    """
+def corrupt(text: Tensor, vocab_size: int, share: float) -> Tensor:
+    """The text as an erring decoder would feed it back: some tokens replaced, some by PAD."""
     wrong = torch.randint_like(text, vocab_size)
     wrong = torch.where(torch.rand(text.shape) < 0.5, wrong, torch.full_like(text, PAD))
-    # Tokens are few among PADs: they are spoiled more often, or the decoder would trust them
+    # Tokens are few among PADs: they are replaced more often, or the decoder would trust them
     # blindly.
     odds = torch.where(text == PAD, share * 0.2, share)
     return torch.where(torch.rand(text.shape) < odds, wrong, text)
 
 
 def decoder_loss(
-    model: nn.Module, batch: Any, *, progress: float, spoiled: float = 0.12, dropped: float = 0.1
+    model: nn.Module, batch: Any, *, progress: float, corrupted: float = 0.12, dropped: float = 0.1
 ) -> dict[str, Tensor]:
     """Losses of text, pauses and words of frames.
 
     Args:
         model: a `Decoder`.
-        batch: of `CachedColumns`.
-        progress: the hint's weight falls from a half to a tenth with it.
-        spoiled: share of text tokens replaced in what the decoder reads.
-        dropped: share of codes hidden, each alone and again half as often by whole
-            frames.
+        batch: a batch of `CachedColumns`.
+        progress: 0 to 1; the weight of the words of frames falls with it from a half to a tenth.
+        corrupted: share of text tokens replaced in the decoder's input.
+        dropped: share of codes hidden one by one; half as often all codes of a frame are.
     """
     assert isinstance(model, Decoder)
     codes, text, pauses, hints = batch
@@ -171,7 +169,7 @@ def decoder_loss(
     hidden = torch.rand(codes.shape) < dropped
     hidden |= torch.rand(len(codes), 1, codes.shape[-1]) < dropped / 2
     hidden_codes = torch.where(hidden, torch.full_like(codes, -1), codes)
-    columns = columns_of(spoil(text, config.text_vocab_size, spoiled), hidden_codes, config)
+    columns = columns_of(corrupt(text, config.text_vocab_size, corrupted), hidden_codes, config)
     active = torch.ones(len(text), dtype=torch.bool)
     with lowered():
         state = model.lm.init_state(len(text), "cpu", compute_dtype(), remember=False)

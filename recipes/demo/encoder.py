@@ -1,4 +1,4 @@
-"""The encoder without its quantiser: latents that tell which word is being said."""
+"""The encoder without its quantiser: latents from which the spoken word can be read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from torch.nn import functional as F
 from kiku.codec.mimi import MimiEncoder
 from kiku.config import CodecConfig
 from recipes.demo.align import ctc
-from recipes.demo.bank import Place
+from recipes.demo.bank import WordSpan
 from recipes.demo.corpus import VOCABULARY
 from recipes.demo.features import LogMel, stripes
-from recipes.demo.front import start_well
+from recipes.demo.initial_weights import he_init
 from recipes.demo.precision import lowered
 from recipes.demo.quick import seanet_whole
 from recipes.demo.score import errors
 
 DELAYS = (4, 7)
-"""Frames after a word's beginning at which the latents must tell it: the decoder writes it 6.25
-frames after.
+"""Frames after a word's beginning at which the latents must tell the word: the decoder writes it
+6.25 frames after its beginning.
 """
 
 
@@ -30,9 +30,7 @@ _ROWS = 2
 
 
 class Heads(nn.Module):
-    """What the latents are asked for: the word of each frame, at each delay, and the phones twice
-    as often.
-    """
+    """Heads on the latents: the word of each frame, at each delay, and the phones twice a frame."""
 
     def __init__(self, dim: int, num_phones: int) -> None:
         """`num_phones` without CTC's blank."""
@@ -51,10 +49,10 @@ class Heads(nn.Module):
 
 
 class SpectraFront(nn.Module):
-    """What SEANet is to become: two short causal convolutions over log-mel spectra."""
+    """The model for SEANet's output: two short causal convolutions over log-mel spectra."""
 
     def __init__(self, dim: int) -> None:
-        """Hears four latents (160 ms) back."""
+        """Random weights; an output sees four latents (160 ms) back."""
         super().__init__()
         self.wide = nn.Conv1d(256, 384, 3)
         self.narrow = nn.Conv1d(384, dim, 2)
@@ -68,18 +66,16 @@ class SpectraFront(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Mimi's encoder up to its quantiser, with the heads that teach it."""
+    """Mimi's encoder up to its quantiser, with the heads that train it."""
 
     def __init__(self, config: CodecConfig, num_phones: int) -> None:
-        """Random weights; the layer scales begin at a half, for there is no time to grow them from
-        0.01.
-        """
+        """Random weights; layer scales begin at 0.5, as training is too short to grow from 0.01."""
         super().__init__()
         self.mimi = MimiEncoder(config)
         self.heads = Heads(config.latent_dim, num_phones)
         self.mel = LogMel()
         self.from_mel = SpectraFront(config.latent_dim)
-        start_well(self.mimi.seanet)
+        he_init(self.mimi.seanet)
         with torch.no_grad():
             self.mimi.seanet.first.conv.weight.mul_(6.0)
             for name, parameter in self.mimi.transformer.named_parameters():
@@ -88,7 +84,8 @@ class Encoder(nn.Module):
 
     def front(self, pcm: Tensor) -> Tensor:
         """SEANet: [B, 1, S] -> [B, L, D]"""
-        # A few rows at a time stay in the processor's cache: a fifth faster, there and back.
+        # A few rows at a time fit into the processor's cache: a fifth faster, forwards and
+        # backwards.
         rows = [seanet_whole(self.mimi.seanet, part) for part in pcm.split(_ROWS)]
         return torch.cat(rows).transpose(1, 2)
 
@@ -97,21 +94,19 @@ class Encoder(nn.Module):
         transformer, downsample = self.mimi.transformer, self.mimi.downsample
         state = transformer.init_state(len(x), "cpu", x.dtype, remember=False)
         x = transformer(x, state, _all(x))
-        # Whole strings from their beginning, so no state: only the replicated first position before
+        # Whole strings from their beginning need no state, only copies of the first position before
         # them.
         rows = x.transpose(1, 2)
         return x, downsample.conv(F.pad(rows, (downsample.past_size, 0), mode="replicate"))
 
     def word_logits(self, pcm: Tensor, *, spectra: bool = False) -> Tensor:
-        """[B, 1, S] -> [B, delays, T, 1 + words]; `spectra` takes the way around SEANet."""
+        """[B, 1, S] -> [B, delays, T, 1 + words]; `spectra` bypasses SEANet."""
         with lowered():
             x = self.spectra_in(pcm, masked=False) if spectra else self.front(pcm)
             return self.heads.word_logits(self.trunk(x)[1])
 
     def spectra_in(self, pcm: Tensor, *, masked: bool) -> Tensor:
-        """The way around SEANet: [B, 1, S] -> [B, L, D]; `masked` hides stripes of time and of
-        frequency.
-        """
+        """Bypass SEANet: [B, 1, S] -> [B, L, D]; `masked` hides stripes of time and frequency."""
         spectra = self.mel(pcm)
         if masked:
             spectra = hide_stripes(spectra)
@@ -123,8 +118,9 @@ def _all(x: Tensor) -> Tensor:
 
 
 def hide_stripes(spectra: Tensor) -> Tensor:
-    """[B, L, 4 x 64] with up to two bands of mels and two short stretches of time set to their
-    mean, per row.
+    """[B, L, 4 x 64] with up to two bands of mels and two short stretches of time per row hidden.
+
+    Hidden values are set to the mean of their row.
     """
     B, L, _ = spectra.shape
     grid = spectra.unflatten(-1, (4, 64))
@@ -134,7 +130,7 @@ def hide_stripes(spectra: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Lessons:
-    """Which batch a step gets: strings of words, or every `phones_every`-th time sentences for
+    """The batch of a step: strings of words, or in every `phones_every`-th step sentences for
     their phones.
     """
 
@@ -151,9 +147,7 @@ class Lessons:
 
 
 def front_loss(model: nn.Module, lesson: tuple[str, Any]) -> dict[str, Tensor]:
-    """How far SEANet's output is from what the spectra's convolutions give, in parts of its
-    variance.
-    """
+    """Squared distance of SEANet's output from that of `SpectraFront`, in units of its variance."""
     assert isinstance(model, Encoder)
     pcm: Tensor = lesson[1][0]
     with torch.no_grad(), lowered():
@@ -164,8 +158,7 @@ def front_loss(model: nn.Module, lesson: tuple[str, Any]) -> dict[str, Tensor]:
 
 
 def word_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy with a little smoothing, and the share of word frames that are right at the
-    last delay.
+    """Cross-entropy with label smoothing, and the share of word frames right at the last delay.
 
     Args:
         logits: [B, delays, T, 1 + words].
@@ -178,8 +171,9 @@ def word_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def even_norm(latents: Tensor) -> Tensor:
-    """How far the latents are from being normed: the quantiser measures distances, so all frames
-    should be alike.
+    """Squared distance of the latents from normalised ones.
+
+    The quantiser measures distances, so all frames should have about the same norm.
     """
     wanted = F.layer_norm(latents.float().transpose(1, 2), latents.shape[1:2]).detach()
     return F.mse_loss(latents.float().transpose(1, 2), wanted)
@@ -192,10 +186,9 @@ def encoder_loss(
 
     Args:
         model: an `Encoder`.
-        lesson: what `Lessons` gives.
+        lesson: kind and batch, from `Lessons`.
         spectra: whether spectra take SEANet's place.
-        mel_weight: weight of the distance between SEANet's output and what the spectra would have
-            given.
+        mel_weight: weight of the distance between SEANet's output and that from spectra.
     """
     assert isinstance(model, Encoder)
     kind, batch = lesson
@@ -220,8 +213,9 @@ def encoder_loss(
 
 
 def spoken_words(logits: np.ndarray) -> list[int]:
-    """Words heard, by the frame heads alone: runs of at least two frames of the same word (a quick
-    measure).
+    """The words by the frame heads alone: runs of at least two frames of the same word.
+
+    This is a quick measure.
 
     Args:
         logits: [T, 1 + words].
@@ -241,13 +235,13 @@ def spoken_words(logits: np.ndarray) -> list[int]:
 
 @torch.no_grad()
 def frame_errors(
-    logits_of: Callable[[Tensor], Tensor], tests: list[tuple[np.ndarray, list[Place]]]
+    logits_of: Callable[[Tensor], Tensor], tests: list[tuple[np.ndarray, list[WordSpan]]]
 ) -> float:
     """Word error rate of frame heads on strings [S] with known words.
 
     Args:
-        logits_of: sound [B, 1, S] to word logits [B, delays, T, 1 + words].
-        tests: what is said, and which words.
+        logits_of: turns sound [B, 1, S] into word logits [B, delays, T, 1 + words].
+        tests: the sound and the words of each string.
     """
     wrong = total = 0
     for first in range(0, len(tests), 8):
@@ -257,8 +251,8 @@ def frame_errors(
             [F.pad(torch.from_numpy(s), (0, length - len(s))) for s, _ in group]
         ).unsqueeze(1)
         logits = logits_of(pcm)[:, -1].float().numpy()
-        for row, (_, places) in zip(logits, group, strict=True):
-            wanted = [p.word for p in places]
+        for row, (_, spans) in zip(logits, group, strict=True):
+            wanted = [p.word for p in spans]
             wrong += errors(wanted, spoken_words(row))
             total += len(wanted)
     return wrong / max(1, total)

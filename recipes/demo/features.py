@@ -1,4 +1,4 @@
-"""Log-mel spectra: what the convolutions of the codec are first taught to compute.
+"""Log-mel spectra, which the convolutions of the codec first learn to reproduce.
 
 The trunk of the encoder (its transformer) learns from spectra ten times faster than through
 convolutions at 24 kHz; the convolutions meanwhile learn to give those same spectra, and then the
@@ -33,12 +33,11 @@ def mel_filters(lowest: float = 60.0, highest: float = 10_000.0) -> Tensor:
 
 
 def triangles(corners: Tensor, fft: int) -> Tensor:
-    """[bins of an FFT of `fft` samples, bands] rising from a corner to the next, falling to the one
-    after.
+    """[bins, bands] triangles that rise from a corner to the next and fall to the one after it.
 
     Args:
         corners: float64 [bands + 2], hertz.
-        fft: samples that are transformed.
+        fft: samples of the Fourier transform that gives the bins.
     """
     bins = torch.arange(fft // 2 + 1, dtype=torch.float64)[:, None] * (SAMPLE_RATE / fft)
     low, centre, high = corners[:-2], corners[1:-1], corners[2:]
@@ -47,7 +46,7 @@ def triangles(corners: Tensor, fft: int) -> Tensor:
 
 
 class MelPower(nn.Module):
-    """Sound to its power in bands, every 10 ms."""
+    """Turns sound into its power in bands, every 10 ms."""
 
     window: Tensor
     filters: Tensor
@@ -59,15 +58,15 @@ class MelPower(nn.Module):
         self.register_buffer("filters", filters, persistent=False)
 
     def power(self, pcm: Tensor, before: int) -> Tensor:
-        """[B, S] samples, so much silence before them -> [B, windows, bands]"""
+        """[B, S] samples, `before` samples of silence before them -> [B, windows, bands]"""
         pieces = nn.functional.pad(pcm.float(), (before, 0)).unfold(1, WINDOW, HOP) * self.window
         bins = torch.view_as_real(torch.fft.rfft(pieces, n=2 * len(self.filters) - 2))
-        # abs() takes care of overflow, at ten times the cost
+        # abs() would guard against overflow, at ten times the cost
         return bins.square().sum(-1) @ self.filters
 
 
 class LogMel(MelPower):
-    """Sound to normalised log-mel spectra, four to a latent, none of which sees the future."""
+    """Turns sound into normalised log-mel spectra, four per latent; none sees the future."""
 
     def __init__(self) -> None:
         """Nothing is learned."""
@@ -82,12 +81,13 @@ class LogMel(MelPower):
 
 
 def stripes(shape: tuple[int, int, int], bands: tuple[int, int], times: tuple[int, int]) -> Tensor:
-    """Where spectra are hidden: bool [B, steps, mels], drawn from torch's generator for each row.
+    """Where spectra are hidden: bool [B, steps, mels], random for each row by torch's generator.
 
     Args:
         shape: B, steps, mels.
-        bands: how many bands of mels, and below how many mels wide each of them is.
-        times: likewise of stretches of time, in steps.
+        bands: number of bands of mels, and the upper limit (exclusive) of their width in mels.
+        times: number of stretches of time, and the upper limit (exclusive) of their length in
+            steps.
     """
     B, steps, mels = shape
     hidden = torch.zeros(B, steps, mels, dtype=torch.bool)

@@ -1,7 +1,7 @@
-"""One training loop for every stage: schedule, averaged weights, checkpoints that resume exactly, a
+"""The training loop of every stage: schedule, averaged weights, checkpoints that resume exactly, a
 log.
 
-A batch depends on the seed and the number of the step alone, so a run that was killed goes on as if
+A batch depends only on the seed and the number of the step, so a run that was killed goes on as if
 it had not been.
 """
 
@@ -25,15 +25,14 @@ Loss = Callable[[nn.Module, Any, float], dict[str, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The numbers of one stage.
+    """The settings of one stage.
 
     Attributes:
-        max_steps: the run ends after so many steps.
-        budget_s: or after so many seconds of the training thread's own processor time, whichever
-            comes first: a machine that does other work, or sleeps, does not cut the training.
-        peak_lr: the learning rate after `warmup_steps`; from there a cosine leads to a hundredth of
-            it.
-        average: decay of the averaged weights, which are the ones handed on.
+        max_steps: number of steps after which the run ends.
+        budget_s: seconds of the training thread's own processor time after which the run ends, if
+            this comes first. A machine that does other work, or sleeps, does not shorten training.
+        peak_lr: the learning rate after `warmup_steps`; it then falls as a cosine to a hundredth.
+        average: decay of the averaged weights, which the next stage gets.
         save_every_s: seconds between checkpoints.
     """
 
@@ -50,8 +49,9 @@ class Plan:
 
 
 def keep_memory() -> None:
-    """Tell glibc to keep freed memory: returning it after every step costs 80 % of the speed of
-    small convolutions.
+    """Make glibc keep freed memory.
+
+    Returning it after every step costs 80 % of the speed of small convolutions.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")
@@ -85,9 +85,8 @@ def _same(batch: Any) -> Any:
 
 
 def batches(make: Callable[[int], Any], first: int, count: int, workers: int) -> Iterator[Any]:
-    """Batches made ahead of time by other processes (by this one where `workers` is 0)."""
-    # With a generator of its own: the loader's seed would else be drawn from the one that training
-    # uses.
+    """Batches made ahead of time by other processes (by this one if `workers` is 0)."""
+    # The loader has its own generator, or its seed would be drawn from the one that training uses.
     loader = DataLoader(
         _Steps(make, first, count),
         batch_size=1,
@@ -102,10 +101,10 @@ def batches(make: Callable[[int], Any], first: int, count: int, workers: int) ->
 
 
 class Fit:
-    """A model in training."""
+    """A model that is being trained."""
 
     def __init__(self, plan: Plan, model: nn.Module, folder: Path) -> None:
-        """Resumes from `folder/{plan.name}.pt` where that is."""
+        """Resume from `folder/{plan.name}.pt` if that exists."""
         self.plan, self.model, self.folder = plan, model, folder
         folder.mkdir(parents=True, exist_ok=True)
         self.averaged = deepcopy(model).requires_grad_(False)
@@ -131,7 +130,7 @@ class Fit:
 
     @property
     def path(self) -> Path:
-        """The checkpoint."""
+        """Path of the checkpoint."""
         return self.folder / f"{self.plan.name}.pt"
 
     @property
@@ -149,9 +148,9 @@ class Fit:
         """Train to the end of the plan; gives the averaged model.
 
         Args:
-            make: the batch of a step.
+            make: gives the batch of a step.
             loss: see `Loss`.
-            check: measures the averaged model now and then; what it gives goes to the log.
+            check: measures the averaged model now and then; its values go to the log.
             check_every_s: seconds between two checks.
         """
         if self.progress >= 1.0:
@@ -182,7 +181,7 @@ class Fit:
         return self.averaged
 
     def advance(self, batch: Any, loss: Loss) -> dict[str, float]:
-        """One step; gives the losses as numbers."""
+        """Do one step; gives the losses as numbers."""
         rate = self._rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -203,8 +202,8 @@ class Fit:
         )
 
     def _average(self) -> None:
-        # Early on the average follows closely: a decay of 0.999 would keep the random start for a
-        # thousand steps.
+        # Early on the average follows closely: with a decay of 0.999 it would keep the random start
+        # for a thousand steps.
         decay = min(self.plan.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for mean, value in zip(
@@ -237,7 +236,7 @@ class Fit:
         torch.set_rng_state(state["torch_rng"])
 
     def log(self, values: dict[str, float]) -> None:
-        """One line of JSON: the stage, the step, the seconds trained, the values."""
+        """Write one line of JSON: the stage, the step, the seconds trained, the values."""
         line = {
             "stage": self.plan.name,
             "step": self.step,

@@ -1,4 +1,4 @@
-"""The recipe of the demo model: stages in order, each left out where its result is there."""
+"""The recipe of the demo model: stages in order; a stage whose result exists is skipped."""
 
 import gzip
 import json
@@ -17,6 +17,7 @@ from kiku.checkpoint.saving import as_stored, save_native
 from kiku.codec import MimiEncoder
 from recipes.demo import align, corpus, cuts, decoder, quantise, speak, voices
 from recipes.demo.bank import Bank, joined, single_words, whole_words
+from recipes.demo.conv_features import ConvFeatureBatches, ConvFeatures
 from recipes.demo.curve import draw_curve
 from recipes.demo.encoder import (
     DELAYS,
@@ -27,7 +28,6 @@ from recipes.demo.encoder import (
     front_loss,
 )
 from recipes.demo.fit import Fit, Loss, Plan, batches, keep_memory
-from recipes.demo.heard import Heard, HeardStrings
 from recipes.demo.mean import mean_state
 from recipes.demo.mix import Mixer, Recipe, StringBatches
 from recipes.demo.report import clip_strings
@@ -40,30 +40,30 @@ SENTENCE_GROUPS = ("en-an4", "en-l2", "en-read", "en-story", "en-prompts")
 _SENTENCES = "text/sentences.en.txt.gz"
 _LONG_FRAMES = 200
 _SHARD = 50
-"""Batches of strings kept together."""
+"""Batches of strings in one `ConvFeatures` shard."""
 _NOISES = (0.0, 0.15, 0.3)
 _LATENT_BATCHES = 40
 _NEVER = 1 << 30
 _SEEDS = 1000
-"""How far apart the seeds of two runs are: each stage of a run adds its own number."""
+"""Distance between the seeds of two runs: each stage of a run adds its own number."""
 
 KEPT = 0.5
-"""How much of the model that a run goes on from stays in what it makes."""
+"""Share of the start model's weights in the weights that are written."""
 
 Check = Callable[[Any], dict[str, float]]
-"""Measures a model now and then; what it gives goes to the log."""
+"""Measures a model now and then; its values go to the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
-    """Seconds of training of each stage, and hours of strings that the last two stages get."""
+    """Seconds of training of each stage, and hours of strings for the last two stages."""
 
     align: float = 430
     trunk: float = 900
     front: float = 300
     joint: float = 1600
     tuned: float = 780
-    heard_h: float = 21
+    features_h: float = 21
     settled: float = 1100
     decoder: float = 720
 
@@ -73,9 +73,9 @@ class Budgets:
 
 
 class DemoRecipe:
-    """From recordings to a model that writes the words of `VOCABULARY`.
+    """Makes a model that writes the words of `VOCABULARY` from recordings.
 
-    Every stage reads what the ones before left in `folder`.
+    Every stage reads the results of earlier stages from `folder`.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class DemoRecipe:
     ) -> None:
         """`data` is the folder of recordings, `folder` the one for results and caches.
 
-        `start`, a model of the same shape, takes the place of the stages before the tuning; what
-        its quantiser and its decoder know is gone on from, too, and `kept` of it (0 to 1) stays in
-        the weights that are written (`mean`). Another `seed` draws other strings and other ways of
-        speaking for the synthetic voices.
+        `start`, a model of the same shape, replaces the stages before the tuning. Its quantiser and
+        its decoder are trained on as well, and the written weights are a mean with a share of
+        `kept` (0 to 1) of its weights (see `mean`). Another `seed` draws other strings, and other
+        accents, speeds and pitches for the synthetic voices.
         """
         self.seed, self.kept = _SEEDS * seed, kept
         self.data, self.folder, self.budgets = data, folder, budgets or Budgets()
@@ -105,13 +105,13 @@ class DemoRecipe:
         self.config = demo_codec()
 
     def bank(self, name: str, make: Callable[[], Bank]) -> Bank:
-        """A bank, made once."""
+        """The bank `name`, made once."""
         if not (self.folder / name / "snippets.jsonl").exists():
             make().save(self.folder / name)
         return Bank.load(self.folder / name)
 
     def aligner(self) -> align.Aligner:
-        """The network that finds words in sentences, trained if need be."""
+        """The network that finds words in sentences, trained if needed."""
         source = align.SentenceBatches(
             self.corpus, self.corpus.select("train", *SENTENCE_GROUPS), self.phones
         )
@@ -119,7 +119,7 @@ class DemoRecipe:
         return align.fit_aligner(source, self.folder / "align", plan).eval()
 
     def sentences(self) -> list[str]:
-        """Written sentences, for what synthetic voices say besides the vocabulary."""
+        """Written sentences, from which synthetic voices speak words outside the vocabulary."""
         with gzip.open(self.data / _SENTENCES, "rt") as lines:
             return lines.read().splitlines()
 
@@ -131,7 +131,7 @@ class DemoRecipe:
         makers: dict[str, Callable[[], Bank]] = {
             "real_train": lambda: single_words(self.corpus, train),
             "voices": lambda: speak.synthetic(
-                voices.VARIANTS, self.sentences(), rounds=3, seed=self.seed, manner=speak.WIDE
+                voices.VARIANTS, self.sentences(), rounds=3, seed=self.seed, style=speak.WIDE
             ),
             "usual": lambda: speak.usual(self.sentences(), seed=self.seed),
             "whole_train": lambda: whole_words(self.corpus, train),
@@ -147,7 +147,7 @@ class DemoRecipe:
         return joined([self.bank(name, make) for name, make in makers.items()])
 
     def tests(self) -> dict[str, list[Test]]:
-        """Strings of people and of synthetic voices that no training hears."""
+        """Strings of people and of synthetic voices that are not in the training data."""
         people = self.bank("real_dev", lambda: single_words(self.corpus, self.corpus.select("dev")))
         dev = [r for r in self.corpus.select("dev") if r.group in SENTENCE_GROUPS]
         found = self.bank(
@@ -158,9 +158,9 @@ class DemoRecipe:
             lambda: speak.synthetic(voices.HELD_OUT_VARIANTS, self.sentences(), rounds=1, seed=7),
         )
         digits = [
-            (0.3 * found.audio(s), list(s.places))
+            (0.3 * found.audio(s), list(s.spans))
             for s in found.snippets
-            if s.speaker.startswith("an4") and len(s.places) >= 3
+            if s.speaker.startswith("an4") and len(s.spans) >= 3
         ]
         return {
             "dev": person_strings(people, count=80, seed=11),
@@ -181,7 +181,7 @@ class DemoRecipe:
         return check
 
     def encoder(self) -> Encoder:
-        """The encoder without quantiser: trunk on spectra, SEANet after the spectra, then both."""
+        """The encoder without quantiser: train the trunk on spectra, SEANet on these, then both."""
         torch.manual_seed(self.seed)
         mixer, tests = self.mixer(), self.tests()
         model = Encoder(self.config, len(self.phones.symbols))
@@ -199,7 +199,7 @@ class DemoRecipe:
         )
 
     def _trunk(self, model: Encoder, mixer: Mixer, tests: dict[str, list[Test]]) -> Encoder:
-        """Everything behind SEANet, on spectra."""
+        """Train everything after SEANet, on spectra."""
         model.requires_grad_(True).mimi.seanet.requires_grad_(False)
         strings = StringBatches(mixer, size=24, seconds=4.0, delays=DELAYS, seed=self.seed)
         plan = Plan(
@@ -214,7 +214,7 @@ class DemoRecipe:
         )
 
     def _front(self, model: Encoder, mixer: Mixer, tests: dict[str, list[Test]]) -> Encoder:
-        """SEANet alone learns to give what the trunk was given."""
+        """Train SEANet alone to reproduce the trunk's input."""
         model.requires_grad_(False).mimi.seanet.requires_grad_(True)
         strings = StringBatches(mixer, size=24, seconds=3.2, delays=DELAYS, seed=self.seed + 1)
         plan = Plan("front", 100_000, self.budgets.front, 2e-3, 50, weight_decay=0.0, average=0.99)
@@ -227,7 +227,7 @@ class DemoRecipe:
         )
 
     def _joint(self, model: Encoder, mixer: Mixer, tests: dict[str, list[Test]]) -> Encoder:
-        """Both together; the spectra let go of SEANet by and by."""
+        """Train both together; the weight of the distance from spectra falls to zero."""
         model.requires_grad_(True).from_mel.requires_grad_(False)
         strings = StringBatches(mixer, size=24, seconds=3.2, delays=DELAYS, seed=self.seed + 2)
         plan = Plan(
@@ -286,9 +286,9 @@ class DemoRecipe:
         assert isinstance(tuned, quantise.Quantised)
         return tuned
 
-    def heard(self) -> list[Heard]:
-        """What the tuned convolutions give for hours of strings."""
-        shards = max(1, round(self.budgets.heard_h * 3600 / (_SHARD * 8 * _LONG_FRAMES / 12.5)))
+    def conv_features(self) -> list[ConvFeatures]:
+        """Outputs of the tuned convolutions for hours of strings."""
+        shards = max(1, round(self.budgets.features_h * 3600 / (_SHARD * 8 * _LONG_FRAMES / 12.5)))
         folders = [self.folder / "heard" / str(shard) for shard in range(shards)]
         missing = [shard for shard, folder in enumerate(folders) if not folder.exists()]
         if missing:
@@ -303,23 +303,24 @@ class DemoRecipe:
             )
             made = batches(make, _SHARD * missing[0], _SHARD * (shards - missing[0]), 1)
             for folder in folders[missing[0] :]:
-                Heard.by(model, islice(made, _SHARD)).save(folder)
-        return [Heard.load(folder) for folder in folders]
+                ConvFeatures.compute(model, islice(made, _SHARD)).save(folder)
+        return [ConvFeatures.load(folder) for folder in folders]
 
     def quantised(self) -> Encoder:
-        """The encoder with its quantiser, everything behind its convolutions taught further, its
-        weights rounded to the bfloat16 in which they are shipped.
+        """The encoder with its quantiser, everything after its convolutions trained further.
+
+        Its weights are rounded to bfloat16, in which they are shipped.
         """
         whole = self.tuned()
-        strings = HeardStrings(
-            self.heard(), size=12, seconds=6.4, delays=DELAYS, seed=self.seed + 6
+        strings = ConvFeatureBatches(
+            self.conv_features(), size=12, seconds=6.4, delays=DELAYS, seed=self.seed + 6
         )
         whole.requires_grad_(True).encoder.mimi.seanet.requires_grad_(False)
         plan = Plan(
             "settled", 100_000, self.budgets.settled, 5e-4, 60, weight_decay=0.03, average=0.998
         )
         settled = Fit(plan, whole, self.folder / "runs").run(
-            Lessons(strings, self._sentences_for_phones(), 8, "heard"),
+            Lessons(strings, self._sentences_for_phones(), 8, "features"),
             lambda m, b, _: quantise.quantised_loss(m, b),
             self._check(self.tests()),
             240,
@@ -333,7 +334,7 @@ class DemoRecipe:
         return model.eval().requires_grad_(False)
 
     def _started(self, codec: MimiEncoder) -> Encoder:
-        """The encoder of an earlier model, with heads that know nothing."""
+        """The encoder of an earlier model, with untrained heads."""
         torch.manual_seed(self.seed)
         model = Encoder(self.config, len(self.phones.symbols))
         model.mimi.load_state_dict(codec.state_dict())
@@ -344,13 +345,13 @@ class DemoRecipe:
         return Spelling.made(self.folder / "tokenizer.model")
 
     def cache(self) -> decoder.CodeCache:
-        """Codes of all that was heard, with what is to be written about it."""
+        """Codes of all strings of `conv_features`, with the decoder's targets."""
         path = self.folder / "codes.npz"
         if not path.exists():
             torch.manual_seed(self.seed + 3)
             model = self.quantised()
             rows: list[tuple[np.ndarray, ...]] = []
-            for shard in self.heard():
+            for shard in self.conv_features():
                 for first in range(0, len(shard.text), 8):
                     part = slice(first, first + 8)
                     features = torch.from_numpy(shard.features[part].astype(np.float32))
@@ -397,7 +398,7 @@ class DemoRecipe:
 
 
 def make_demo(recipe: DemoRecipe, target: Path) -> None:
-    """Everything, from the recordings (or a model to go on from) to the shipped files."""
+    """Run the whole recipe, from the recordings (or a start model) to the shipped files."""
     recipe.export(target)
     runs = recipe.folder / "runs"
     rows = [json.loads(line) for line in (runs / "log.jsonl").read_text().splitlines()]

@@ -1,9 +1,9 @@
-"""The mean of two models, one of which was trained on from the other.
+"""The mean of two models, one of which was fine-tuned from the other.
 
-Two fine-tunings of one network lie in one basin, and a point between them errs less than either of
-them on sound that neither heard (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022;
-"Model soups", 2022). It costs nothing when the model runs. Models of two unlike beginnings have no
-such mean.
+Two fine-tunings of one network lie in one basin of the loss, and a point between them makes fewer
+errors than either on sound that neither was trained on (Wortsman et al., "Robust fine-tuning of
+zero-shot models", 2022; "Model soups", 2022). It costs nothing when the model runs. This does not
+work for models that were trained from different initial weights.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,10 @@ import torch
 def mean_state(
     trained: Mapping[str, torch.Tensor], start: Mapping[str, torch.Tensor], kept: float
 ) -> dict[str, torch.Tensor]:
-    """`kept` of `start` (0 to 1) and the rest of `trained`, tensor by tensor, in float32.
+    """The mean of the weights, a share of `kept` (0 to 1) of `start`, the rest of `trained`.
 
-    Whole numbers, which are no weights, are `trained`'s. ValueError when the names differ.
+    It is in float32. Integer tensors, which are no weights, are `trained`'s. Raises ValueError if
+    the names differ, or for another share.
     """
     if not 0 <= kept <= 1:
         raise ValueError(f"of the start {kept} cannot be kept: give a share from 0 to 1")

@@ -10,14 +10,14 @@ from torch.nn import functional as F
 from kiku.codec.rvq import RVQ
 from kiku.config import CodecConfig
 from recipes.demo.align import ctc
+from recipes.demo.conv_features import roughened
 from recipes.demo.corpus import VOCABULARY
 from recipes.demo.encoder import DELAYS, Encoder, even_norm, word_loss
-from recipes.demo.heard import roughened
 from recipes.demo.precision import lowered
 
 
 def k_means(points: Tensor, count: int, *, rounds: int = 12, seed: int = 0) -> Tensor:
-    """Centres [count, D] of points [N, D]; those that nobody is near start anew."""
+    """Centres [count, D] of points [N, D]; a centre without points becomes a random point."""
     generator = torch.Generator().manual_seed(seed)
 
     def pick(number: int) -> Tensor:
@@ -43,8 +43,8 @@ def principal_axes(points: Tensor, count: int) -> Tensor:
 def bring_to_unit_size(model: Encoder, latents: Tensor) -> Tensor:
     """Scale the last convolution so that latents [N, D] have a root mean square of 1; gives them.
 
-    The heads norm what they read, so nothing else changes; but the codebooks then move at the pace
-    of all other weights.
+    The heads normalise their input, so nothing else changes; but the codebooks then change at the
+    same pace as all other weights.
     """
     size = latents.square().mean().sqrt()
     model.mimi.downsample.conv.weight.div_(size)
@@ -56,7 +56,7 @@ def start_quantiser(model: Encoder, latents: Tensor) -> dict[str, float]:
     """Fill projections and codebooks of `model.mimi.quantizer` from latents [N, D].
 
     Returns:
-        the share of the projected latents' energy that each chain leaves over.
+        the share of the projected latents' energy that remains after each chain.
     """
     left: dict[str, float] = {}
     for name, chain in (
@@ -79,7 +79,7 @@ def start_quantiser(model: Encoder, latents: Tensor) -> dict[str, float]:
 
 
 class Quantised(nn.Module):
-    """An encoder with its quantiser in place, and heads that read what the codes stand for."""
+    """An encoder with its quantiser, and heads that read the vectors that the codes stand for."""
 
     def __init__(self, encoder: Encoder, config: CodecConfig) -> None:
         """The codebooks become parameters here; `finish` puts them back."""
@@ -95,9 +95,7 @@ class Quantised(nn.Module):
         )
 
     def decoded(self, chain: RVQ, codebooks: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """What the codes of a chain stand for [B, T, D'], and the loss that draws codebooks and
-        latents together.
-        """
+        """Vectors [B, T, D'] of a chain's codes, and the loss between codebooks and latents."""
         projected = chain.input_proj(latents).float().transpose(1, 2)
         residual = projected
         loss = torch.zeros(())
@@ -116,7 +114,7 @@ class Quantised(nn.Module):
         return projected + (total - projected).detach(), loss
 
     def read(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """latents [B, D, T] -> what the heads read [B, T, 2 D'], quantisation loss"""
+        """latents [B, D, T] -> input of the heads [B, T, 2 D'], quantisation loss"""
         quantizer = self.encoder.mimi.quantizer
         pairs = [
             self.decoded(chain, codebooks, latents)
@@ -153,20 +151,22 @@ class Quantised(nn.Module):
 def quantised_loss(
     model: nn.Module, lesson: tuple[str, Any], *, detached: bool = False
 ) -> dict[str, Tensor]:
-    """Word frames read from codes; the unquantised heads keep their say, so that the latents stay
-    useful, and so do the phones of sentences, where the lesson is one.
+    """Loss of the words of frames, read from codes.
+
+    The heads on unquantised latents are trained as well, so that the latents stay useful; so are
+    the phones of sentences, if the batch is one of sentences.
 
     Args:
         model: a `Quantised`.
-        lesson: what `Lessons` gives; or "heard", with what the convolutions gave in the sound's
-            place.
-        detached: whether the phones teach their head alone (one that knows nothing yet).
+        lesson: kind and batch, from `Lessons`; or "features" and a batch with outputs of the
+            convolutions in place of sound.
+        detached: whether the phones train only their head (while it is untrained).
     """
     assert isinstance(model, Quantised)
     kind, batch = lesson
     heads = model.encoder.heads
     with lowered():
-        x = roughened(batch[0]) if kind == "heard" else model.encoder.front(batch[0])
+        x = roughened(batch[0]) if kind == "features" else model.encoder.front(batch[0])
         positions, latents = model.encoder.trunk(x)
         if kind == "phones":
             read = positions.detach() if detached else positions
@@ -184,13 +184,13 @@ def quantised_loss(
 def collect_latents(
     model: Encoder, batches: list[tuple[Tensor, Tensor]], *, most: int = 60_000, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Latents [N, D] and word targets [N, delays] of batches, at most `most` picked at random.
+    """Latents [N, D] and word targets [N, delays] of batches, at most `most`, picked at random.
 
     Args:
         model: the encoder.
         batches: sound [B, 1, S] and targets [B, delays, T].
         most: N at most.
-        seed: of the choice.
+        seed: seed of the choice.
     """
     rows: list[Tensor] = []
     wanted: list[Tensor] = []
@@ -205,16 +205,15 @@ def collect_latents(
 
 
 def start_heads(model: Quantised, latents: Tensor, targets: Tensor, *, steps: int = 250) -> float:
-    """Teach the heads to read codes, and latents, before anything else moves; gives the last
-    cross-entropy of the codes' heads.
+    """Train the heads on codes and on latents alone; gives the last cross-entropy from codes.
 
-    Heads that know nothing would pull the encoder apart with their first gradients.
+    The first gradients of untrained heads would damage the encoder.
 
     Args:
-        model: its heads are trained, nothing else.
+        model: only its heads are trained.
         latents: [N, D].
         targets: int64 [N, delays].
-        steps: of 4,096 latents each.
+        steps: number of steps, with 4,096 latents each.
     """
     plain = model.encoder.heads.words
     optimizer = torch.optim.Adam([*model.words.parameters(), *plain.parameters()], 1e-2)

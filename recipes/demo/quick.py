@@ -1,8 +1,8 @@
-"""SEANet over whole strings, the same function as `SEANet.forward`, shaped for training on a CPU.
+"""SEANet over whole strings: the same function as `SEANet.forward`, but fast in training on a CPU.
 
-The backward pass of a strided convolution is slow there (half the time of a step). With its windows
-of two strides it equals a convolution of two over blocks of one stride, whose backward pass is
-fast.
+The backward pass of a strided convolution is slow there (half the time of a step). As its kernel is
+two strides long, it equals a convolution with a kernel of 2 over blocks of one stride, whose
+backward pass is fast.
 """
 
 import torch
@@ -13,7 +13,7 @@ from kiku.codec.seanet import Residual, SEANet, Stage
 from kiku.nn.conv import CausalConv1d
 
 _WIDE = 300
-"""Channels of a block from which on the matrix product wins (measured)."""
+"""Channels of a block from which on the matrix product is faster (measured)."""
 
 
 def down(x: Tensor, conv: nn.Conv1d) -> Tensor:
@@ -25,7 +25,7 @@ def down(x: Tensor, conv: nn.Conv1d) -> Tensor:
     weight = conv.weight.view(-1, C, 2, stride).transpose(2, 3).reshape(-1, C * stride, 2)
     if C * stride < _WIDE:
         return F.conv1d(F.pad(blocks, (1, 0)), weight, conv.bias)
-    # Many channels and few positions: there a plain matrix product is faster still.
+    # With many channels and few positions a plain matrix product is faster still.
     rows = F.pad(blocks.transpose(1, 2), (0, 0, 1, 0))
     pairs = torch.cat([rows[:, :-1], rows[:, 1:]], dim=-1)
     return F.linear(pairs, weight.transpose(1, 2).flatten(1), conv.bias).transpose(1, 2)

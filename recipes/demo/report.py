@@ -1,4 +1,4 @@
-"""The figures of the model card: word errors on people and voices never heard, words invented."""
+"""Figures of the model card: word errors on people and voices never heard, and invented words."""
 
 import gzip
 from collections import defaultdict
@@ -11,7 +11,7 @@ import numpy as np
 
 from kiku.checkpoint import DEMO
 from kiku.loading import load
-from recipes.demo.bank import WORD_INDEX, Bank, Place, joined, single_words
+from recipes.demo.bank import WORD_INDEX, Bank, WordSpan, joined, single_words
 from recipes.demo.corpus import SAMPLE_RATE, VOCABULARY, Corpus, Recording, build, normalise
 from recipes.demo.score import Test, errors, person_strings
 from recipes.demo.sound import Surroundings, noise
@@ -26,9 +26,9 @@ class Figure:
     """One line of the report.
 
     Attributes:
-        words: how many were spoken.
+        words: number of words that were spoken.
         wrong: substitutions, deletions and insertions together.
-        minutes: of sound.
+        minutes: minutes of sound.
     """
 
     name: str
@@ -38,19 +38,19 @@ class Figure:
 
     @property
     def rate(self) -> float:
-        """Word error rate; where nothing was to be written, words invented per minute."""
+        """Word error rate; if no words were spoken, invented words per minute."""
         return self.wrong / self.words if self.words else self.wrong / self.minutes
 
     def line(self) -> str:
-        """For people."""
+        """The figure as a line of text."""
         value = f"{100 * self.rate:5.1f} %" if self.words else f"{self.rate:5.2f} words a minute"
         return f"{self.name:48} {value}   ({self.words} words, {self.minutes:.1f} minutes)"
 
 
 def digit_strings(corpus: Corpus) -> list[Test]:
-    """Connected strings as they were recorded: utterances that hold vocabulary words alone."""
+    """Connected strings as they were recorded: utterances that hold only vocabulary words."""
     return [
-        (0.4 * corpus.audio(r), [Place(WORD_INDEX[word], 0.0, 0.0) for word in r.words])
+        (0.4 * corpus.audio(r), [WordSpan(WORD_INDEX[word], 0.0, 0.0) for word in r.words])
         for r in corpus.select("dev", "en-an4")
         if len(r.words) > 1 and all(word in WORD_INDEX for word in r.words)
     ]
@@ -59,7 +59,7 @@ def digit_strings(corpus: Corpus) -> list[Test]:
 def clip_strings(corpus: Corpus, *, count: int, seed: int) -> list[Test]:
     """Whole recordings of single words by one speaker, 3 to 6 of them, zeros between them.
 
-    Nothing is trimmed, levelled or left out: cut and mislabelled recordings are among them.
+    Nothing is trimmed, levelled or left out: cut-off and mislabelled recordings are included.
     """
     said: dict[str, list[Recording]] = defaultdict(list)
     for recording in corpus.select("dev"):
@@ -76,19 +76,20 @@ def clip_strings(corpus: Corpus, *, count: int, seed: int) -> list[Test]:
             gap = np.zeros(int(rng.uniform(0.3, 0.7) * SAMPLE_RATE), np.float32)
             parts += [gap, corpus.audio(recording)]
         parts.append(np.zeros(SAMPLE_RATE, np.float32))
-        places = [Place(WORD_INDEX[recording.words[0]], 0.0, 0.0) for recording in picked]
-        tests.append((np.concatenate(parts), places))
+        spans = [WordSpan(WORD_INDEX[recording.words[0]], 0.0, 0.0) for recording in picked]
+        tests.append((np.concatenate(parts), spans))
     return tests
 
 
 def usual_voices(sentences: list[str]) -> Bank:
-    """Words and strings by plain espeak-ng and by flite's voices: voices of the training, said
-    anew.
+    """Words and strings by plain espeak-ng and by flite's voices.
+
+    These voices are in the training data, but these utterances are not.
     """
     others = other_phrases(sentences, 20, 7)
     return joined(
         [
-            say_variant("", others, rounds=5, seed=7, manner=USUAL),
+            say_variant("", others, rounds=5, seed=7, style=USUAL),
             *(
                 say_flite(voice, others, seed=7, stretches=(1.0,), strings=8)
                 for voice in FLITE_VOICES
@@ -101,18 +102,18 @@ def in_one_go(bank: Bank) -> list[Test]:
     """The strings of synthetic voices in `bank`, half a second of zeros before, a second after."""
     before, after = np.zeros(SAMPLE_RATE // 2, np.float32), np.zeros(SAMPLE_RATE, np.float32)
     return [
-        (np.concatenate([before, bank.audio(snippet), after]), list(snippet.places))
+        (np.concatenate([before, bank.audio(snippet), after]), list(snippet.spans))
         for snippet in bank.snippets
         if snippet.kind == "said"
     ]
 
 
 def test_sets(data: Path, folder: Path) -> dict[str, list[Test]]:
-    """The fixed sets; the same data give the same sets.
+    """The fixed test sets; the same data give the same sets.
 
     Args:
         data: folder of recordings.
-        folder: for the cache of decoded recordings.
+        folder: folder for the cache of decoded recordings.
     """
     corpus = build(data, folder, splits=("dev",))
     people = single_words(corpus, corpus.select("dev"))
@@ -151,17 +152,17 @@ def test_sets(data: Path, folder: Path) -> dict[str, list[Test]]:
 
 
 def count_errors(name: str, tests: Sequence[Test], heard: Sequence[str]) -> Figure:
-    """Errors of what was heard, one text a test."""
+    """The errors of transcripts, one text for each test."""
     wrong = sum(
-        errors([VOCABULARY[place.word] for place in places], normalise(text))
-        for (_, places), text in zip(tests, heard, strict=True)
+        errors([VOCABULARY[span.word] for span in spans], normalise(text))
+        for (_, spans), text in zip(tests, heard, strict=True)
     )
     seconds = sum(len(sound) for sound, _ in tests) / SAMPLE_RATE
-    return Figure(name, sum(len(places) for _, places in tests), wrong, seconds / 60)
+    return Figure(name, sum(len(spans) for _, spans in tests), wrong, seconds / 60)
 
 
 def measure(data: Path, folder: Path, model: str | Path = DEMO) -> list[Figure]:
-    """Transcribe every set with `kiku.load(model)` and count."""
+    """Transcribe every set with `kiku.load(model)` and count the errors."""
     recognizer = load(model, slots=_SLOTS)
     figures: list[Figure] = []
     for name, tests in test_sets(data, folder).items():
@@ -175,5 +176,5 @@ def measure(data: Path, folder: Path, model: str | Path = DEMO) -> list[Figure]:
 
 
 def as_rows(figures: Sequence[Figure]) -> list[dict[str, float | str]]:
-    """For JSON."""
+    """The figures as rows for JSON."""
     return [{**asdict(figure), "rate": round(figure.rate, 4)} for figure in figures]

@@ -1,4 +1,4 @@
-"""What happens to speech on its way: speed, rooms, bandwidth, tone, noise, level."""
+"""Changes of sound: speed, rooms, bandwidth, tone, noise, level."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ class Surroundings:
 
     @classmethod
     def load(cls, folder: Path) -> "Surroundings":
-        """Every wav under `folder/noise` and `folder/RIRs`."""
+        """Load every wav in `folder/noise` and `folder/RIRs`."""
         noises, rooms = (
             tuple(
                 decode(path).astype(np.float32) / 32768.0
@@ -29,15 +29,15 @@ class Surroundings:
         return cls(noises, rooms)
 
 
-def faster(samples: np.ndarray, speed: float) -> np.ndarray:
-    """Play `speed` times faster; the pitch rises with it."""
+def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
+    """The sound played `speed` times as fast; the pitch rises with it."""
     return np.asarray(
         soxr.resample(samples, SAMPLE_RATE * speed, SAMPLE_RATE, quality="LQ"), np.float32
     )
 
 
 def faded(samples: np.ndarray, seconds: float = 0.02) -> np.ndarray:
-    """The same with soft edges."""
+    """The sound, faded in and out."""
     count = min(int(seconds * SAMPLE_RATE), len(samples) // 2)
     ramp = np.linspace(0, 1, count, dtype=np.float32)
     samples = samples.copy()
@@ -63,9 +63,7 @@ def _room(rng: np.random.Generator, rooms: tuple[np.ndarray, ...]) -> np.ndarray
 def coloured(
     samples: np.ndarray, rng: np.random.Generator, rooms: tuple[np.ndarray, ...]
 ) -> np.ndarray:
-    """Through a random room, a random tone control and a random bandwidth: one filter for all
-    three.
-    """
+    """The sound in a random room, with a random tone and bandwidth, all by one filter."""
     size = 1 << (len(samples) + SAMPLE_RATE // 2 - 1).bit_length()
     spectrum = np.fft.rfft(samples, size)
     frequency = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
@@ -86,7 +84,7 @@ def coloured(
 
 
 def noise(rng: np.random.Generator, length: int, recorded: tuple[np.ndarray, ...]) -> np.ndarray:
-    """[S] of recorded noise, white noise, or noise that falls with frequency; of rms 1."""
+    """[S] of recorded noise, white noise, or noise that falls with frequency; its rms is 1."""
     kind = rng.random()
     if recorded and kind < 0.5:
         source = recorded[rng.integers(len(recorded))]

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import sentencepiece
 
+from kiku.writing import in_place_of
 from recipes.demo.corpus import VOCABULARY
-from recipes.demo.whole import written_whole
 
 _SIZE = 56
 
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """A SentencePiece model of few pieces: words that begin alike share their first one.
+    """A SentencePiece model of few pieces: words that begin alike share their first piece.
 
-    So the decoder can write the beginning of a word before it knows which one it is.
+    So the decoder can write the beginning of a word before it knows which word it is.
     """
 
     pieces: list[list[int]]
@@ -24,7 +24,7 @@ class Spelling:
 
     @classmethod
     def made(cls, path: Path) -> "Spelling":
-        """Train it, or read it where `path` is there."""
+        """Train the model, or read it from `path` if that exists."""
         if not path.exists():
             # Written through a buffer: given a path, the model would hold it for ever.
             model = io.BytesIO()
@@ -43,7 +43,7 @@ class Spelling:
                 minloglevel=2,
                 num_threads=1,
             )
-            with written_whole(path) as part:
+            with in_place_of(path) as part:
                 part.write_bytes(model.getvalue())
         processor = sentencepiece.SentencePieceProcessor(model_file=str(path))  # pyright: ignore[reportCallIssue]
         return cls([processor.encode(word) for word in VOCABULARY], len(processor))

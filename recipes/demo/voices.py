@@ -97,7 +97,7 @@ HELD_OUT_VARIANTS = (
     "shelby",
     "klatt2",
 )
-"""Variants that no training sees: the synthetic test set speaks with them."""
+"""Variants that are in no training data: the synthetic test set uses them."""
 FLITE_VOICES = ("slt", "rms", "awb", "kal", "kal16")
 
 _RATE, _PITCH, _RANGE, _WORD_GAP = 1, 3, 4, 7
@@ -126,12 +126,12 @@ _Callback = ctypes.CFUNCTYPE(
 
 @dataclass(slots=True)
 class Spoken:
-    """What a voice said.
+    """The speech of a voice.
 
     Attributes:
         samples: float32 [S] at 24 kHz.
-        starts_s: for each word of the text, in seconds (empty where the voice does not tell).
-        phones_s: where each phone begins and ends, pauses left out (empty likewise).
+        starts_s: start of each word of the text, in seconds (empty if the voice does not tell).
+        phones_s: start and end of each phone, without pauses (empty if the voice does not tell).
     """
 
     samples: np.ndarray
@@ -140,10 +140,10 @@ class Spoken:
 
 
 class Espeak:
-    """espeak-ng's library; one per process, for the library has one voice at a time."""
+    """espeak-ng's library; one per process, because the library has one voice at a time."""
 
     def __init__(self) -> None:
-        """Raises ConfigError where the library is not installed."""
+        """Load the library; raises ConfigError if it is not installed."""
         try:
             self._lib = ctypes.CDLL("libespeak-ng.so.1")
         except OSError as error:
@@ -215,7 +215,7 @@ class Espeak:
 
 @cache
 def espeak() -> Espeak:
-    """The one of this process."""
+    """The `Espeak` of this process."""
     return Espeak()
 
 

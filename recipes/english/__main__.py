@@ -1,5 +1,6 @@
-"""`python -m recipes.english gate` trains the transformer alone and says how well it hears; `...
-teacher` tells what of the teacher matters, `... ceiling` how well it can be read here at all."""
+"""`python -m recipes.english gate` trains the transformer alone and measures its word errors; `...
+teacher` measures which parts of the teacher matter, `... ceiling` the best word errors to expect
+with the recordings here."""
 
 import json
 from pathlib import Path
@@ -9,7 +10,7 @@ import typer
 
 from recipes.demo.corpus import build
 from recipes.english.ablation import TeacherEncoder, ablations
-from recipes.english.ceiling import Reader, heard_by, learn, word_errors_of
+from recipes.english.ceiling import Reader, learn, teacher_states, word_errors_of
 from recipes.english.gate import GROUPS, NUM_PIECES, Gate, dev_groups, run_gate
 from recipes.english.lessons import make_vocabulary
 from recipes.english.small import read_weights, write_small
@@ -70,13 +71,15 @@ def ceiling(
     """Word errors of who learns to read the whole teacher's states: a table by rounds."""
     people = build(data, out / "people")
     encoder = TeacherEncoder(read_variables(model_file(teacher)))
-    heard = heard_by(encoder, people, people.select("train", *GROUPS))
-    texts = sorted({" ".join(one.words) for one in heard})
+    examples = teacher_states(encoder, people, people.select("train", *GROUPS))
+    texts = sorted({" ".join(one.words) for one in examples})
     vocabulary = make_vocabulary(texts, NUM_PIECES, out)
-    groups = {name: heard_by(encoder, people, some) for name, some in dev_groups(people).items()}
-    reader = Reader(heard[0].states.shape[1], len(vocabulary))
+    groups = {
+        name: teacher_states(encoder, people, some) for name, some in dev_groups(people).items()
+    }
+    reader = Reader(examples[0].states.shape[1], len(vocabulary))
     typer.echo("| round | loss | word errors: readers | learners of English |\n|---|---|---|---|")
-    for number, loss in enumerate(learn(reader, heard, vocabulary, rounds=rounds), start=1):
+    for number, loss in enumerate(learn(reader, examples, vocabulary, rounds=rounds), start=1):
         found = word_errors_of(reader, groups, vocabulary)
         shares = " | ".join(f"{found[name]:.1%}" for name in ("en-read", "en-l2"))
         typer.echo(f"| {number} | {loss:.2f} | {shares} |")

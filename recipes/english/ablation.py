@@ -1,4 +1,4 @@
-"""What a teacher's states are worth when something of it is missing: `python -m recipes.english
+"""How well a teacher's states are explained if a part of it is missing: `python -m recipes.english
 teacher`."""
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from kiku.nn.rope import Rope, rotate
 from recipes.demo.corpus import Corpus, Recording
 from recipes.english.lessons import side_by_side
 from recipes.english.teacher import Variables, begin_from, variable
-from recipes.english.trunk import Crutches, Trunk, trunk_config
+from recipes.english.trunk import AttentionAids, Trunk, trunk_config
 
 _HEAD = 64
 _RIDGE = 10.0
-"""Of the linear map, whose inputs have a spread of about 1."""
+"""Ridge of the linear map, whose inputs have a spread of about 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,11 @@ class Without:
     """How a teacher is changed.
 
     Attributes:
-        pairs: 25 states a second in place of 50.
-        places: it is told where its states stand.
-        rotated: rotary positions, as Mimi has them.
-        biases: which are left out: of "queries", "values", "attention" (its result), "wide" and
-            "narrow" (of the feed-forward parts).
+        pairs: give 25 states a second instead of 50.
+        places: add the encodings of positions.
+        rotated: use rotary positions, as Mimi does.
+        biases: biases that are left out: those of "queries", "values", "attention" (its result),
+            "wide" and "narrow" (of the feed-forward parts).
         ahead: states of the future that each layer sees.
     """
 
@@ -55,12 +55,12 @@ _CHANGES: tuple[tuple[str, Without], ...] = (
 
 
 class TeacherEncoder:
-    """Whisper's encoder, biases and all."""
+    """Whisper's encoder, with all its biases."""
 
     def __init__(self, variables: Variables) -> None:
-        """With the teacher's weights."""
+        """Use the teacher's weights."""
         self.variables = variables
-        self._tensors: dict[str, Tensor] = {}  # float32, made when they are asked for
+        self._tensors: dict[str, Tensor] = {}  # float32, made when they are needed
         self.num_layers = sum(name.endswith("/ffn/linear_0/weight") for name in variables
                               if name.startswith("encoder/"))  # fmt: skip
 
@@ -76,8 +76,8 @@ class TeacherEncoder:
         x = x.transpose(1, 2)
         at = torch.arange(x.shape[1])
         age = at[:, None] - at
-        heard = at < lengths[:, None, None] * (1 if without.pairs else 2)
-        visible = ((age >= -without.ahead) & (heard | (age == 0)))[:, None]
+        inside = at < lengths[:, None, None] * (1 if without.pairs else 2)
+        visible = ((age >= -without.ahead) & (inside | (age == 0)))[:, None]
         for layer in range(self.num_layers):
             x = x + self._attention(x, f"layer_{layer}/self_attention", visible, without)
             x = x + self._feed_forward(x, f"layer_{layer}/ffn", without)
@@ -107,9 +107,9 @@ class TeacherEncoder:
         if without.rotated:
             cos, sin = Rope(_HEAD, trunk_config().rope_theta)(torch.arange(L).expand(B, L))
             q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        heard = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
-        heard = heard.transpose(1, 2).reshape(B, L, D)
-        return self._linear(heard, f"{name}/linear_1", bias="attention" not in without.biases)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+        attended = attended.transpose(1, 2).reshape(B, L, D)
+        return self._linear(attended, f"{name}/linear_1", bias="attention" not in without.biases)
 
     def _feed_forward(self, x: Tensor, name: str, without: Without) -> Tensor:
         x = self._norm(x, f"{name}/layer_norm")
@@ -118,8 +118,11 @@ class TeacherEncoder:
 
 
 def explained(given: Tensor, wanted: Tensor) -> float:
-    """The share of the variance of `wanted` [N, D] in the second half of the rows that a linear map
-    of `given` [N, D] explains, fitted on the first; below 0 where a mean would be better."""
+    """The share of the variance of `wanted` [N, D] that a linear map of `given` [N, D] explains.
+
+    The map is fitted on the first half of the rows, and the share is that of the second half; it is
+    below 0 if a mean would be better.
+    """
     given, wanted = given - given.mean(0), wanted - wanted.mean(0)
     half = len(given) // 2
     learned, fitted = given[:half], wanted[:half]
@@ -132,8 +135,10 @@ def explained(given: Tensor, wanted: Tensor) -> float:
 def ablations(
     variables: Variables, people: Corpus, recordings: Sequence[Recording]
 ) -> dict[str, float]:
-    """What is explained of the teacher's states by those of a changed one, and by a trunk that is
-    begun from it."""
+    """How much of the teacher's states is explained by those of each changed teacher.
+
+    The last entry is for a trunk that begins from the teacher.
+    """
     pcm, lengths = side_by_side([people.audio(one) for one in recordings])
     trunk, teacher = Trunk(trunk_config(), 2).eval(), TeacherEncoder(variables)
     begin_from(variables, trunk)
@@ -145,5 +150,5 @@ def ablations(
         name: explained(teacher(spectra, lengths, without)[real], wanted)
         for name, without in _CHANGES
     }
-    begun = trunk.states(spectra, lengths, Crutches(10_000, 1.0, 0.0))[real]
+    begun = trunk.states(spectra, lengths, AttentionAids(10_000, 1.0, 0.0))[real]
     return {**found, "a trunk that is begun from it": explained(begun, wanted)}

@@ -1,7 +1,7 @@
-"""How well a reader can hear at all that learns from the recordings here: it is given the states of
-the whole teacher, which knows all of the sound, and learns nothing but to spell them.
+"""The best word errors to expect of a reader that is trained on the recordings here.
 
-A causal trunk of the gate has less to read, so it cannot be expected to do better.
+The reader gets the states of the whole teacher, which sees all of the sound, and only learns to
+spell them. A causal trunk of the gate has less information, so it cannot be expected to do better.
 """
 
 import math
@@ -26,25 +26,25 @@ from recipes.english.trunk import WhisperMel
 T = TypeVar("T")
 
 _SECONDS = (0.4, 20.0)
-"""Seconds of the shortest and the longest recording that is learned from."""
-_HEARD_S = 80.0
-"""Seconds of sound that go through the teacher at once."""
+"""Seconds of the shortest and the longest recording that is used."""
+_BATCH_S = 80.0
+"""Seconds of sound that the teacher encodes at once."""
 _BATCH = 5_000
-"""States of a batch, 40 ms each, with those that fill up short rows."""
+"""States of a batch, 40 ms each, including the padding of short rows."""
 _LR = 1.5e-3
 _WARMUP = 100
-"""Steps."""
+"""Steps of the warm-up."""
 _HIDDEN = 8
 """States that one mask hides at most; there is one mask for every 100 states, and one more."""
 
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """What the teacher makes of one recording.
+    """The teacher's states of one recording.
 
     Attributes:
-        states: bfloat16 [L, 2 D], two of its states (20 ms each) side by side.
-        words: what is said.
+        states: bfloat16 [L, 2 D], two of the teacher's states (20 ms each) concatenated.
+        words: the words that are spoken.
     """
 
     states: Tensor
@@ -67,16 +67,16 @@ class Reader(nn.Module):
 
 
 @torch.no_grad()
-def heard_by(
+def teacher_states(
     teacher: TeacherEncoder, people: Corpus, recordings: Sequence[Recording]
 ) -> list[States]:
-    """The teacher's states of the recordings that have words and fit; in order of their length."""
+    """The teacher's states of recordings with words and of a suitable length, sorted by length."""
     low, high = _SECONDS
     fitting = [one for one in recordings if low <= one.seconds <= high and one.words]
     fitting.sort(key=lambda one: one.seconds)
     mel = WhisperMel()
     found: list[States] = []
-    for some in _together(fitting, [one.seconds for one in fitting], _HEARD_S):
+    for some in _together(fitting, [one.seconds for one in fitting], _BATCH_S):
         pcm, lengths = side_by_side([with_tail(people.audio(one)) for one in some])
         with lowered():
             states = teacher(mel(pcm), lengths, Without(pairs=False))
@@ -89,7 +89,7 @@ def heard_by(
 
 
 def _together(items: Sequence[T], sizes: Sequence[float], most: float) -> Iterator[list[T]]:
-    """Neighbours, so many that the longest of them times their number is `most` at most."""
+    """Groups of neighbours; in each, the longest size times the number is at most `most`."""
     some: list[T] = []
     longest = 0.0
     for item, size in zip(items, sizes, strict=True):
@@ -103,16 +103,18 @@ def _together(items: Sequence[T], sizes: Sequence[float], most: float) -> Iterat
 
 
 def learn(
-    reader: Reader, heard: Sequence[States], vocabulary: Vocabulary, *, rounds: int
+    reader: Reader, examples: Sequence[States], vocabulary: Vocabulary, *, rounds: int
 ) -> Iterator[float]:
-    """Train a reader on what the teacher made of recordings; gives CTC's loss per piece after each
-    of `rounds` times through all of them."""
+    """Train a reader on the teacher's states; gives the CTC loss per piece after each round.
+
+    A round goes once through all recordings.
+    """
     rng = np.random.default_rng(0)
     optimizer = torch.optim.AdamW(reader.parameters(), lr=_LR, weight_decay=0.01)
     step, steps = 0, 0
     for _ in range(rounds):
         reader.train()
-        batches = _batches(heard, rng)
+        batches = _batches(examples, rng)
         steps = steps or rounds * len(batches)
         total, count = 0.0, 0
         for batch in batches:
@@ -128,11 +130,11 @@ def learn(
         yield total / count
 
 
-def _batches(heard: Sequence[States], rng: np.random.Generator) -> list[list[States]]:
-    """All of them once, those of like length together, in an order by chance."""
-    lengths = np.array([len(one.states) for one in heard])
-    order = np.argsort(lengths * np.exp(0.1 * rng.standard_normal(len(heard))))
-    ordered = [heard[index] for index in order.tolist()]
+def _batches(examples: Sequence[States], rng: np.random.Generator) -> list[list[States]]:
+    """Batches of all recordings once, of similar length each, in random order."""
+    lengths = np.array([len(one.states) for one in examples])
+    order = np.argsort(lengths * np.exp(0.1 * rng.standard_normal(len(examples))))
+    ordered = [examples[index] for index in order.tolist()]
     batches = list(_together(ordered, lengths[order].tolist(), _BATCH))
     return [batches[index] for index in rng.permutation(len(batches)).tolist()]
 
@@ -140,7 +142,7 @@ def _batches(heard: Sequence[States], rng: np.random.Generator) -> list[list[Sta
 def _loss(
     reader: Reader, batch: Sequence[States], vocabulary: Vocabulary, rng: np.random.Generator
 ) -> tuple[Tensor, int]:
-    """CTC of a batch, summed, and how many pieces it is of."""
+    """The summed CTC loss of a batch, and its number of pieces."""
     states = F.dropout(_rows(batch), 0.1)
     for row, one in enumerate(batch):
         for _ in range(1 + len(one.states) // 100):
@@ -160,7 +162,7 @@ def _loss(
 
 
 def _rows(batch: Sequence[States]) -> Tensor:
-    """[B, L, 2 D] float32, filled up with zeros."""
+    """The states of a batch, [B, L, 2 D] float32, padded with zeros."""
     return nn.utils.rnn.pad_sequence([one.states.float() for one in batch], batch_first=True)
 
 
@@ -168,12 +170,12 @@ def _rows(batch: Sequence[States]) -> Tensor:
 def word_errors_of(
     reader: Reader, groups: Mapping[str, Sequence[States]], vocabulary: Vocabulary
 ) -> dict[str, float]:
-    """The share of wrong words of the best piece of each state, by group."""
+    """Word error rates by group, decoded from the best piece of each state."""
     reader.eval()
     found: dict[str, float] = {}
-    for name, heard in groups.items():
+    for name, examples in groups.items():
         wrong = total = 0
-        for some in _together(heard, [len(one.states) for one in heard], _BATCH):
+        for some in _together(examples, [len(one.states) for one in examples], _BATCH):
             with lowered():
                 best = reader(_rows(some)).argmax(-1)
             for row, one in zip(best, some, strict=True):

@@ -1,7 +1,8 @@
-"""Can a causal transformer of Mimi's shape learn to hear ordinary English here? CTC on pieces of
-words, the future taken away step by step, word errors on readers it never heard.
+"""Test whether a causal transformer of Mimi's shape can learn ordinary English from the data here.
 
-Causal from the first step the same network said nothing in the same time (docs/english.md).
+It is trained with CTC on pieces of words; the future is taken away step by step. Word errors are
+measured on readers that are not in the training data. The same network, causal from the first step,
+emitted nothing after the same time (docs/english.md).
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,27 +24,27 @@ from recipes.english.lessons import Batch, Sentences, make_vocabulary, side_by_s
 from recipes.english.small import read_weights
 from recipes.english.speak import build_said
 from recipes.english.teacher import begin_from, model_file, read_variables
-from recipes.english.trunk import Crutches, Trunk, trunk_config
+from recipes.english.trunk import AttentionAids, Trunk, trunk_config
 
 NUM_PIECES = 150
-"""Ids of the vocabulary, of which four are no text."""
+"""Number of ids of the vocabulary, four of which are not text."""
 AHEAD = (
     (0.12, 10_000), (0.16, 57), (0.20, 28), (0.24, 14), (0.28, 8), (0.32, 5), (0.36, 3),
     (0.39, 2), (0.42, 1), (1.01, 0),
 )  # fmt: skip
-"""Up to which part of the training a layer sees how many states of the future."""
+"""Pairs: until this share of the training, a layer sees this many states of the future."""
 TURNED = (0.01, 0.10)
-"""From where to where in the training queries and keys begin to turn."""
+"""Shares of the training between which the rotation of queries and keys grows from 0 to 1."""
 PLACES = (0.06, 0.18)
-"""From where to where in the training the places fade."""
+"""Shares of the training between which the encodings of positions fade out."""
 _EARLY = 0.3
-"""Weight of what the layers say alone."""
+"""Weight of the loss of the layers alone, without the reader."""
 _HEAD_LR = 0.01
 _HEAD_ROUNDS = 25
 _DEV_S = 900.0
-"""Seconds of readers that are heard at every check."""
+"""Seconds of sound of each group at every check."""
 GROUPS = ("en-words", "en-an4", "en-read", "en-l2", "en-story", "en-prompts")
-"""Whose recordings of people are learned from."""
+"""Groups of recordings of people in the training data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +52,17 @@ class Gate:
     """Where everything is, and how long to train.
 
     Attributes:
-        data: recordings, sentences and noises.
-        out: what is made; a run that was killed goes on from there.
+        data: folder of recordings, sentences and noises.
+        out: folder for results; a run that was killed goes on from there.
         wheels: the two packages that hold Whisper base.
-        budget_s: of the training thread's processor time.
-        said_hours: of synthetic speech.
+        budget_s: seconds of the training thread's processor time.
+        said_hours: hours of synthetic speech.
         batch_s: seconds of sound in a step.
         peak_lr: see `Plan`.
-        still_batches: what the head learns from first, see `begin_head`.
-        start: weights of an earlier run to go on from, in place of the teacher's.
-        always: how many states of the future are seen all the time, without places, for a run that
-            goes on from an earlier one.
+        still_batches: number of batches that the head is trained on first, see `begin_head`.
+        start: weights of an earlier run to start from, instead of the teacher's.
+        always: for a run that starts from an earlier one: the number of states of the future that
+            are seen all the time; encodings of positions are then not used.
     """
 
     data: Path
@@ -76,10 +77,10 @@ class Gate:
     always: int | None = None
 
 
-def crutches_at(progress: float) -> Crutches:
-    """What is leaned on then."""
+def aids_at(progress: float) -> AttentionAids:
+    """The aids at this share of the training."""
     ahead = next(ahead for until, ahead in AHEAD if progress < until)
-    return Crutches(ahead, 1.0 - _passed(progress, PLACES), _passed(progress, TURNED))
+    return AttentionAids(ahead, 1.0 - _passed(progress, PLACES), _passed(progress, TURNED))
 
 
 def _passed(progress: float, span: tuple[float, float]) -> float:
@@ -91,11 +92,11 @@ def run_gate(gate: Gate) -> dict[str, float]:
     """Train to the end; gives the last word errors."""
     keep_memory()
     people = build(gate.data, gate.out / "people")
-    heard = [(people, one) for one in people.select("train", *GROUPS)]
+    sources = [(people, one) for one in people.select("train", *GROUPS)]
     if gate.said_hours > 0:
         said = build_said(gate.data, gate.out / "said", hours=gate.said_hours)
-        heard += [(said, one) for one in said.recordings]
-    texts = sorted({" ".join(one.words) for _, one in heard if one.words})
+        sources += [(said, one) for one in said.recordings]
+    texts = sorted({" ".join(one.words) for _, one in sources if one.words})
     vocabulary = make_vocabulary(texts, NUM_PIECES, gate.out)
     torch.manual_seed(1)
     model = Trunk(trunk_config(), len(vocabulary))
@@ -105,23 +106,23 @@ def run_gate(gate: Gate) -> dict[str, float]:
         begin_from(read_variables(model_file(gate.wheels)), model)
     noise, rooms = (gate.data / "noise" / part for part in ("noise", "RIRs"))
     lessons = Sentences(
-        heard, vocabulary, batch_s=gate.batch_s, noise=noise if noise.is_dir() else None,
+        sources, vocabulary, batch_s=gate.batch_s, noise=noise if noise.is_dir() else None,
         rooms=rooms if rooms.is_dir() else None,
     )  # fmt: skip
     plan = Plan("gate", 10**7, gate.budget_s, gate.peak_lr, warmup_steps=200, save_every_s=240.0)
     if gate.start is None and not Fit.begun(plan, gate.out):
-        begin_head(model, [lessons(step) for step in range(gate.still_batches)], crutches_at(0.0))
+        begin_head(model, [lessons(step) for step in range(gate.still_batches)], aids_at(0.0))
     fit = Fit(plan, model, gate.out)
     groups = dev_groups(people)
     last: dict[str, float] = {}
 
-    def now(progress: float) -> Crutches:
-        return crutches_at(progress) if gate.always is None else Crutches(gate.always)
+    def now(progress: float) -> AttentionAids:
+        return aids_at(progress) if gate.always is None else AttentionAids(gate.always)
 
     def check(averaged: nn.Module) -> dict[str, float]:
-        crutches = now(fit.progress)
-        last.update(word_errors(averaged, people, groups, vocabulary, crutches))
-        return {**last, **asdict(crutches), "rounds": fit.step / lessons.per_round}
+        aids = now(fit.progress)
+        last.update(word_errors(averaged, people, groups, vocabulary, aids))
+        return {**last, **asdict(aids), "rounds": fit.step / lessons.per_round}
 
     def loss(model: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
         return ctc_loss(model, batch, now(progress))
@@ -133,12 +134,12 @@ def run_gate(gate: Gate) -> dict[str, float]:
     return last
 
 
-def ctc_loss(model: nn.Module, batch: Batch, crutches: Crutches) -> dict[str, Tensor]:
-    """Per piece, masks over the spectra."""
+def ctc_loss(model: nn.Module, batch: Batch, aids: AttentionAids) -> dict[str, Tensor]:
+    """CTC losses per piece, with parts of the spectra masked."""
     assert isinstance(model, Trunk)
     spectra = hidden_stripes(model.spectra(batch.pcm))
     with lowered():
-        states = model.states(spectra, batch.lengths, crutches)
+        states = model.states(spectra, batch.lengths, aids)
         early, late = model.early(states), model.head(model.read(states, batch.lengths))
     alone, read = per_piece(early, batch), per_piece(late, batch)
     return {
@@ -149,7 +150,7 @@ def ctc_loss(model: nn.Module, batch: Batch, crutches: Crutches) -> dict[str, Te
 
 
 def per_piece(scores: Tensor, batch: Batch) -> Tensor:
-    """CTC of scores [B, L, vocabulary]."""
+    """CTC loss per piece of scores [B, L, vocabulary]."""
     chances = scores.float().log_softmax(-1).transpose(0, 1)
     loss = F.ctc_loss(
         chances, batch.pieces, batch.lengths, batch.counts, reduction="sum", zero_infinity=True
@@ -157,15 +158,15 @@ def per_piece(scores: Tensor, batch: Batch) -> Tensor:
     return loss / batch.counts.sum()
 
 
-def begin_head(model: Trunk, batches: Sequence[Batch], crutches: Crutches) -> None:
-    """Let the heads learn what the layers say before any of them moves.
+def begin_head(model: Trunk, batches: Sequence[Batch], aids: AttentionAids) -> None:
+    """Train the heads on the layers' states before the layers themselves are trained.
 
-    It takes seconds. From heads of chance the layers learn first to say nothing at all, which CTC
-    likes best of what it can have at once, and half an hour goes by until they say something.
+    It takes seconds. With random heads the layers would first learn to emit nothing at all, which
+    lowers the CTC loss fastest, and it would take half an hour until they emit something.
     """
     with torch.no_grad(), lowered():
         still = [
-            model.states(model.spectra(batch.pcm), batch.lengths, crutches).bfloat16()
+            model.states(model.spectra(batch.pcm), batch.lengths, aids).bfloat16()
             for batch in batches
         ]
     optimizer = torch.optim.AdamW(model.early.parameters(), lr=_HEAD_LR, betas=(0.9, 0.98))
@@ -177,7 +178,7 @@ def begin_head(model: Trunk, batches: Sequence[Batch], crutches: Crutches) -> No
         per_piece(scores, batches[step % len(batches)]).backward()
         nn.utils.clip_grad_norm_(model.early.parameters(), 1.0)
         optimizer.step()
-    model.head.load_state_dict(model.early.state_dict())  # the reader adds next to nothing yet
+    model.head.load_state_dict(model.early.state_dict())  # the reader changes almost nothing
 
 
 def hidden_stripes(spectra: Tensor) -> Tensor:
@@ -188,8 +189,10 @@ def hidden_stripes(spectra: Tensor) -> Tensor:
 
 
 def dev_groups(people: Corpus) -> Mapping[str, Sequence[Recording]]:
-    """Who is heard at a check: readers and speakers of English as a second language, some minutes
-    of each, spread over all speakers."""
+    """The recordings of a check: readers, and speakers of English as a second language.
+
+    There are some minutes of each group, spread over all speakers.
+    """
     groups: dict[str, list[Recording]] = {}
     for name in ("en-read", "en-l2"):
         every = people.select("dev", name)
@@ -208,10 +211,12 @@ def word_errors(
     people: Corpus,
     groups: Mapping[str, Sequence[Recording]],
     vocabulary: Vocabulary,
-    crutches: Crutches,
+    aids: AttentionAids,
 ) -> dict[str, float]:
-    """Word errors of the best piece of each state by group, as the reader reads them; of letters
-    too, and of the words that the layers say alone."""
+    """Error rates by group, decoded from the best piece of each state.
+
+    They are those of words and of letters with the reader, and of words by the layers alone.
+    """
     assert isinstance(model, Trunk)
     model.eval()
     found: dict[str, float] = {}
@@ -222,7 +227,7 @@ def word_errors(
             some = ordered[first : first + 16]
             pcm, lengths = side_by_side([with_tail(people.audio(one)) for one in some])
             with lowered():
-                states = model.states(model.spectra(pcm), lengths, crutches)
+                states = model.states(model.spectra(pcm), lengths, aids)
                 alone = model.early(states).argmax(-1)
                 read = model.head(model.read(states, lengths)).argmax(-1)
             for row, early, length, one in zip(read, alone, lengths.tolist(), some, strict=True):
@@ -239,6 +244,6 @@ def word_errors(
 
 
 def text_of(best: Tensor, vocabulary: Vocabulary) -> str:
-    """The text of the best ids [L]: runs count once, 0 is nothing."""
+    """The text of the best ids [L]: runs of one id count once, 0 is the blank."""
     ids: list[int] = torch.unique_consecutive(best).tolist()
     return vocabulary.decode(ids)

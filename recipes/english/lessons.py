@@ -1,5 +1,7 @@
-"""Batches of rows, of one sentence or several: about as much sound in each, changed anew every time
-it comes."""
+"""Batches of rows of one or several sentences, with about the same amount of sound in each batch.
+
+The sound is changed in another way each time it is used.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,33 +15,33 @@ from kiku.text import Vocabulary
 from kiku.text.extension import trained
 from kiku.train.augment import Augmentation, Augmenter
 from kiku.train.sounds import Piece
+from kiku.writing import in_place_of
 from recipes.demo.corpus import SAMPLE_RATE, Corpus, Recording
-from recipes.demo.whole import written_whole
 from recipes.english.trunk import STATE
 
 Source = tuple[Corpus, Recording]
 Row = tuple[int, ...]
-"""Numbers of the recordings that are heard one after the other."""
+"""Numbers of the recordings that are joined one after the other."""
 
 TAIL = 15
-"""States of silence after the last word (0.6 s): who may not look ahead writes late."""
+"""States of silence after the last word (0.6 s): a network that cannot look ahead writes late."""
 _SECONDS = (0.4, 20.0)
 _ROW_S = 6.0
-"""Shorter recordings share a row of so many seconds: nobody speaks in single words for long."""
+"""Seconds of a row in which shorter recordings are joined: real speech is rarely single words."""
 _SPREAD = 0.15
-"""How far rows of a batch may differ in length: less room is lost to the longest, and batches are
-not the same every time."""
+"""Spread of the random factors of rows' lengths by which rows are sorted into batches: rows of a
+batch have similar lengths, so there is little padding, but batches are not the same every time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Sound and what is said.
+    """Sound and its text.
 
     Attributes:
         pcm: float32 [B, S], S a multiple of 960.
-        lengths: int64 [B], states of 40 ms of each row.
-        pieces: int64 [all pieces of all rows], 0 is none of them.
-        counts: int64 [B], how many of them are of each row.
+        lengths: int64 [B], number of states (of 40 ms) of each row.
+        pieces: int64 [all pieces of all rows], never 0.
+        counts: int64 [B], number of pieces of each row.
     """
 
     pcm: Tensor
@@ -49,16 +51,16 @@ class Batch:
 
 
 def make_vocabulary(texts: Sequence[str], size: int, folder: Path) -> Vocabulary:
-    """What words are spelled with, learned from `texts` once, into `folder`."""
+    """The vocabulary, trained once on `texts` and kept in `folder`."""
     path = folder / f"vocabulary-{size}.model"
     if not path.exists():
-        with written_whole(path) as part:
+        with in_place_of(path) as part:
             part.write_bytes(trained(texts, size=size, kind="unigram").source)
     return Vocabulary.load(path)
 
 
 class Sentences:
-    """The batch of every step; it depends on the seed and the step alone."""
+    """The batch of every step; it depends only on the seed and the step."""
 
     def __init__(
         self,
@@ -70,12 +72,12 @@ class Sentences:
         rooms: Path | None,
         seed: int = 0,
     ) -> None:
-        """Takes recordings of 0.4 to 20 s.
+        """Use those recordings that have words and last 0.4 to 20 s.
 
         Args:
-            sources: what may be heard.
-            vocabulary: see `make_vocabulary`; its id 0 is in no text, and so CTC's blank.
-            batch_s: seconds of a batch, with what rows are filled up with.
+            sources: recordings to choose from.
+            vocabulary: see `make_vocabulary`; its id 0 is in no text, and is CTC's blank.
+            batch_s: seconds of a batch, including padding.
             noise: a folder of recordings; None for white noise.
             rooms: a folder of impulse responses; None for none.
             seed: another one gives other batches.
@@ -97,7 +99,8 @@ class Sentences:
     def __call__(self, step: int) -> Batch:
         """The batch of a step.
 
-        Rounds differ by a batch or two: the last of one may not come, or the first come again.
+        Rounds differ by a batch or two: the last batch of a round may be left out, or its first
+        batch may come again.
         """
         number, place = divmod(step, self.per_round)
         batches = self._batches(number)
@@ -105,7 +108,7 @@ class Sentences:
         return self._made(batches[place % len(batches)], rng)
 
     def _batches(self, number: int) -> list[list[Row]]:
-        """One time through all recordings: rows of like length together, in an order by chance."""
+        """Batches of a round, once through all recordings: rows of similar length, random order."""
         if self._round[0] == number:
             return self._round[1]
         rng = np.random.default_rng([self.seed, 1, number])
@@ -125,7 +128,7 @@ class Sentences:
         return batches
 
     def _rows(self, rng: np.random.Generator) -> list[Row]:
-        """Everything once, short ones together."""
+        """Rows of all recordings once, short ones joined, in random order."""
         rows: list[Row] = []
         open_row: list[int] = []
         for index in rng.permutation(len(self.sources)).tolist():
@@ -136,7 +139,7 @@ class Sentences:
         return [*rows, tuple(open_row)] if open_row else rows
 
     def row_s(self, row: Row) -> float:
-        """Seconds of a row, but for what silences and changes of speed add or take."""
+        """Seconds of a row, before silences and changes of speed."""
         return sum(self.sources[index][1].seconds for index in row) + TAIL * STATE / SAMPLE_RATE
 
     def _made(self, rows: Sequence[Row], rng: np.random.Generator) -> Batch:
@@ -159,12 +162,12 @@ class Sentences:
 
 
 def with_tail(samples: np.ndarray) -> np.ndarray:
-    """Samples [S] and the silence in which the last word is still written."""
+    """Samples [S] and the silence after them, in which the last word is written."""
     return np.concatenate([samples, np.zeros(TAIL * STATE, np.float32)])
 
 
 def side_by_side(rows: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Samples [S] of several -> [B, S], filled up with silence, and the states of each [B]."""
+    """Samples [S] of several rows -> [B, S], padded with silence, and the states of each [B]."""
     lengths = [-(-len(row) // STATE) for row in rows]
     pcm = np.zeros((len(rows), max(lengths) * STATE), np.float32)
     for place, row in zip(pcm, rows, strict=True):

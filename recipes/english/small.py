@@ -1,5 +1,5 @@
-"""The weights of a trunk in a quarter of their size, to be kept and gone on from: 8 bits, and a
-scale for each row."""
+"""Store the weights of a trunk in a quarter of their size, to start later runs from: in 8 bits,
+with a scale for each row."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ _SCALE = "scale/"
 
 
 def write_small(weights: Mapping[str, Tensor], path: Path) -> None:
-    """What has rows in 8 bits, all else in 16."""
+    """Write tensors with rows in 8 bits, all others in 16."""
     made: dict[str, Tensor] = {}
     for name, value in weights.items():
         if value.dim() < 2:
@@ -30,7 +30,7 @@ def write_small(weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """What `write_small` wrote, or a `trunk.pt`, in float32.
+    """Read what `write_small` wrote, or a `trunk.pt`, in float32.
 
     Raises:
         ConfigError: it is neither, or damaged.

@@ -1,5 +1,5 @@
-"""Sentences said by the voices of SVOX Pico (Apache-2.0) and flite: cheap, and full of words that
-no reader here reads."""
+"""Sentences spoken by the voices of SVOX Pico (Apache-2.0) and flite: cheap, and with many words
+that occur in no recording of people here."""
 
 import gzip
 import importlib
@@ -14,19 +14,19 @@ import numpy as np
 import soxr
 
 from kiku.errors import ConfigError
+from kiku.writing import in_place_of
 from recipes.demo.corpus import SAMPLE_RATE, Corpus, Recording, normalise
 from recipes.demo.voices import FLITE_VOICES, flite
-from recipes.demo.whole import written_whole
 
 _PICO_VOICES = ("en-US", "en-GB")
 _PICO_RATE = 16_000
 _FLITE = 0.3
-"""Share of sentences that a voice of flite says."""
+"""Share of sentences that a voice of flite speaks."""
 _WORDS = range(3, 26)
 
 
 def sentences(data: Path, seed: int) -> Iterator[str]:
-    """The English sentences of the data, each once, in an order of the seed's."""
+    """The English sentences of the data, each once, in an order that depends on the seed."""
     with gzip.open(data / "text" / "sentences.en.txt.gz", "rt") as lines:
         every = [line.strip() for line in lines]
     for index in np.random.default_rng(seed).permutation(len(every)):
@@ -35,7 +35,7 @@ def sentences(data: Path, seed: int) -> Iterator[str]:
 
 
 def build_said(data: Path, folder: Path, *, hours: float, seed: int = 0, jobs: int = 2) -> Corpus:
-    """Say sentences until there are so many hours, into `folder`, once.
+    """Speak sentences until there are `hours` of sound, into `folder`, once.
 
     Raises:
         ConfigError: `py-nanotts` or flite is not installed.
@@ -60,13 +60,13 @@ def build_said(data: Path, folder: Path, *, hours: float, seed: int = 0, jobs: i
                 )
                 position = end
                 lines.append(json.dumps(asdict(row)))
-    with written_whole(index) as part:
+    with in_place_of(index) as part:
         part.write_text("\n".join(lines) + "\n")
     return Corpus(folder)
 
 
 def _say(numbered: tuple[int, str]) -> tuple[str, np.ndarray]:
-    """The voice, and int16 samples at 24 kHz."""
+    """The name of the voice, and int16 samples at 24 kHz, of a numbered sentence."""
     number, text = numbered
     rng = np.random.default_rng([number, 1])
     if rng.random() < _FLITE:

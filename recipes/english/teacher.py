@@ -1,5 +1,5 @@
-"""The encoder of Whisper base (MIT), read from where CTranslate2 left it, laid into Mimi's
-transformer."""
+"""The encoder of Whisper base (MIT): read from a CTranslate2 model, and copied into a transformer
+of Mimi's shape."""
 
 import struct
 import zipfile
@@ -19,9 +19,9 @@ from recipes.english.trunk import MOST_STATES, Trunk
 Variables = Mapping[str, NDArray[np.generic]]
 
 _TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
-"""CTranslate2's numbers of types, those that a model of float16 has."""
+"""CTranslate2's numbers of dtypes, as far as a model of float16 has them."""
 _RIDGE = 1e-4
-"""Keeps small what a map hardly feels."""
+"""Ridge of `ridge_solution`: it keeps components small that hardly affect the result."""
 
 
 def model_file(wheels: Sequence[Path]) -> bytes:
@@ -48,7 +48,7 @@ def read_variables(data: bytes) -> Variables:
     """Names and arrays of a CTranslate2 model.
 
     Raises:
-        ConfigError: it is cut, or no such file.
+        ConfigError: it is cut off, or not a CTranslate2 model.
     """
     try:
         return dict(_variables(data))
@@ -69,7 +69,7 @@ def _variables(data: bytes) -> Iterator[tuple[str, NDArray[np.generic]]]:
 
     def text() -> str:
         nonlocal at
-        length = number("H")  # a zero ends it, which is counted
+        length = number("H")  # includes the zero at its end
         value = data[at : at + length - 1].decode()
         at += length
         return value
@@ -88,13 +88,13 @@ def _variables(data: bytes) -> Iterator[tuple[str, NDArray[np.generic]]]:
 
 
 def begin_from(variables: Variables, trunk: Trunk) -> None:
-    """Give a trunk the teacher's weights: but for positions, it computes what the teacher does.
+    """Give a trunk the teacher's weights: except for positions, it then computes the same.
 
-    Mimi's layers have no biases but those of their norms, and need no others. One place of every
-    norm is made to say 1 whatever comes, at the cost of what stood there, the least of all; its
-    column is then a bias. What attention adds to its result it adds to the values, whose weights
-    sum to 1; what the feed-forward part adds, one of its 2,048 units gives, which says the same
-    always.
+    Mimi's layers have no biases except those of their norms, and need no others. One component of
+    every norm, the one that matters least, is set to a constant 1; the weights in its column then
+    are a bias. The bias of attention's result becomes a bias of the values, as attention weights
+    sum to 1. The bias of the feed-forward part's result comes from one of its 2,048 units, whose
+    output is made constant.
     """
     with torch.no_grad():
         for number, conv in ((1, trunk.first), (2, trunk.second)):
@@ -125,7 +125,7 @@ def _begin_attention(variables: Variables, name: str, layer: TransformerLayer) -
     out = variable(variables, f"{name}/linear_1/weight")
     bias = variable(variables, f"{name}/linear_0/bias").clone()
     dim = out.shape[0]
-    bias[2 * dim :] += solved(out, variable(variables, f"{name}/linear_1/bias"))
+    bias[2 * dim :] += ridge_solution(out, variable(variables, f"{name}/linear_1/bias"))
     weight = variable(variables, f"{name}/linear_0/weight").clone()
     weight[:, always_one(layer.norm1, weight)] = bias
     layer.attention.in_proj.weight.copy_(weight)
@@ -147,7 +147,7 @@ def _begin_feed_forward(variables: Variables, name: str, layer: TransformerLayer
 
 
 def always_one(norm: nn.Module, weight: Tensor) -> int:
-    """Make a place of a norm say 1, that which `weight` [N, D] behind it feels least."""
+    """Make one output of a norm a constant 1: that which `weight` [N, D] after it uses least."""
     assert isinstance(norm, nn.LayerNorm)
     place = int((norm.weight.abs() * weight.norm(dim=0)).argmin())
     norm.weight[place] = 0.0
@@ -155,8 +155,8 @@ def always_one(norm: nn.Module, weight: Tensor) -> int:
     return place
 
 
-def solved(weight: Tensor, bias: Tensor) -> Tensor:
-    """What [D] of which `weight` [N, D] makes `bias` [N], as nearly as it can be."""
+def ridge_solution(weight: Tensor, bias: Tensor) -> Tensor:
+    """The vector [D] that `weight` [N, D] maps to `bias` [N], as closely as possible."""
     square = weight.T @ weight
     ridge = _RIDGE * square.diagonal().mean() * torch.eye(len(square))
     return torch.linalg.solve(square + ridge, weight.T @ bias)
@@ -169,7 +169,7 @@ def _begin_norm(variables: Variables, name: str, norm: nn.Module) -> None:
 
 
 def variable(variables: Variables, name: str) -> Tensor:
-    """One of them, in float32.
+    """One variable, in float32.
 
     Raises:
         ConfigError: the teacher has none of that name.

@@ -1,5 +1,5 @@
-"""Mimi's transformer over spectra: 25 states a second, each of which sees so much of the future as
-it is allowed to; and a reader, who writes a second later what they say."""
+"""Mimi's transformer over spectra: 25 states a second, each of which sees a given part of the
+future; and a reader, which writes the text of the states a second later."""
 
 import math
 from dataclasses import dataclass, replace
@@ -16,19 +16,19 @@ from kiku.nn.transformer import Transformer, TransformerLayer
 from recipes.demo.features import HOP, WINDOW, MelPower, triangles
 
 STATE = 4 * HOP
-"""Samples of a state (40 ms)."""
+"""Samples per state (40 ms)."""
 NUM_MELS = 80
 MOST_STATES = 700
-"""That places are there for, 28 s; who needs none is not bound by it."""
+"""States for which there are encodings of positions, 28 s; without encodings there is no limit."""
 READS_AHEAD = 12
-"""States that each layer of the reader waits for: with two layers a second, the delay of the text
-in the model that this is to become."""
+"""States of the future that each layer of the reader sees. With two layers this is a second: the
+delay of the text in the model that this should become."""
 _READER_LAYERS = 2
 _SHIFT = 2 * HOP
-"""So much later than Whisper hears it: a state then ends with the sound that is its own."""
+"""Samples by which spectra are later than in Whisper: a state then ends with its own sound."""
 _FLOOR = -6.5
-"""Whisper cuts what lies 8 below the loudest of the recording; who hears it live cannot know
-that."""
+"""Lowest value of spectra. Whisper cuts values 8 below the loudest of the recording, which is not
+known in a live stream."""
 _TALL = (WINDOW / 400) ** 2
 """A window of as many milliseconds at Whisper's 16 kHz has 400 samples."""
 
@@ -40,7 +40,7 @@ def mel_filters() -> Tensor:
 
 
 def _mel(hertz: float) -> float:
-    """Even up to 1 kHz, 15 of them; then 27 for each factor of 6.4."""
+    """Mels of a frequency: linear up to 1 kHz (15 mels), then 27 for each factor of 6.4."""
     return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
 
 
@@ -49,8 +49,10 @@ def _hertz(mel: Tensor) -> Tensor:
 
 
 class WhisperMel(MelPower):
-    """Sound of 24 kHz to the spectra that Whisper's encoder knows, none of which sees the future
-    of its state."""
+    """Turns sound of 24 kHz into spectra as Whisper's encoder reads them.
+
+    None of them sees the future of its state.
+    """
 
     def __init__(self) -> None:
         """Nothing is learned."""
@@ -60,7 +62,7 @@ class WhisperMel(MelPower):
     def forward(self, pcm: Tensor) -> Tensor:
         """[B, S] samples -> [B, 80, S / 240 + 2]; S a multiple of 960.
 
-        The two more are for the convolutions, which look at one on either side.
+        The two additional ones are for the convolutions, which see one more on either side.
         """
         power = self.power(pcm, WINDOW // 2 + _SHIFT + HOP)[:, : pcm.shape[1] // HOP + 2] / _TALL
         spectra = torch.log10(power.clamp(min=1e-10)).clamp(min=_FLOOR)
@@ -77,14 +79,14 @@ def trunk_config(dim: int = 512, num_layers: int = 6) -> TransformerConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Crutches:
-    """What the teacher leans on, and a causal network has to do without.
+class AttentionAids:
+    """Aids that the teacher needs, and that a causal network must do without in the end.
 
     Attributes:
         ahead: states of the future that each layer sees.
-        places: how much of the places [L, D] is added to the states, 0 to 1: Whisper is told where
-            each of them stands, and hears nothing without; here, the rotation says it in the end.
-        turned: how far queries and keys are turned, 0 (Whisper turns none) to 1 (as Mimi does).
+        places: share (0 to 1) of the encodings of positions [L, D] that is added to the states.
+            Whisper cannot do without them; here rotary positions replace them in the end.
+        turned: how far queries and keys are rotated, from 0 (as in Whisper) to 1 (as in Mimi).
     """
 
     ahead: int = 0
@@ -95,8 +97,8 @@ class Crutches:
 class Trunk(nn.Module):
     """Spectra, two convolutions, the layers; then a reader, and a score for every piece of text.
 
-    The layers are what the codec will be. The reader stands for the decoder, which may look at
-    later columns: it waits a second. `early` scores without it what the layers say.
+    The layers will become the codec. The reader stands for the decoder, which waits a second and so
+    sees later columns. `early` gives the scores of the layers without the reader.
     """
 
     places: Tensor
@@ -119,37 +121,41 @@ class Trunk(nn.Module):
         """[B, S] -> [B, 80, S / 240 + 2]"""
         return self.mel(pcm)
 
-    def states(self, spectra: Tensor, lengths: Tensor, crutches: Crutches) -> Tensor:
+    def states(self, spectra: Tensor, lengths: Tensor, aids: AttentionAids) -> Tensor:
         """[B, 80, 4 L + 2], rows of `lengths` [B] states -> [B, L, D].
 
         Args:
-            spectra: what `spectra` gives.
-            lengths: states of each row; those behind are seen by nobody.
-            crutches: the future, and places; rows have 700 states at most where these are added.
+            spectra: output of `spectra`.
+            lengths: states of each row; those after it are seen by no other state.
+            aids: future and encodings of positions; with encodings, rows have at most 700
+                states.
         """
         x = F.gelu(self.first(spectra))  # [B, D, 4 L]
         x = F.gelu(self.second(F.pad(x, (1, 0))))  # [B, D, 2 L]
         x = F.avg_pool1d(x, 2).transpose(1, 2)
-        if crutches.places:
-            x = x + crutches.places * self.places[: x.shape[1]]
-        return self.norm(_through(self.transformer, x, lengths, crutches))
+        if aids.places:
+            x = x + aids.places * self.places[: x.shape[1]]
+        return self.norm(_through(self.transformer, x, lengths, aids))
 
     def read(self, states: Tensor, lengths: Tensor) -> Tensor:
-        """[B, L, D] -> what the reader makes of them [B, L, D]"""
-        return _through(self.reader, states, lengths, Crutches(READS_AHEAD))
+        """States [B, L, D] -> output of the reader [B, L, D]"""
+        return _through(self.reader, states, lengths, AttentionAids(READS_AHEAD))
 
-    def forward(self, pcm: Tensor, lengths: Tensor, crutches: Crutches) -> Tensor:
+    def forward(self, pcm: Tensor, lengths: Tensor, aids: AttentionAids) -> Tensor:
         """[B, S], rows of `lengths` states -> scores [B, S / 960, vocabulary]"""
-        return self.head(self.read(self.states(self.spectra(pcm), lengths, crutches), lengths))
+        return self.head(self.read(self.states(self.spectra(pcm), lengths, aids), lengths))
 
-    def without_reader(self, pcm: Tensor, lengths: Tensor, crutches: Crutches) -> Tensor:
+    def without_reader(self, pcm: Tensor, lengths: Tensor, aids: AttentionAids) -> Tensor:
         """The scores of the layers alone."""
-        return self.early(self.states(self.spectra(pcm), lengths, crutches))
+        return self.early(self.states(self.spectra(pcm), lengths, aids))
 
 
 def _add_nothing_yet(transformer: Transformer) -> None:
-    """Layers that give what they are given, and learn from the first step: of small scales in place
-    of small weights they had made smaller ones after 1,500 steps."""
+    """Make layers pass on their input unchanged, but learn from the first step.
+
+    Output weights are zero and scales are 1. With small scales instead, training had made these
+    even smaller after 1,500 steps.
+    """
     with torch.no_grad():
         for layer in transformer.layers:
             assert isinstance(layer, TransformerLayer)
@@ -160,14 +166,14 @@ def _add_nothing_yet(transformer: Transformer) -> None:
                 scale.fill_(1.0)
 
 
-def _through(transformer: Transformer, x: Tensor, lengths: Tensor, crutches: Crutches) -> Tensor:
-    """[B, L, D], rows of `lengths` states -> [B, L, D]"""
+def _through(transformer: Transformer, x: Tensor, lengths: Tensor, aids: AttentionAids) -> Tensor:
+    """Run a transformer: [B, L, D], rows of `lengths` states -> [B, L, D]"""
     B, L, _ = x.shape
     at = torch.arange(L)
-    cos, sin = _turns(transformer.rope, at, crutches.turned)
+    cos, sin = _turns(transformer.rope, at, aids.turned)
     age = at[:, None] - at
-    seen = (age >= -crutches.ahead) & (age < transformer.config.window)
-    # Whoever stands behind the end still sees itself: a row without keys would be NaN.
+    seen = (age >= -aids.ahead) & (age < transformer.config.window)
+    # States after the end still see themselves: without any key their output would be NaN.
     visible = seen & ((at < lengths[:, None, None]) | (age == 0))
     places = Places(cos, sin, at.expand(B, L), visible[:, None], torch.ones(B, dtype=torch.bool))
     nothing = torch.zeros(B, transformer.config.num_heads, 0, 1, dtype=x.dtype)
@@ -177,7 +183,7 @@ def _through(transformer: Transformer, x: Tensor, lengths: Tensor, crutches: Cru
 
 
 def _turns(rope: Rope, at: Tensor, turned: float) -> tuple[Tensor, Tensor]:
-    """Positions [L] -> cosines and sines [1, 1, L, half a head] of so much of the angles."""
+    """Positions [L] -> cosines and sines [1, 1, L, half a head] of `turned` times the angles."""
     if turned == 1.0:
         return rope(at[None])
     pairs = torch.arange(0, rope.head_dim, 2)

@@ -1,3 +1,3 @@
-"""Recordings to follow docs/teach.md with: French digits and phrases, and an English word that the
+"""Make the recordings of docs/teach.md: French digits and phrases, and an English word that the
 demo model does not know.
 """

@@ -1,4 +1,4 @@
-"""`python -m recipes.teach FOLDER` speaks the recordings that docs/teach.md teaches with."""
+"""`python -m recipes.teach FOLDER` makes the recordings of docs/teach.md."""
 
 from pathlib import Path
 from typing import Annotated

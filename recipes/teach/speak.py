@@ -1,4 +1,4 @@
-"""Strings of words, said by voices of espeak-ng, with the time of each word."""
+"""Strings of words, spoken by voices of espeak-ng, with the times of each word."""
 
 import json
 import wave
@@ -21,20 +21,21 @@ FRENCH_ACCENTS = ("fr", "fr", "fr-be", "fr-ch")
 NEW_WORD = "hello"
 
 CHOOSING_VARIANTS = ("Alicia", "Denis", "grandpa", "f2", "m3", "quincy")
-"""Variants that are in no training either: settings are chosen by them (split dev), so that those
-of the split test are heard once, in the end."""
+"""Variants of the split dev, which are in no training data either. Settings are chosen with them,
+so that those of the split test are used only once, in the end."""
 PEOPLE = {"train": 1500, "dev": 120, "test": 120}
-"""Strings of people's words."""
+"""Number of strings of people's words, by split."""
 _CHOOSING_SPEAKERS = 10
-"""One speaker of so many is held back to choose by, among those who say a little each."""
+"""Of this many speakers with few clips, one is held back for the split dev."""
 _FEW_CLIPS = 100
 
 HABIT_S = 0.08
-"""The demo model writes words of these voices a frame later than they are laid out by their times
-(the median; 98 of 122 words): what it is taught is said to begin so much later, too."""
+"""Seconds added to the times of words in training. The demo model writes words of these voices a
+frame later than their times ask for (the median; 98 of 122 words), so new words have to be as late.
+"""
 
 SPLITS = ("train", "test", "dev")
-"""In the order of their seeds."""
+"""The splits, in the order of their seeds."""
 
 Said = tuple[np.ndarray, list[tuple[str, float, float]]]
 """Sound at 24 kHz, and its words with start and end in seconds."""
@@ -42,7 +43,7 @@ Said = tuple[np.ndarray, list[tuple[str, float, float]]]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What is said together, and how often."""
+    """Phrases that are spoken together, and how often."""
 
     name: str
     language: str
@@ -51,12 +52,12 @@ class Group:
     train: int
     dev: int
     always: str = ""
-    """A word that stands in every string."""
+    """A word that is in every string."""
     keep: bool = False
-    """What the model says of it already is to be kept."""
+    """Whether the model should keep the output that it has for these strings."""
 
     def count(self, split: str) -> int:
-        """How many strings there are of it; as many to choose by as to measure with."""
+        """How many strings there are in a split; dev and test have the same number."""
         return self.train if split == "train" else self.dev
 
 
@@ -74,7 +75,7 @@ def variants_of(split: str) -> tuple[str, ...]:
 
 
 def rows_of(group: Group, split: str, seed: int) -> Iterator[tuple[str, str, Said]]:
-    """Speaker, language and sound of every string of a group; no voice is in both splits."""
+    """Speaker, language and sound of every string of a group; no variant is in two splits."""
     rng = np.random.default_rng([seed, *group.name.encode(), SPLITS.index(split)])
     variants = variants_of(split)
     wanted = group.count(split)
@@ -91,7 +92,7 @@ def rows_of(group: Group, split: str, seed: int) -> Iterator[tuple[str, str, Sai
 
 
 def _said(phrases: Sequence[str], voice: str, rng: np.random.Generator) -> Said | None:
-    """None where the voice does not say when each word begins."""
+    """Phrases spoken by a voice; None if it does not tell when each word begins."""
     spoken = espeak().say(
         str(rng.choice([" ", ", ", ". "])).join(phrases), voice,
         words_per_minute=int(rng.integers(110, 200)), pitch=int(rng.integers(20, 85)),
@@ -119,8 +120,11 @@ def _placed(samples: np.ndarray, start: float, end: float) -> tuple[float, float
 
 
 def _clips(data: Path, split: str) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-    """Recordings of single words by speaker. Of the test are those whom the data hold back; to
-    choose by, some of the others."""
+    """Recordings of single words, by speaker.
+
+    The split test has the speakers of the data's own dev list; the split dev has some of the
+    others.
+    """
     by_speaker: dict[str, list[Mapping[str, Any]]] = {}
     file = "dev.jsonl" if split == "test" else "train.jsonl"
     for line in (data / file).read_text().splitlines():
@@ -163,8 +167,10 @@ def write(
     *,
     keep: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """A wav for each, and its row of a manifest: what is to be kept is not told, what is to be
-    learned is told as late as the model writes."""
+    """Write a wav file for each string, and give its row of a manifest.
+
+    Rows to keep have no words. The words of rows to learn are as late as the model writes.
+    """
     habit = HABIT_S if split == "train" else 0.0
     for number, (speaker, language, (samples, words)) in enumerate(rows):
         path = folder / split / f"{name}-{number:04}.wav"
@@ -181,8 +187,7 @@ def write(
 
 
 def speak(folder: Path, data: Path | None, seed: int = 0) -> None:
-    """Write train.jsonl and, for each group, GROUP-dev.jsonl and GROUP-test.jsonl, with the
-    recordings."""
+    """Write recordings, train.jsonl and, for each group, GROUP-dev.jsonl and GROUP-test.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
     train: list[dict[str, Any]] = []
     for split in SPLITS:

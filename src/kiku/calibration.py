@@ -20,11 +20,11 @@ from kiku.errors import ConfigError, OutputError
 from kiku.serial import from_plain, plain_numbers, to_plain
 from kiku.writing import reason_of, write_whole
 
-Kind = Literal["isotonic", "temperature"]
+CalibrationKind = Literal["isotonic", "temperature"]
 """A curve through measured points (isotonic), or one number that divides the log-odds
 (temperature)."""
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[CalibrationKind, ...] = get_args(CalibrationKind)
 
 MAX_POINTS = 1_000
 """Points of a curve at most: it is looked up for every word."""
@@ -59,7 +59,7 @@ class Calibration:
     """Converts the model's probability of a word to how often words with this probability are
     right."""
 
-    kind: Kind
+    kind: CalibrationKind
     """How the probability is converted."""
     points: tuple[tuple[float, float], ...] = ()
     """isotonic: pairs of the model's probability and the share of words that are right, both from 0
@@ -118,7 +118,7 @@ class Calibration:
         Raises:
             ConfigError: `values` are not what `to_dict` gave.
         """
-        return from_plain(cls, values, what="the calibration", defaults=True)
+        return from_plain(cls, values, what="the calibration", defaults=True, lenient=True)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON.

@@ -4,20 +4,25 @@ The names are kiku's own. `checkpoint` knows how the files of Kyutai and of tran
 and converts those spellings to these classes and back.
 """
 
-import dataclasses
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast, get_type_hints
 
 from kiku.errors import ConfigError, FrameError
+from kiku.serial import from_plain, to_plain
 
 REWIND_FRAMES = 64
 """Frames by which a slot can always be rewound exactly (see `nn.state.rewind`)."""
 
 HISTORY_FRAMES = 128
 """Frames, counted back from the last, that a slot's decoder can read again: 10 s."""
+
+MAX_STREAM_FRAMES = 2**40
+"""Frames of one stream at most: more than a thousand years. A saved state with more is damaged."""
+
+MAX_POSITION = 4 * MAX_STREAM_FRAMES
+"""Positions that a network may have come to at most; the codec's has two in a frame."""
 
 TAIL_S = 1.0
 """Seconds of silence after the sound and the delay, as both references append them: time for the
@@ -72,8 +77,8 @@ _SECONDS = 600
 _REACH = 1_000_000  # samples that a convolution of the codec may see
 
 
-class _FromDict:
-    """Strict reading from a plain mapping, shared by the config classes."""
+class _Plain:
+    """To plain values and back, strictly; shared by the config classes."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -83,38 +88,11 @@ class _FromDict:
             ConfigError: a key is unknown (the nearest known one is named) or missing, or a value
                 is impossible.
         """
-        fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
-        for key in values:
-            if key not in fields:
-                near = difflib.get_close_matches(key, fields, n=1)
-                hint = (
-                    f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(fields)}"
-                )
-                raise ConfigError(f"{cls.__name__} has no key {key!r}{hint}")
-        for name, f in fields.items():
-            needed = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-            if needed and name not in values:
-                raise ConfigError(f"{cls.__name__} lacks the key {name!r}")
-        types = get_type_hints(cls)
-        built: dict[str, Any] = {}
-        for key, value in values.items():
-            wanted = types[key]
-            if isinstance(wanted, type) and issubclass(wanted, _FromDict):
-                if not isinstance(value, Mapping):
-                    raise ConfigError(f"{key} must be an object, not {value!r}")
-                value = wanted.from_dict(cast(Mapping[str, Any], value))
-            elif isinstance(value, list):
-                value = tuple(cast(list[Any], value))
-            built[key] = value
-        return cls(**built)
+        return from_plain(cls, values, what=cls.__name__, defaults=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, ready for JSON."""
-        plain = dataclasses.asdict(self)  # pyright: ignore[reportArgumentType]
-        return {
-            k: list(cast(tuple[Any, ...], v)) if isinstance(v, tuple) else v
-            for k, v in plain.items()
-        }
+        return to_plain(self)
 
     def _check(self, limits: Mapping[str, tuple[float, float]]) -> None:
         """Refuse values of the wrong type, and those below the least or above the greatest."""
@@ -122,7 +100,7 @@ class _FromDict:
             value = getattr(self, name)
             if wanted in _KINDS and not _KINDS[wanted][1](value):
                 raise ConfigError(f"{name} must be {_KINDS[wanted][0]}, not {value!r}")
-            is_part = isinstance(wanted, type) and issubclass(wanted, _FromDict)
+            is_part = isinstance(wanted, type) and issubclass(wanted, _Plain)
             if is_part and not isinstance(value, wanted):
                 raise ConfigError(f"{name} must be a {wanted.__name__}, not {value!r}")
         for name, (least, greatest) in limits.items():
@@ -134,7 +112,7 @@ class _FromDict:
 
 
 @dataclass(frozen=True, slots=True)
-class TransformerConfig(_FromDict):
+class TransformerConfig(_Plain):
     """A causal transformer with rotary positions and a sliding window."""
 
     dim: int
@@ -182,7 +160,7 @@ class TransformerConfig(_FromDict):
 
 
 @dataclass(frozen=True, slots=True)
-class CodecConfig(_FromDict):
+class CodecConfig(_Plain):
     """Mimi's encoder: SEANet, transformer, downsampling, split RVQ. Defaults are the published
     codec's."""
 
@@ -277,7 +255,7 @@ class CodecConfig(_FromDict):
 
 
 @dataclass(frozen=True, slots=True)
-class LMConfig(_FromDict):
+class LMConfig(_Plain):
     """The decoder: codes and the last text token in, the next text token out."""
 
     transformer: TransformerConfig
@@ -312,7 +290,7 @@ class LMConfig(_FromDict):
 
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig(_FromDict):
+class ModelConfig(_Plain):
     """A whole speech-to-text model."""
 
     codec: CodecConfig

@@ -1,57 +1,26 @@
 """Streams that live: pushed to from any thread or task, stepped by the scheduler's own thread,
 fetched from anywhere.
 
-A stream has one condition, for who waits for room or for events. It is never held while the
-scheduler's is asked for (see `scheduler`).
+A stream's condition, for who waits for room or for events, goes with its lock (see `open_stream`).
 """
 
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from numpy.typing import ArrayLike
-
 from kiku.audio import Chunk, gap_of
-from kiku.errors import AudioError, QueueFull, StreamClosed, StreamError
-from kiku.options import (
-    DecodingOptions,
-    StreamOptions,
-    callback,
-    decoding_options,
-    timeout_s,
-)
-from kiku.scheduler import Binding, Scheduler
-from kiku.stream import End, Event, FinalizeRequest, WordSession
-
-Samples = ArrayLike | bytes | bytearray | memoryview
-
-_PART = 0.25
-"""Share of the queue that is taken at once of a push that is larger than the queue."""
+from kiku.errors import StreamError
+from kiku.open_stream import OpenStream, PushedSamples, StreamSetup
+from kiku.options import DecodingOptions, callback, timeout_s
+from kiku.stream import End, Event, FinalizeRequest
 
 
-@dataclass(frozen=True, slots=True)
-class StreamSetup:
-    """What a live stream is made of."""
-
-    scheduler: Scheduler
-    options: StreamOptions
-    sessions: Sequence[WordSession]
-    """One; or one for each channel, in their order."""
-    bindings: Sequence[Binding]
-    """Theirs."""
-    save: Callable[[Sequence[Binding], Sequence[int]], bytes]
-    """With what each session had been given."""
-    set_decoding: Callable[[Sequence[Binding], DecodingOptions], None]
-    """Both are called between two steps."""
-
-
-class LiveStream:
+class LiveStream(OpenStream):
     """Push sound in one thread, iterate over events in another; a thread of kiku's does the rest.
 
     Any method may be called from any thread. Sound is taken in the order of the calls. As a context
@@ -61,21 +30,12 @@ class LiveStream:
 
     def __init__(self, setup: StreamSetup) -> None:
         """`Recognizer.stream` makes one."""
-        self._setup, self._scheduler = setup, setup.scheduler
-        self._sessions, self._options = setup.sessions, setup.options
-        self._first = setup.sessions[0]
-        self._hears_each = setup.options.channel == "each"
-        # Asked for after every frame: most streams have one session.
-        self._only = self._first if len(setup.sessions) == 1 else None
-        self._max_queue_s = setup.options.max_queue_s + 1e-9
-        self._lock = threading.Lock()
+        super().__init__(setup)
         self._changed = threading.Condition(self._lock)
         self._waits = False  # whether somebody waits whom nobody has told
         self._pushers: deque[object] = deque()  # who waits for room, in order
         self._listener: Callable[[], None] | None = None
-        self._stopped = False
-        # The scheduler knows the sessions, but must not keep this alive: a forgotten stream gives
-        # its slots back.
+        # The scheduler knows the sessions, but must not keep this alive.
         this = weakref.ref(self)
 
         def tell() -> None:
@@ -86,12 +46,6 @@ class LiveStream:
 
         for session in self._sessions:
             session.on_change = tell
-        finalizer = weakref.finalize(self, _abandon, setup.scheduler, list(setup.bindings))
-        finalizer.atexit = False
-
-    def __repr__(self) -> str:
-        state = "done" if self.done else f"{self.waiting_s:.1f} s wait"
-        return f"<LiveStream {self.heard_s:.1f} s heard, {state}>"
 
     def _tell(self) -> None:
         if self._waits:
@@ -114,7 +68,7 @@ class LiveStream:
     # Sound.
 
     def push(
-        self, samples: Samples, *, rate: int | None = None, timeout: float | None = None
+        self, samples: PushedSamples, *, rate: int | None = None, timeout: float | None = None
     ) -> None:
         """Give the stream some sound.
 
@@ -136,7 +90,7 @@ class LiveStream:
                 for it. Nothing was taken.
         """
         wait_s = None if timeout is None else timeout_s(timeout)
-        self._push(self.check(samples, rate), wait_s)
+        self._push(self._check(samples, rate), wait_s)
 
     def push_silence(self, seconds: float, *, timeout: float | None = None) -> None:
         """Sound is missing: a packet was lost, or the client was muted.
@@ -150,9 +104,9 @@ class LiveStream:
 
     def _push(self, chunk: Chunk, timeout: float | None) -> None:
         with self._lock:
-            taken = not self._pushers and self.has_room(chunk.seconds)
+            taken = not self._pushers and self._has_room(chunk.seconds)
             if taken:
-                self.check_open()
+                self._check_open()
                 self._take(chunk)
         if taken:
             self._scheduler.wake()
@@ -160,14 +114,14 @@ class LiveStream:
             self._push_when_there_is_room(chunk, timeout)
 
     def _push_when_there_is_room(self, chunk: Chunk, timeout: float | None) -> None:
-        if self.waits_when_full and timeout != 0:
+        if self._waits_when_full and timeout != 0:
             self._scheduler.check_may_wait()
         ends = None if timeout is None else time.monotonic() + timeout
         ticket, taken_s = object(), 0.0
         with self._lock:
             self._pushers.append(ticket)
         try:
-            for part in self.parts(chunk):
+            for part in self._parts(chunk):
                 with self._lock:
                     self._wait_for_room(ticket, part.seconds, ends, taken_s)
                     self._take(part)
@@ -178,102 +132,18 @@ class LiveStream:
                 self._pushers.remove(ticket)
                 self._changed.notify_all()
 
-    def parts(self, chunk: Chunk) -> list[Chunk]:
-        """The sound in parts that fit into the queue.
-
-        Raises:
-            StreamClosed: after `close`.
-            QueueFull: it never fits, and the stream does not wait.
-        """
-        self.check_open()
-        most = self._options.max_queue_s
-        if chunk.seconds <= most:
-            return [chunk]
-        if self._options.when_full == "error":
-            raise QueueFull(
-                f"{chunk.seconds:.1f} s of sound were pushed at once, and {most:g} may wait: "
-                "push less at a time, or raise max_queue_s"
-            )
-        return chunk.split(_PART * most)
-
     def _wait_for_room(
         self, ticket: object, seconds: float, ends: float | None, taken_s: float
     ) -> None:
         def my_turn() -> bool:
-            return self._is_closed or (self._pushers[0] is ticket and self.has_room(seconds))
+            return self._is_closed or (self._pushers[0] is ticket and self._has_room(seconds))
 
-        if self.waits_when_full:
+        if self._waits_when_full:
             left = None if ends is None else max(0.0, ends - time.monotonic())
             self._wait_until(my_turn, left)
-        self.check_open(taken_s=taken_s)
+        self._check_open(taken_s=taken_s)
         if not my_turn():
-            raise self.queue_full(taken_s)
-
-    def has_room(self, seconds: float) -> bool:
-        """Whether `seconds` of sound fit into the queue; also true of a stream that is closed or
-        failed, where a push raises at once."""
-        return self.waiting_s + seconds <= self._max_queue_s or self._is_closed
-
-    def queue_full(self, taken_s: float = 0.0) -> QueueFull:
-        """The error of a push that found no room, of which so many seconds were taken."""
-        return QueueFull(
-            f"{self.waiting_s:.1f} s of sound wait to be heard, and "
-            f"{self._options.max_queue_s:g} may: push it again later, or drop it and say so with "
-            f"push_silence.{_taken(taken_s)}"
-        )
-
-    def _take(self, part: Chunk) -> None:
-        if not self._hears_each:
-            self._first.push(part)
-            return
-        for channel, session in enumerate(self._sessions):
-            # Recordings are not checked, and may lose channels on their way.
-            session.push(part.of_channel(channel))
-
-    def take(self, part: Chunk, taken_s: float = 0.0) -> None:
-        """Take sound without asking for room; for who has asked and keeps calls in order. So many
-        seconds of the push were taken before."""
-        with self._lock:
-            self.check_open(taken_s=taken_s)
-            self._take(part)
-        self._scheduler.wake()
-
-    def check(self, samples: Samples, rate: int | None) -> Chunk:
-        """See `AudioInput.check`; where each channel is heard by itself, it must be as many."""
-        chunk = self._first.input.check(samples, rate)
-        count = len(self._sessions)
-        if self._hears_each and chunk.num_channels != count:
-            raise AudioError(
-                f"samples of {chunk.num_channels} channels were pushed, and this stream hears "
-                f"{count} one by one: push as many side by side, [S, {count}], or open another "
-                f"stream with format=AudioFormat(channels={chunk.num_channels})"
-            )
-        return chunk
-
-    @property
-    def waits_when_full(self) -> bool:
-        """Whether a push waits for room."""
-        return self._options.when_full == "block"
-
-    @property
-    def _is_closed(self) -> bool:
-        return self._first.is_closing or self.failure is not None
-
-    @property
-    def failure(self) -> Exception | None:
-        """What the stream failed with; None while it goes on, or where it has ended well."""
-        return next((s.failure for s in self._sessions if s.failure is not None), None)
-
-    def check_open(self, what: str = "sound was pushed", taken_s: float = 0.0) -> None:
-        """Raise StreamClosed if nothing more may come, of which `what` is told, and how much of a
-        push was taken before; or what a session failed with."""
-        try:
-            for session in self._sessions:
-                session.check_open(what)
-        except StreamClosed as error:
-            if not taken_s:
-                raise
-            raise StreamClosed(f"{error}.{_taken(taken_s)}") from None
+            raise self._queue_full(taken_s)
 
     # Requests.
 
@@ -295,50 +165,34 @@ class LiveStream:
             QueueFull: too many wait to be answered.
             InputError: a tag that is no text, or `cut` that is no bool.
         """
-        request = FinalizeRequest(tag, cut)
-        with self._lock:
-            self.check_open("finalize() was called")
-            for session in self._sessions:  # of several channels all are asked, or none
-                session.check_finalize()
-            for session in self._sessions:
-                session.finalize(request)
-        self._scheduler.wake()
+        self._finalize(FinalizeRequest(tag, cut))
 
     def close(self) -> None:
         """Say that no more sound comes; the last words and `End` come as events."""
-        with self._lock:
-            for session in self._sessions:
-                session.check_alive()
-                session.close()
-        self._scheduler.wake()
+        self._close()
 
     def stop(self) -> None:
         """Give up: the slot is given back, and what was not heard is dropped. The events that
         wait, the word that is open and `End` can still be fetched."""
-        self.request_stop()
+        self._request_stop()
         with suppress(StreamError):  # from a callback, or at the end of the program
             self._scheduler.drive(lambda: self.done)
 
-    def request_stop(self) -> None:
-        """As `stop`, but the slot may be given back a moment later."""
-        if not self._stopped:
-            self._stopped = True
-            for binding in self._setup.bindings:
-                self._scheduler.release(binding, cut=True)
-
     def set_decoding(self, options: DecodingOptions | None) -> None:
-        """From the next frame on, pick tokens so; None is the model's own likeliest token.
+        """Behind the sound that was pushed until now, pick tokens so; None is the model's own
+        likeliest token.
+
+        It holds from the frame on in which that sound ends, whether the sound waits or has been
+        heard. As text lags sound by the model's delay, the words of the last moment before that
+        place are picked so too. Nothing is waited for.
 
         Raises:
-            StreamError: the stream has ended, or this is a callback (see `listen`).
+            StreamClosed: after `close`.
+            QueueFull: too many changes wait for the sound before them to be heard.
             InputError: `options` are something else.
             ConfigError: the model cannot decode so.
         """
-        self._scheduler.call(lambda: self.set_decoding_now(options))
-
-    def set_decoding_now(self, options: DecodingOptions | None) -> None:
-        """The part of `set_decoding` that is done between two steps."""
-        self._setup.set_decoding(self._setup.bindings, decoding_options(options))
+        self._change_decoding(self._new_change(options))
 
     def save(self) -> bytes:
         """Everything that the stream is, for `Recognizer.stream(state=...)`, also elsewhere.
@@ -348,13 +202,7 @@ class LiveStream:
         Raises:
             StreamError: the stream has ended, or this is a callback (see `listen`).
         """
-        return self._scheduler.call(self.save_now)
-
-    def save_now(self) -> bytes:
-        """The part of `save` that is done between two steps."""
-        with self._lock:  # nothing is pushed into one channel and not into another
-            num_given = [session.num_given for session in self._sessions]
-        return self._setup.save(self._setup.bindings, num_given)
+        return self._scheduler.call(self._save_now)
 
     # Events.
 
@@ -370,71 +218,17 @@ class LiveStream:
             timeout = timeout_s(timeout)
         ends = None if timeout is None else time.monotonic() + timeout
         while True:
-            ended = self.has_ended  # before it is looked: whatever came until then is found
+            ended = self._has_ended  # before it is looked: whatever came until then is found
             event = self._fetch()
             if event is not None or ended:
                 return event
             left = None if ends is None else max(0.0, ends - time.monotonic())
-            if left != 0 and not self.has_news:
+            if left != 0 and not self._has_news:
                 self._scheduler.check_may_wait()
             with self._lock:
                 # The end of one channel of several is news, and no event.
-                if left == 0 or not self._wait_until(lambda: self.has_news, left):
+                if left == 0 or not self._wait_until(lambda: self._has_news, left):
                     return None
-
-    def _fetch(self) -> Event | None:
-        """The next event; of several channels each in turn, and one `End`."""
-        for session in self._sessions:
-            while (waiting := len(session.events)) > 0:
-                event = session.next_event()
-                if event is None:  # another thread has taken it
-                    break
-                if waiting >= self._options.max_events:
-                    self._scheduler.wake()  # it is stepped on
-                if isinstance(event, End) and self._others_speak(session):
-                    break
-                return event
-        for session in self._sessions:
-            session.check_alive()
-        return None
-
-    def _others_speak(self, session: WordSession) -> bool:
-        """Whether this session's end is not the end of all."""
-        return any(
-            other is not session and (other.events or not other.has_ended)
-            for other in self._sessions
-        )
-
-    def poll(self) -> list[Event]:
-        """The events that have come and were not fetched; most often none. Raises as
-        `next_event`."""
-        events: list[Event] = []
-        while True:
-            try:
-                event = self._fetch()
-            except Exception:
-                if events:
-                    return events  # the next call tells
-                raise
-            if event is None:
-                return events
-            events.append(event)
-
-    @property
-    def has_news(self) -> bool:
-        """Whether `next_event` would return at once."""
-        only = self._only
-        if only is not None:
-            return bool(only.events) or only.done or only.failure is not None
-        return any(session.events for session in self._sessions) or self.has_ended
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether no event will come any more but those that wait."""
-        only = self._only
-        if only is not None:
-            return only.done or only.failure is not None
-        return all(session.done for session in self._sessions) or self.failure is not None
 
     def events(self) -> Iterator[Event]:
         """Every event as it comes, to the last. Leaving the loop early loses none: the next call
@@ -448,31 +242,11 @@ class LiveStream:
         """Have `call` called, by whoever drives, whenever something has changed; None ends that.
         If it raises, the stream ends with that error.
 
-        It is called in the middle of a step, so nothing in it may wait: `save`, `set_decoding`, and
-        where they would wait `push` and `next_event` raise StreamError there. `poll` never waits.
+        It is called in the middle of a step, so nothing in it may wait: `save`, and where they
+        would wait `push` and `next_event` raise StreamError there. `poll`, `finalize` and
+        `set_decoding` never wait.
         """
         self._listener = callback(call, "what listens")
-
-    @property
-    def duration(self) -> float:
-        """Seconds of sound pushed so far."""
-        return self._first.duration
-
-    @property
-    def waiting_s(self) -> float:
-        """Seconds of sound that wait to be heard: how far the engine lags behind."""
-        return max(session.waiting_s for session in self._sessions)
-
-    @property
-    def heard_s(self) -> float:
-        """Seconds of the sound that have been heard, on all channels: the events up to there have
-        come. What does not fill a frame yet has not been heard."""
-        return min(session.heard_s for session in self._sessions)
-
-    @property
-    def done(self) -> bool:
-        """Whether the slot is free again; events may still wait."""
-        return all(session.done for session in self._sessions)
 
     def __enter__(self) -> Self:
         return self
@@ -485,13 +259,3 @@ class LiveStream:
     ) -> None:
         if not self.done:
             self.stop()
-
-
-def _taken(seconds: float) -> str:
-    """Of the message to who pushed, where not all was taken."""
-    return f" The first {seconds:.2f} s of this push were taken." if seconds else ""
-
-
-def _abandon(scheduler: Scheduler, bindings: Sequence[Binding]) -> None:
-    for binding in bindings:
-        scheduler.release(binding)

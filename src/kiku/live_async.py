@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from kiku.audio import Chunk, gap_of
-from kiku.live import LiveStream, Samples
+from kiku.open_stream import OpenStream, PushedSamples, StreamSetup
 from kiku.options import DecodingOptions, timeout_s
 from kiku.scheduler import Scheduler
-from kiku.stream import End, Event
+from kiku.stream import End, Event, FinalizeRequest
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ _QUICK_BYTES = 1 << 20
 """What is larger is checked and copied in another thread than the event loop's."""
 
 
-def _is_quick(samples: Samples) -> bool:
+def _is_quick(samples: PushedSamples) -> bool:
     """Whether the event loop's thread may check and copy it. Of a list nobody knows how much there
     is inside, and its numbers are looked at one by one."""
     size: Any = getattr(samples, "nbytes", None)
@@ -30,33 +30,37 @@ def _is_quick(samples: Samples) -> bool:
     return isinstance(size, int) and size <= _QUICK_BYTES
 
 
-class AsyncStream:
-    """A `LiveStream` for tasks of one event loop. In the event loop's thread no call converts sound
-    or decodes, nor waits for a lock that is held meanwhile."""
+class AsyncStream(OpenStream):
+    """As `LiveStream`, for tasks of one event loop. In the event loop's thread no call converts
+    sound or decodes, nor waits for a lock that is held meanwhile."""
 
-    def __init__(self, live: LiveStream, scheduler: Scheduler) -> None:
-        """`Recognizer.astream` makes one."""
-        self._live, self._scheduler = live, scheduler
+    def __init__(self, setup: StreamSetup, waiters: "Waiters") -> None:
+        """`Recognizer.astream` makes one; its tasks wait among `waiters`."""
+        super().__init__(setup)
         self._pushers: deque[object] = deque()  # in order
-        self._waiters = waiters = Waiters(asyncio.get_running_loop())
-        live.listen(waiters.wake)  # which does not hold this stream: it may be forgotten
+        self._waiters = waiters
+        for session in self._sessions:
+            session.on_change = waiters.weak_wake  # the stream may be forgotten
 
-    def __repr__(self) -> str:
-        return repr(self._live).replace("LiveStream", "AsyncStream", 1)
-
-    def push_now(self, samples: Samples, rate: int | None = None) -> bool:
+    def push_now(self, samples: PushedSamples, rate: int | None = None) -> bool:
         """As `push`, if that would wait for nothing; whether it was done. Raises as `push`."""
-        live = self._live
         if self._pushers or not _is_quick(samples):
             return False
-        chunk = live.check(samples, rate)
-        if not live.has_room(chunk.seconds):
+        chunk = self._check(samples, rate)
+        if not self._has_room(chunk.seconds):
             return False
-        live.take(chunk)
+        self._take_now(chunk)
         return True
 
+    def _take_now(self, part: Chunk, taken_s: float = 0.0) -> None:
+        """Take sound for which there is room. So many seconds of the push were taken before."""
+        with self._lock:
+            self._check_open(taken_s=taken_s)
+            self._take(part)
+        self._scheduler.wake()
+
     async def push(
-        self, samples: Samples, *, rate: int | None = None, timeout: float | None = None
+        self, samples: PushedSamples, *, rate: int | None = None, timeout: float | None = None
     ) -> None:
         """See `LiveStream.push`; cancelling it takes no more than was taken until then."""
         wait_s = None if timeout is None else timeout_s(timeout)
@@ -64,9 +68,9 @@ class AsyncStream:
             return
         with self._in_line() as ticket:  # before it is looked at: later calls come behind it
             if _is_quick(samples):
-                chunk = self._live.check(samples, rate)
+                chunk = self._check(samples, rate)
             else:
-                chunk = await asyncio.to_thread(self._live.check, samples, rate)
+                chunk = await asyncio.to_thread(self._check, samples, rate)
             await self._push(chunk, ticket, wait_s)
 
     async def push_chunk(self, chunk: Chunk) -> None:
@@ -82,28 +86,26 @@ class AsyncStream:
             await self._push(chunk, ticket, wait_s)
 
     async def _push(self, chunk: Chunk, ticket: object, wait_s: float | None = None) -> None:
-        live, taken_s = self._live, 0.0
-        parts = live.parts(chunk)
-        limit = asyncio.timeout(wait_s if live.waits_when_full else None)
+        parts, taken_s = self._parts(chunk), 0.0
+        limit = asyncio.timeout(wait_s if self._waits_when_full else None)
         try:
             async with limit:
                 await self._turn_of(ticket)  # those before it may wait for their check alone
                 for part in parts:
                     await self._room_for(part.seconds, taken_s)
-                    live.take(part, taken_s)
+                    self._take_now(part, taken_s)
                     taken_s += part.seconds
         except TimeoutError:
             if not limit.expired():
                 raise  # the stream's own failure
-            raise live.queue_full(taken_s) from None
+            raise self._queue_full(taken_s) from None
 
     async def _room_for(self, seconds: float, taken_s: float) -> None:
-        live = self._live
-        if live.has_room(seconds):
+        if self._has_room(seconds):
             return
-        if not live.waits_when_full:
-            raise live.queue_full(taken_s)
-        await self._waiters.until(lambda: live.has_room(seconds))
+        if not self._waits_when_full:
+            raise self._queue_full(taken_s)
+        await self._waiters.until(lambda: self._has_room(seconds))
 
     @contextmanager
     def _in_line(self) -> Generator[object]:
@@ -121,13 +123,14 @@ class AsyncStream:
 
     async def finalize(self, tag: str | None = None, *, cut: bool = False) -> None:
         """See `LiveStream.finalize`; it comes behind the pushes that still wait for room."""
+        request = FinalizeRequest(tag, cut)
         await self._after_pushes()
-        self._live.finalize(tag, cut=cut)
+        self._finalize(request)
 
     async def close(self) -> None:
         """See `LiveStream.close`; it comes behind the pushes that still wait for room."""
         await self._after_pushes()
-        self._live.close()
+        self._close()
 
     async def _after_pushes(self) -> None:
         if self._pushers:
@@ -136,20 +139,20 @@ class AsyncStream:
 
     def stop(self) -> None:
         """See `LiveStream.stop`; the slot is given back a moment later."""
-        self._live.request_stop()
+        self._request_stop()
 
     async def set_decoding(self, options: DecodingOptions | None) -> None:
-        """See `LiveStream.set_decoding`."""
-        await self._waiters.call(self._scheduler, lambda: self._live.set_decoding_now(options))
+        """See `LiveStream.set_decoding`; it comes behind the pushes that still wait for room.
+        Hotwords are spelled in another thread."""
+        with self._in_line() as ticket:  # before they are looked at: later calls come behind it
+            change = await asyncio.to_thread(self._new_change, options)
+            await self._turn_of(ticket)
+            self._change_decoding(change)
 
     async def save(self) -> bytes:
         """See `LiveStream.save`."""
         await self._after_pushes()
-        return await self._waiters.call(self._scheduler, self._live.save_now)
-
-    def poll(self) -> list[Event]:
-        """See `LiveStream.poll`."""
-        return self._live.poll()
+        return await self._waiters.call(self._scheduler, self._save_now)
 
     async def events(self) -> AsyncIterator[Event]:
         """See `LiveStream.events`. For one task at a time."""
@@ -170,11 +173,10 @@ class AsyncStream:
             return None
 
     async def _next_event(self) -> Event | None:
-        live = self._live
         while True:
-            await self._waiters.until(lambda: live.has_news)
-            ended = live.has_ended
-            event = live.next_event(0)
+            await self._waiters.until(lambda: self._has_news)
+            ended = self._has_ended
+            event = self._fetch()
             if event is not None or ended:
                 return event
 
@@ -185,38 +187,12 @@ class AsyncStream:
 
     async def progress(self, heard_s: float) -> list[Event]:
         """As `batch`, but also as soon as more than `heard_s` seconds of the sound were heard."""
-        live = self._live
         while True:
-            await self._waiters.until(lambda: live.has_news or live.heard_s > heard_s)
-            ended = live.has_ended
-            events = live.poll()
-            if events or ended or live.heard_s > heard_s:
+            await self._waiters.until(lambda: self._has_news or self.heard_s > heard_s)
+            ended = self._has_ended
+            events = self.poll()
+            if events or ended or self.heard_s > heard_s:
                 return events
-
-    @property
-    def duration(self) -> float:
-        """Seconds of sound pushed so far."""
-        return self._live.duration
-
-    @property
-    def failure(self) -> Exception | None:
-        """See `LiveStream.failure`."""
-        return self._live.failure
-
-    @property
-    def heard_s(self) -> float:
-        """See `LiveStream.heard_s`."""
-        return self._live.heard_s
-
-    @property
-    def waiting_s(self) -> float:
-        """See `LiveStream.waiting_s`."""
-        return self._live.waiting_s
-
-    @property
-    def done(self) -> bool:
-        """See `LiveStream.done`."""
-        return self._live.done
 
     async def __aenter__(self) -> Self:
         return self
@@ -227,10 +203,9 @@ class AsyncStream:
         error: BaseException | None,
         where: TracebackType | None,
     ) -> None:
-        if not self._live.done:
-            self._live.request_stop()
-            await self._waiters.until(lambda: self._live.done)
-        self._live.listen(None)
+        if not self.done:
+            self._request_stop()
+            await self._waiters.until(lambda: self.done)
         self._waiters.wake_here()  # other tasks learn of the end
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kiku.checkpoint import DEMO
-from kiku.engine.choice import choose_engine, usable_threads
+from kiku.engine.choice import choose_engine, usable_of, usable_threads
 from kiku.errors import CheckpointError, ConfigError
 from kiku.foreign import LOADING, explained
 from kiku.recognizer import Recognizer
@@ -44,8 +44,9 @@ def load(
             The codec stays in float32, except its large matrices when the decoder is int8 or int4.
         slots: how many streams can be open at once.
         threads: how many threads compute on the processor; None takes one for each processor that
-            this process may use, by a container's quota and `OMP_NUM_THREADS` too. With PyTorch
-            this is a setting of the whole process.
+            this process may use, by a container's quota and `OMP_NUM_THREADS` too. More than there
+            are processors are not taken, and the log says so. With PyTorch this is a setting of the
+            whole process.
         revision: branch, tag or commit of the repository.
 
     Raises:
@@ -123,7 +124,7 @@ def _load_with_torch(
 
     place = str(pick_device(device))  # before gigabytes are fetched for a device that is not there
     if threads is not None:
-        use_threads(threads)
+        use_threads(usable_of(threads))
     else:
         use_at_most(usable_threads())
     loaded = load_checkpoint(model, dtype=dtype, revision=revision)

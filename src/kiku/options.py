@@ -6,7 +6,7 @@ not know. They only hold values, which `audio`, `decoding`, `text` and `stream` 
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Protocol, Self, cast, get_args
 
@@ -31,6 +31,9 @@ Channel = int | Literal["mix", "each"]
 
 MIN_INPUT_RATE, MAX_INPUT_RATE = 8_000, 192_000
 """Samples a second that pushed sound may have; the model's own rate is always accepted."""
+
+MAX_RECORDING_S = 86_400.0
+"""Seconds of one recording, where nobody says otherwise: a small file may claim days of silence."""
 
 MAX_CHANNELS = 64
 """Channels of one recording or stream at most."""
@@ -65,7 +68,7 @@ class _Options:
         Raises:
             ConfigError: an unknown name (the nearest known one is named), or an impossible value.
         """
-        return from_plain(cls, values, what=cls.WHAT, defaults=True)
+        return from_plain(cls, values, what=cls.WHAT, defaults=True, lenient=True)
 
 
 def _check(name: str, value: Any, wanted: str, least: float, most: float) -> None:
@@ -112,7 +115,8 @@ class AudioFormat(_Options):
     of "opus" is one packet, without container."""
     sample_rate: int | None = None
     """Samples a second; None is the model's (24,000), 8,000 for mu-law and A-law, 48,000 for
-    Opus. A push may name another."""
+    Opus. A push may name another. 8,000 to 192,000, or the model's own: so it is looked at when a
+    stream is opened."""
     channels: int = 1
     """How many channels are interleaved in bytes."""
     channels_axis: int | None = None
@@ -247,15 +251,21 @@ class DecodingOptions(_Options):
         """See `_Options.from_dict`."""
         prior = values.get("language_prior") if isinstance(values, Mapping) else None  # pyright: ignore[reportUnnecessaryIsInstance]
         if prior is None or isinstance(prior, np.ndarray):
-            return from_plain(cls, values, what=cls.WHAT, defaults=True)
+            return from_plain(cls, values, what=cls.WHAT, defaults=True, lenient=True)
         return from_plain(
-            cls, {**values, "language_prior": _prior(prior)}, what=cls.WHAT, defaults=True
+            cls,
+            {**values, "language_prior": _prior(prior)},
+            what=cls.WHAT,
+            defaults=True,
+            lenient=True,
         )
 
 
 def _hotwords(given: Any) -> tuple[Hotword, ...]:
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        raise ConfigError(f"hotwords must be a list of phrases, not {given!r}; write [{given!r}]")
+    if isinstance(given, str | bytes) or not isinstance(given, Sequence):
+        raise ConfigError(
+            f"hotwords must be a list of phrases, not {shown(given)}: {_listed(given)}"
+        )
     items = cast("Sequence[Any]", given)
     if len(items) > MAX_HOTWORDS:
         raise ConfigError(
@@ -264,13 +274,27 @@ def _hotwords(given: Any) -> tuple[Hotword, ...]:
         )
     for one in items:
         if not isinstance(one, Hotword | str):
-            raise ConfigError(f"a hotword must be text or a Hotword, not {one!r}")
+            raise ConfigError(
+                f"a hotword must be text or a Hotword, not {shown(one)}: write 'Kyutai', or "
+                "Hotword('Kyutai', boost=3.0)"
+            )
     return tuple(one if isinstance(one, Hotword) else Hotword(one) for one in items)
+
+
+def _listed(given: Any) -> str:
+    """How what was given for hotwords is written instead."""
+    if given is None:
+        return "leave them out for none"
+    if isinstance(given, str):
+        return f"write [{shown(given)}]"
+    if isinstance(given, Mapping):
+        return "write [Hotword(text, boost), ...]"
+    return "write list(...) around it" if isinstance(given, Iterable) else "write ['Kyutai', ...]"
 
 
 def _prior(given: object) -> NDArray[np.float32]:
     try:
-        array = np.array(given, np.float32)
+        array = np.asarray(given, np.float32).copy()
     except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(
             f"language_prior must be numbers, one for each token ({error})"
@@ -416,10 +440,6 @@ class Recovery:
         object.__setattr__(self, "policies", tuple(cast("Sequence[Any]", given)))
 
 
-Turns = bool | Eagerness | TurnPolicy | None
-"""Whether a stream reports turns: no, yes, how eagerly, or exactly when."""
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class Prompt:
     """Sound and text that a stream has processed before its own; `Recognizer.prompt` makes one.
@@ -464,9 +484,9 @@ class StreamOptions(_Options):
     beginning."""
     end_s: float | None = None
     """Second of the sound at which transcription ends; None is its end."""
-    max_duration_s: float = 86_400.0
-    """Seconds of one recording; what comes after them is not transcribed, and `problem` says so. A
-    small file may claim days of silence. Live streams may be of any length."""
+    max_duration_s: float = MAX_RECORDING_S
+    """Seconds of one recording; what comes after them is not transcribed, and `problem` says so.
+    Live streams may be of any length."""
     signal_checks: bool = True
     """Warn of sound that is clipped, silent, very quiet, or lies off zero."""
     rate_check: bool | None = None
@@ -474,17 +494,18 @@ class StreamOptions(_Options):
     None does so for recordings, not for live streams."""
 
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
-    """How text is picked."""
+    """How text is picked. None is understood as the default, here and of `format`, as by
+    `set_decoding`."""
     prompt: Prompt | None = None
     """Sound and text that the model has processed before: `Recognizer.prompt` makes one."""
     calibration: Calibration | None = None
     """Converts the model's own probability of a word to `Word.probability`; None leaves it as it
     is. `kiku evaluate --calibrate` measures one, `Calibration.load` reads it."""
-    recovery: Recovery | None = field(default_factory=Recovery)
+    recovery: Recovery | bool | None = field(default_factory=Recovery)
     """How the decoder is kept working for hours; None leaves its memory alone. False is understood
     as None, True as `Recovery()`."""
 
-    turns: Turns = None
+    turns: bool | Eagerness | TurnPolicy | None = None
     """Report when somebody begins and ends a turn: no, yes, how eagerly, or exactly when."""
     partials: bool = False
     """Give out the pieces of a word that is still being written, as `Partial`."""
@@ -503,6 +524,9 @@ class StreamOptions(_Options):
         """Raise ConfigError for impossible values."""
         plain_numbers(self)
         object.__setattr__(self, "turns", _turns(self.turns))
+        for name, default in (("format", AudioFormat), ("decoding", DecodingOptions)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default())
         object.__setattr__(self, "recovery", _recovery(self.recovery))
         _check_kind("format", self.format, AudioFormat, "an AudioFormat")
         if not isinstance(self.channel, str):
@@ -533,10 +557,21 @@ class StreamOptions(_Options):
             "a Calibration (Calibration.load(path) reads one), or None",
         )  # fmt: skip
 
+    def num_sessions(self, num_channels: int | None = None) -> int:
+        """How many slots a sound of so many channels takes; None is as many as `format` has."""
+        if self.channel != "each":
+            return 1
+        return self.format.channels if num_channels is None else num_channels
+
     @property
     def turn_policy(self) -> TurnPolicy | None:
         """`turns` as a policy; None reports no turns."""
         return cast("TurnPolicy | None", self.turns)
+
+    @property
+    def recovery_policies(self) -> Recovery | None:
+        """`recovery` as a `Recovery`; None leaves the decoder's memory alone."""
+        return cast("Recovery | None", self.recovery)
 
     def to_dict(self) -> dict[str, Any]:
         """See `_Options.to_dict`. A caller's own recovery policies and a prompt cannot be written.
@@ -544,7 +579,8 @@ class StreamOptions(_Options):
         Raises:
             ConfigError: the options have one of these.
         """
-        if self.recovery is not None and self.recovery.policies is not None:
+        recovery = self.recovery_policies
+        if recovery is not None and recovery.policies is not None:
             raise ConfigError("recovery policies of one's own cannot be written down: leave them "
                               "out, and give them where the options are read")  # fmt: skip
         if self.prompt is not None:
@@ -553,7 +589,7 @@ class StreamOptions(_Options):
                 "read"
             )
         values = to_plain(self)
-        values["recovery"] = self.recovery is not None
+        values["recovery"] = recovery is not None
         values["decoding"] = self.decoding.to_dict()
         return values
 
@@ -570,7 +606,7 @@ class StreamOptions(_Options):
                 raise ConfigError(f"recovery must be true or false, not {rich['recovery']!r}")
         if "decoding" in given:
             rich["decoding"] = DecodingOptions.from_dict(given.pop("decoding"))
-        return replace(from_plain(cls, given, what=cls.WHAT, defaults=True), **rich)
+        return replace(from_plain(cls, given, what=cls.WHAT, defaults=True, lenient=True), **rich)
 
 
 def _recovery(recovery: Any) -> Recovery | None:
@@ -595,7 +631,7 @@ def _turns(turns: Any) -> TurnPolicy | None:
     )
 
 
-def stream_options(given: Any) -> StreamOptions:
+def checked_stream_options(given: Any) -> StreamOptions:
     """A caller's `options` as StreamOptions; None is the default.
 
     Raises:
@@ -612,8 +648,8 @@ def stream_options(given: Any) -> StreamOptions:
     raise InputError(f"options must be StreamOptions, not {shown(given)}: write {advice}")
 
 
-def decoding_options(given: Any) -> DecodingOptions:
-    """As `stream_options`, for DecodingOptions."""
+def checked_decoding_options(given: Any) -> DecodingOptions:
+    """As `checked_stream_options`, for DecodingOptions."""
     if given is None or isinstance(given, DecodingOptions):
         return given or DecodingOptions()
     raise InputError(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
-from typing import Any, BinaryIO, cast, overload
+from typing import Any, BinaryIO, NoReturn, Protocol, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,43 +22,61 @@ from kiku.audio import (
     is_file,
     is_rated,
     read_file,
+    read_twice,
+    refuse_backwards,
     samples_of,
     source_of,
 )
 from kiku.audio.files import OnWarning
 from kiku.config import ModelConfig
-from kiku.decoding import Picker, TokenPicker, token_picker
+from kiku.decoding import Picker, token_picker
 from kiku.engine import SamplingParams, SlotEngine
-from kiku.errors import ConfigError, InputError, StreamError
+from kiku.errors import ConfigError, InputError
 from kiku.foreign import TRANSCRIBING, explained, options_named
-from kiku.live import LiveStream, StreamSetup
+from kiku.live import LiveStream
 from kiku.live_async import AsyncStream, Waiters
+from kiku.open_stream import SavedStream, StreamSetup
 from kiku.options import (
+    MAX_CHANNELS,
     AudioFormat,
     DecodingOptions,
     Prompt,
     StreamOptions,
     callback,
-    stream_options,
+    checked_stream_options,
     timeout_s,
 )
 from kiku.prompting import read_prompt
 from kiku.scheduler import Binding, Member, Opening, Scheduler, SlotOptions
 from kiku.serial import shown, whole_number
 from kiku.stream import TokenSession, WordSession
-from kiku.stream.saved import pack, unpack
 from kiku.text import Vocabulary
-from kiku.transcription import Batch, OnProgress, Recording, Transcript, Transcription
+from kiku.transcription import OnProgress, RecordingBatch, RecordingTask, Transcript, Transcription
 
-Samples = NDArray[np.generic] | tuple[int, NDArray[np.generic]] | Mapping[str, Any]
-"""Samples (all that numpy takes), whose rate is said beside them; or with it: `(rate, samples)`, or
-a row of a dataset."""
 
-Source = str | os.PathLike[str] | BinaryIO | Samples
+class SampleArray(Protocol):
+    """Samples in an array of numpy's, or in what gives one: a tensor in main memory."""
+
+    def __array__(self) -> Any:
+        """The array."""
+        ...
+
+
+class RecordingDecoder(Protocol):
+    """Gives a recording's samples and their rate when it is asked, as torchcodec's `AudioDecoder`
+    does."""
+
+    def get_all_samples(self) -> Any:
+        """Something with `data`, [C, S], and `sample_rate`."""
+        ...
+
+
+SourceSamples = SampleArray | tuple[int, SampleArray] | Mapping[str, Any] | RecordingDecoder
+"""Samples, whose rate is said beside them; or with it: `(rate, samples)`, a row of a dataset, or a
+decoder."""
+
+Source = str | os.PathLike[str] | BinaryIO | SourceSamples
 """A path, "-" for standard input, an open binary file, or samples."""
-
-_MAX_SESSIONS = 64
-"""Channels of one stream."""
 
 _FOREIGN = {
     **options_named(
@@ -108,6 +126,12 @@ class Recognizer:
         free, count = engine.free_slots, engine.num_slots
         return f"<Recognizer {self.name}, {engine.description}, {free} of {count} slots free>"
 
+    def __reduce__(self) -> NoReturn:
+        raise InputError(
+            "a loaded model cannot be copied or sent to another process: send its name, and load "
+            "it there"
+        )
+
     @property
     def free_slots(self) -> int:
         """Slots that nothing holds."""
@@ -141,7 +165,8 @@ class Recognizer:
         Args:
             options: what it hears and says; None is words alone.
             state: what `save` of another stream gave, to go on with that; None begins a new one.
-                Where `options` is None, text is picked as that stream did.
+                Where `options` is None, text is picked as that stream did; else as they say behind
+                the sound that it had been given.
             timeout: seconds to wait for a free slot; None waits as long as others hold them.
 
         Raises:
@@ -153,7 +178,7 @@ class Recognizer:
         wait_s = timeout_s(timeout)
         options, members = self._live_members(options, state)
         bindings = self.scheduler.open(Opening(members, live=True), wait_s)
-        return self._live(options, members, bindings)
+        return LiveStream(self._setup(options, bindings))
 
     async def astream(
         self,
@@ -189,46 +214,33 @@ class Recognizer:
         except BaseException:
             self.scheduler.give_up(opening)
             raise
-        live = self._live(options, members, opening.result())
-        return AsyncStream(live, self.scheduler)
+        return AsyncStream(self._setup(options, opening.result()), waiters)
 
     def _live_members(
         self, options: StreamOptions | None, state: bytes | None
     ) -> tuple[StreamOptions, list[Member]]:
         """What a live stream opens, from a saved state where there is one."""
         if state is None:
-            options = stream_options(options)
-            count = options.format.channels if options.channel == "each" else 1
-            return options, self._members(options, count)
-        saved = _SavedStream(unpack(state, self.state_key))
-        options = self._saved_options(saved) if options is None else stream_options(options)
-        options = saved.hears(options)
+            options = checked_stream_options(options)
+            return options, self._members(options, options.num_sessions())
+        saved = SavedStream(state, self.state_key)
+        decoding = None if options is None else checked_stream_options(options).decoding
+        options = saved.hears(checked_stream_options(options))
         members = self._members(options, max(1, saved.num_channels))
-        return options, [saved.member(i, member) for i, member in enumerate(members)]
+        return options, [saved.member(i, one, decoding) for i, one in enumerate(members)]
 
-    def _saved_options(self, saved: "_SavedStream") -> StreamOptions:
-        """What a saved stream says of itself; StreamError where this model cannot follow it."""
-        options = StreamOptions(decoding=saved.decoding)
-        try:
-            self._slot_options(saved.decoding)
-        except ConfigError as error:
-            raise StreamError(
-                f"the saved stream is of another model, or damaged ({error})"
-            ) from error
-        return options
-
-    def _members(self, options: StreamOptions, num_channels: int) -> list[Member]:
-        """Sessions as `options` want them, with what their slots need."""
-        each = options.channel == "each"
-        if num_channels > _MAX_SESSIONS:
+    def _members(self, options: StreamOptions, count: int) -> list[Member]:
+        """So many sessions as `options` want them, with what their slots need."""
+        if count > MAX_CHANNELS:
             raise ConfigError(
-                f"{num_channels} channels cannot be heard one by one, {_MAX_SESSIONS} can: "
+                f"{count} channels cannot be heard one by one, {MAX_CHANNELS} can: "
                 "choose one with `channel`, or mix them"
             )
-        if each and num_channels > self.scheduler.engine.num_slots:
+        num_slots = self.scheduler.engine.num_slots
+        if options.channel == "each" and count > num_slots:
             raise ConfigError(
-                f"to hear {num_channels} channels one by one takes as many slots, and there are "
-                f"{self.scheduler.engine.num_slots}: load the model with slots={num_channels}"
+                f"to hear {count} channels one by one takes as many slots, and there are "
+                f"{num_slots}: load the model with slots={count}"
             )
         return [
             Member(
@@ -236,28 +248,15 @@ class Recognizer:
                 self._slot_options(options.decoding),
                 None if options.prompt is None else options.prompt.slot,
             )
-            for channel in (range(num_channels) if each else [None])
+            for channel in (range(count) if options.channel == "each" else [None])
         ]
 
-    def _slot_options(
-        self, decoding: DecodingOptions, after: TokenPicker | None = None
-    ) -> SlotOptions:
-        most = self.config.lm.num_codebooks
-        if (decoding.num_codebooks or 1) > most:
-            raise ConfigError(
-                f"num_codebooks must be in 1..{most} for this model, not {decoding.num_codebooks}"
-            )
-        picker = token_picker(decoding, self.vocabulary, self.config, after=after)
+    def _slot_options(self, decoding: DecodingOptions) -> SlotOptions:
+        picker = token_picker(decoding, self.vocabulary, self.config)
         return SlotOptions(picker, decoding.num_codebooks)
 
-    def _live(
-        self, options: StreamOptions, members: Sequence[Member], bindings: Sequence[Binding]
-    ) -> LiveStream:
-        sessions = [cast("WordSession", member.session) for member in members]
-        decoding = _Decoding(self, options.decoding)
-        return LiveStream(
-            StreamSetup(self.scheduler, options, sessions, bindings, decoding.save, decoding.change)
-        )
+    def _setup(self, options: StreamOptions, bindings: Sequence[Binding]) -> StreamSetup:
+        return StreamSetup(self.scheduler, options, bindings, lambda: self.state_key)
 
     # Recordings.
 
@@ -309,11 +308,13 @@ class Recognizer:
 
         Raises:
             AudioError: the recording cannot be read. One that stops in the middle is told in
-                `problem`, and by a warning.
+                `problem`; and, if it is no list, by a warning, `IncompleteTranscript`, which holds
+                the transcript in case that warnings are errors.
             InputError: samples without their rate, no such source, or `options` that are something
                 else.
             NoFreeSlot: there was none in time, or only this thread could free one.
         """
+        _refuse_other_than_lists(source)
         if isinstance(source, list | tuple) and not is_rated(source):
             sources = cast("Sequence[Source]", source)
             several = self.transcriptions(
@@ -343,7 +344,7 @@ class Recognizer:
     @explained(_FOREIGN)
     def transcriptions(
         self,
-        sources: Sequence[Source],
+        sources: Iterable[Source],
         options: StreamOptions | None = None,
         *,
         rate: int | None = None,
@@ -353,7 +354,9 @@ class Recognizer:
         """As `transcription`, for recordings that go side by side."""
         wait_s, told = timeout_s(timeout), callback(progress, "progress")
         _refuse_single(sources)
-        wanted = stream_options(options)
+        sources = list(sources)  # which may have been a generator
+        _refuse_twice(sources)
+        wanted = checked_stream_options(options)
         # A recording knows how it is written, but an array not which of its axes is time.
         axis = wanted.format.channels_axis
         wanted = replace(wanted, format=AudioFormat(channels_axis=axis))
@@ -361,10 +364,10 @@ class Recognizer:
             wanted = replace(wanted, rate_check=wanted.signal_checks)
         recordings = [self._recording(source, wanted, rate) for source in sources]
         _refuse_rate_of_files(sources, rate)
-        batch = Batch(self.scheduler, recordings, wait_s, told)
+        batch = RecordingBatch(self.scheduler, recordings, wait_s, told)
         return [Transcription(recording, batch, self.name) for recording in recordings]
 
-    def _recording(self, source: Source, options: StreamOptions, rate: int | None) -> Recording:
+    def _recording(self, source: Source, options: StreamOptions, rate: int | None) -> RecordingTask:
         """One that is not opened yet: what is wrong with its sound is told when it is read."""
         if isinstance(source, int | float):  # one of a list of numbers
             samples_of([source], rate)
@@ -373,8 +376,9 @@ class Recognizer:
         end_s = math.inf if options.end_s is None else options.end_s
         # What comes behind the end is not heard anyway.
         most_s = math.inf if end_s <= options.max_duration_s else options.max_duration_s
-        return Recording(
-            chunks, lambda n: self._members(options, n), most_s, options.start_s, end_s,
+        return RecordingTask(
+            chunks, lambda n: self._members(options, options.num_sessions(n)), most_s,
+            options.start_s, end_s,
             lambda: _wanted_s(length(), options), warnings=found,
         )  # fmt: skip
 
@@ -408,7 +412,7 @@ class Recognizer:
     @overload
     def tokens(
         self,
-        samples: NDArray[np.float32],
+        samples: SampleArray,
         *,
         max_tokens: int | None = None,
         picker: Picker | SamplingParams | None = None,
@@ -416,14 +420,14 @@ class Recognizer:
     @overload
     def tokens(
         self,
-        samples: Sequence[NDArray[np.float32]],
+        samples: Sequence[SampleArray],
         *,
         max_tokens: int | None = None,
         picker: Picker | SamplingParams | None = None,
     ) -> list[NDArray[np.int64]]: ...
     def tokens(
         self,
-        samples: NDArray[np.float32] | Sequence[NDArray[np.float32]],
+        samples: SampleArray | Sequence[SampleArray],
         *,
         max_tokens: int | None = None,
         picker: Picker | SamplingParams | None = None,
@@ -454,15 +458,10 @@ class Recognizer:
                 f"max_tokens must be a whole number of at least 0, not {shown(max_tokens)}: leave "
                 "it out to have all"
             )
-        several = not isinstance(samples, np.ndarray)
+        several = not _is_one_sound(samples)
         if several and callable(picker):
             raise InputError("a picker may remember, so it is for one array: pass them one by one")
-        if not isinstance(samples, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(
-                f"samples must be an array [S], or several of them, not {shown(samples)}: give a "
-                "numpy array of float32 at the model's rate"
-            )
-        arrays = samples if several else [samples]
+        arrays: Sequence[Any] = cast("Sequence[Any]", samples) if several else [samples]
         frames = [self._token_frames(array, most) for array in arrays]
         sessions = [None if one is None else TokenSession(one) for one in frames]
         options = SlotOptions(picker)
@@ -471,17 +470,28 @@ class Recognizer:
         return tokens if several else tokens[0]
 
     def _token_frames(
-        self, samples: NDArray[np.float32], max_tokens: int | None
+        self, samples: SampleArray, max_tokens: int | None
     ) -> NDArray[np.float32] | None:
         """The frames [T, S] that must be heard for the tokens; None where no token is wanted."""
         if np.ndim(samples) != 1:
-            raise InputError(f"samples must be mono [S], not {list(np.shape(samples))}")
+            found = f"of shape {list(np.shape(samples))}" if hasattr(samples, "shape") else ""
+            raise InputError(
+                f"samples must be an array [S], mono at the model's rate, or a list of such, not "
+                f"{found or shown(samples)}: give np.array(..., np.float32), or of a file the "
+                "chunks of kiku.audio.read_chunks, joined"
+            )
         mono = as_mono(samples)
         size = self.config.frame_size
         count = len(mono) // size
         count = count if max_tokens is None else min(count, max_tokens)
         # Token 0 needs no frame, so the last one wanted comes with the frame before.
         return mono[: (count - 1) * size].reshape(-1, size) if count else None
+
+
+def _is_one_sound(samples: Any) -> bool:
+    """Whether it is one array, or no list of arrays either."""
+    is_name = isinstance(samples, str | bytes | os.PathLike)
+    return is_name or hasattr(samples, "__array__") or not isinstance(samples, Iterable)
 
 
 def _read(
@@ -508,6 +518,7 @@ def _read(
 
 def _refuse_single(sources: Any) -> None:
     """One recording in the place of several would be taken apart: a name into its letters."""
+    refuse_backwards(sources)
     is_one = is_rated(sources) or is_decoder(sources) or is_file(sources)
     kind = cast("type[Any]", type(sources))
     if is_one or issubclass(kind, bytes | bytearray | Mapping) or hasattr(kind, "__array__"):
@@ -517,6 +528,43 @@ def _refuse_single(sources: Any) -> None:
         )
     if not isinstance(sources, Iterable):
         raise InputError(f"a list of recordings is wanted, not {shown(sources)}")
+
+
+def _refuse_other_than_lists(source: Any) -> None:
+    """What several recordings stand in is a list: an iterator could also be one of numbers."""
+    refuse_backwards(source)
+    kind = cast("type[Any]", type(source))
+    is_one = isinstance(source, str | bytes | bytearray | memoryview | list | tuple | Mapping)
+    if is_one or is_decoder(source) or is_file(source) or hasattr(source, "__array__"):
+        return
+    if isinstance(source, Iterable):
+        raise InputError(
+            f"a {kind.__name__} is no recording, and several stand in a list: write list(...) "
+            "around it"
+        )
+
+
+def _refuse_twice(sources: Sequence[Any]) -> None:
+    """Refuse one open file in two places before any of it is read: each of the two would hear what
+    the other left of it."""
+    files = [
+        _path_of(cast("Mapping[str, Any]", one)) if isinstance(one, Mapping) else one
+        for one in sources
+    ]
+    found = read_twice(files)
+    if found is None:
+        return
+    first, second = found
+    what = "standard input" if files[first] == "-" else "the same open file"
+    raise InputError(
+        f"{what} stands twice in the list, as sources[{first}] and sources[{second}], and it can "
+        "be read once: leave one of them out, or open the file again for it"
+    )
+
+
+def _path_of(row: Mapping[str, Any]) -> Any:
+    """The path of a row that has nothing else."""
+    return row.get("path") if row.get("array") is None and row.get("bytes") is None else None
 
 
 def _refuse_rate_of_files(sources: Sequence[Source], rate: int | None) -> None:
@@ -540,7 +588,7 @@ def _wanted_s(length_s: float | None, options: StreamOptions) -> float | None:
     return None if length_s is None else min(length_s, end_s, options.max_duration_s)
 
 
-def _seconds_of(samples: NDArray[np.generic], rate: int, channels_axis: int | None) -> float | None:
+def _seconds_of(samples: Any, rate: int, channels_axis: int | None) -> float | None:
     try:
         shape = np.shape(samples)
         if channels_axis is not None and len(shape) == 2:
@@ -550,9 +598,7 @@ def _seconds_of(samples: NDArray[np.generic], rate: int, channels_axis: int | No
         return None
 
 
-def _array_chunks(
-    samples: NDArray[np.generic], rate: int, channels_axis: int | None
-) -> Iterator[Chunk]:
+def _array_chunks(samples: Any, rate: int, channels_axis: int | None) -> Iterator[Chunk]:
     yield from array_chunks(samples, rate, channels_axis=channels_axis)
 
 
@@ -560,97 +606,6 @@ def _decoded_chunks(source: Any, rate: int | None) -> Iterator[Chunk]:
     samples = samples_of(decoded(source), rate)
     assert samples is not None
     yield from array_chunks(*samples)
-
-
-class _Decoding:
-    """How the text of a live stream is picked, and its saving; called between two steps."""
-
-    def __init__(self, recognizer: Recognizer, options: DecodingOptions) -> None:
-        self._recognizer, self._options = recognizer, options
-
-    def change(self, bindings: Sequence[Binding], options: DecodingOptions) -> None:
-        """From the next frame on, pick tokens so."""
-        rec = self._recognizer
-        for binding in bindings:
-            rec.scheduler.settle(binding)
-        slots = [
-            rec._slot_options(options, after=_token_picker_of(binding))  # pyright: ignore[reportPrivateUsage]
-            for binding in bindings
-        ]
-        for binding, slot in zip(bindings, slots, strict=True):
-            binding.set_decoding(slot)
-        self._options = options
-
-    def save(self, bindings: Sequence[Binding], num_given: Sequence[int]) -> bytes:
-        """The stream as bytes."""
-        rec = self._recognizer
-        for binding in bindings:
-            rec.scheduler.settle(binding)
-        sessions: list[dict[str, Any]] = []
-        for binding, given in zip(bindings, num_given, strict=True):
-            picker = _token_picker_of(binding)
-            session = cast("WordSession", binding.session)
-            sessions.append(
-                {
-                    "session": session.save(given),
-                    "slot": rec.scheduler.engine.save(binding.slot),
-                    "picker": None if picker is None else picker.save(),
-                }
-            )
-        tree = {"decoding": self._options.to_dict(), "sessions": sessions}
-        return pack(tree, rec.state_key)
-
-
-def _token_picker_of(binding: Binding) -> TokenPicker | None:
-    picker = binding.options.picker
-    return picker if isinstance(picker, TokenPicker) else None
-
-
-class _SavedStream:
-    """A saved stream that has been unpacked, and is not trusted yet."""
-
-    def __init__(self, tree: dict[str, Any]) -> None:
-        sessions: Any = tree.get("sessions")
-        listed = cast("list[Any]", sessions if isinstance(sessions, list) else [])
-        whole = tree.keys() == {"decoding", "sessions"}
-        if not whole or not listed or not all(map(_is_session, listed)):
-            raise StreamError("the saved stream is damaged: parts of it are missing")
-        self._sessions = cast("list[dict[str, Any]]", listed)
-        try:
-            self.decoding = DecodingOptions.from_dict(tree["decoding"])
-        except ConfigError as error:
-            raise StreamError(f"the saved stream is damaged ({error})") from error
-
-    @property
-    def num_channels(self) -> int:
-        """Channels that are heard one by one; 0 where they are mixed."""
-        first = self._sessions[0]["session"].get("channel")
-        return 0 if first is None else len(self._sessions)
-
-    def hears(self, options: StreamOptions) -> StreamOptions:
-        """`options` with the channels that were heard one by one, whatever they say."""
-        if self.num_channels:
-            format = AudioFormat(channels=self.num_channels)
-            return replace(options, channel="each", format=format)
-        return replace(options, channel="mix") if options.channel == "each" else options
-
-    def member(self, i: int, member: Member) -> Member:
-        """The i-th session as it was."""
-        saved = self._sessions[i]
-        session, options = cast("WordSession", member.session), member.options
-        session.restore(saved["session"])
-        if isinstance(options.picker, TokenPicker) and saved["picker"] is not None:
-            options.picker.restore(saved["picker"])
-        return replace(member, saved=saved["slot"])
-
-
-def _is_session(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and cast("dict[str, Any]", value).keys() == {"session", "slot", "picker"}
-        and isinstance(value["session"], dict)
-        and isinstance(value["slot"], bytes)
-    )
 
 
 __all__ = ["Recognizer", "Source"]

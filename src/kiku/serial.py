@@ -32,6 +32,9 @@ _MAX_ITEMS = 2**20
 
 T = TypeVar("T")
 
+How = tuple[bool, bool]
+"""Whether fields with a default may be missing, and whether numbers may be as people write them."""
+
 Reader = Callable[[Any, str], Any]
 """Takes a plain value and the path to it; gives the value of the field, or raises ValueError."""
 
@@ -86,6 +89,7 @@ def from_plain(
     what: str,
     error: type[Exception] = ConfigError,
     defaults: bool = False,
+    lenient: bool = False,
 ) -> T:
     """The dataclass from which `to_plain` made these values.
 
@@ -94,26 +98,27 @@ def from_plain(
         values: a mapping, as JSON or a saved state has it.
         what: what the values are, for the message: "the saved stream".
         error: raised for whatever is wrong with them.
-        defaults: whether to read values as people write them: fields that have a default may be
-            missing, numbers may be numpy's, and whole ones floats.
+        defaults: whether fields that have a default may be missing.
+        lenient: whether to read values as people write them: numbers may be numpy's, and whole ones
+            floats.
 
     Raises:
         Exception: `error`, which names the field and what was found there.
     """
     try:
-        return _dataclass_of(cls, values, "", defaults=defaults)
+        return _dataclass_of(cls, values, "", (defaults, lenient))
     except RecursionError:
         raise error(f"{what} is nested too deeply") from None
     except (ValueError, TypeError, OverflowError, ArithmeticError) as problem:
         raise error(f"{what} cannot be read: {problem}") from problem
 
 
-def _dataclass_of(cls: type[T], values: Any, path: str, *, defaults: bool) -> T:
+def _dataclass_of(cls: type[T], values: Any, path: str, how: How) -> T:
     if not isinstance(values, Mapping):
         what = path.removesuffix(".") or cls.__name__
         raise ValueError(f"{what} must be an object, not {shown(values)}")
     given = cast("Mapping[Any, Any]", values)
-    readers = _readers(cls, defaults)
+    readers = _readers(cls, how)
     for name in given:
         if name not in readers:
             near = difflib.get_close_matches(str(name), readers, n=1)
@@ -123,19 +128,19 @@ def _dataclass_of(cls: type[T], values: Any, path: str, *, defaults: bool) -> T:
     for name, (read, optional) in readers.items():
         if name in given:
             found[name] = read(given[name], f"{path}{name}")
-        elif not (defaults and optional):
+        elif not (how[0] and optional):
             raise ValueError(f"{path}{name} is missing")
     return cls(**found)
 
 
 @cache
-def _readers(cls: type[Any], defaults: bool) -> dict[str, tuple[Reader, bool]]:
+def _readers(cls: type[Any], how: How) -> dict[str, tuple[Reader, bool]]:
     """By field: the function that reads it, and whether it has a default."""
     hints = get_type_hints(cls)
     missing = dataclasses.MISSING
     return {
         f.name: (
-            _reader(hints[f.name], defaults),
+            _reader(hints[f.name], how),
             f.default is not missing or f.default_factory is not missing,
         )
         for f in dataclasses.fields(cls)
@@ -143,34 +148,34 @@ def _readers(cls: type[Any], defaults: bool) -> dict[str, tuple[Reader, bool]]:
     }
 
 
-def _reader(hint: Any, defaults: bool) -> Reader:
+def _reader(hint: Any, how: How) -> Reader:
     origin, parts = get_origin(hint), get_args(hint)
     if hint is Any:  # the owner of that part reads it itself
         return lambda value, path: value
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return lambda value, path: _dataclass_of(hint, value, f"{path}.", defaults=defaults)
+        return lambda value, path: _dataclass_of(hint, value, f"{path}.", how)
     if origin is Literal:
         return lambda value, path: _one_of(value, parts, path)
     if origin in (Union, types.UnionType):
         objects = [part for part in parts if dataclasses.is_dataclass(part)]
-        of_object = _reader(objects[0], defaults) if objects else None
+        of_object = _reader(objects[0], how) if objects else None
         wanted = " or ".join(_wanted(part) for part in parts if part is not type(None))
-        return _union_reader([_reader(part, defaults) for part in parts], of_object, wanted)
+        return _union_reader([_reader(part, how) for part in parts], of_object, wanted)
     if origin is np.ndarray:
         dtype = np.dtype(get_args(parts[1])[0])
         return lambda value, path: _array(value, dtype, path)
     if origin is dict:
-        item = _reader(parts[1], defaults)
+        item = _reader(parts[1], how)
         return lambda value, path: _dict(value, item, path)
     if origin is tuple and not (len(parts) == 2 and parts[1] is Ellipsis):
-        items = [_reader(part, defaults) for part in parts]
+        items = [_reader(part, how) for part in parts]
         return lambda value, path: _fixed(value, items, path)
     if origin in (tuple, list, Sequence):
-        item = _reader(parts[0], defaults)
+        item = _reader(parts[0], how)
         kind = list if origin is list else tuple
         return lambda value, path: cast("Any", kind)(_items(value, item, path))
     if hint in _SIMPLE:
-        return (_LENIENT if defaults else _SIMPLE)[hint]
+        return (_LENIENT if how[1] else _SIMPLE)[hint]
     return lambda value, path: _refuse(hint, path)
 
 
@@ -233,7 +238,9 @@ def _bool(value: Any, path: str) -> bool:
 
 
 def _int(value: Any, path: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > MAX_INT:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _must(path, "a whole number", value)
+    if abs(value) > MAX_INT:
         raise _must(path, "a whole number below 2^62", value)
     return value
 

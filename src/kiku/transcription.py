@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from opcode import opmap
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn, overload
 
 from kiku.audio import ChannelChanges, Chunk, StreamWarning
 from kiku.errors import AudioError, InputError, NoFreeSlot, OutputError, StreamError
@@ -75,7 +75,11 @@ class Transcript:
     def __len__(self) -> int:
         return len(self.words)
 
-    def __getitem__(self, index: int) -> Word:
+    @overload
+    def __getitem__(self, index: int) -> Word: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Word, ...]: ...
+    def __getitem__(self, index: int | slice) -> Word | tuple[Word, ...]:
         name: Any = index
         if isinstance(name, str):  # as in what whisper gives
             known = hasattr(self, name)
@@ -143,6 +147,19 @@ class Transcript:
         return FORMATS[ending](self.words, replace(options, duration=self.duration))
 
 
+class IncompleteTranscript(UserWarning):
+    """The sound of a recording stopped before its end. Where warnings are errors, it is raised."""
+
+    def __init__(self, message: str, transcript: Transcript) -> None:
+        """Of a transcript that holds a `problem`."""
+        super().__init__(message, transcript)
+        self.transcript = transcript
+        """What was said until then."""
+
+    def __str__(self) -> str:
+        return self.args[0]
+
+
 _UNPACK = opmap["UNPACK_SEQUENCE"]
 
 
@@ -189,7 +206,7 @@ _ENOUGH_S = 5.0
 
 
 @dataclass(eq=False)
-class Recording:
+class RecordingTask:
     """One recording on its way through its slots."""
 
     chunks: Iterator[Chunk]
@@ -254,8 +271,6 @@ class Recording:
             if not self.sessions or self.sessions[0].duration == 0:
                 raise
             self.problem = error
-            message = f"{error}; everything before was transcribed"
-            warnings.warn(message, stacklevel=_caller_level())
             return None
 
     def _look_whether_begun(self) -> None:
@@ -355,10 +370,10 @@ class Recording:
         return Transcript(tuple(words), self.duration, tuple(found), problem, model)
 
 
-class _Progress:
+class _BatchProgress:
     """How far the recordings of one call are, all together, told now and then."""
 
-    def __init__(self, tell: OnProgress, recordings: Sequence[Recording]) -> None:
+    def __init__(self, tell: OnProgress, recordings: Sequence[RecordingTask]) -> None:
         self._tell, self._recordings = tell, list(recordings)
         self._stated: list[float | None] | None = None
         self._next_s = -math.inf
@@ -368,7 +383,7 @@ class _Progress:
         if self._stated is None:
             self._stated = [one.stated_s() for one in self._recordings]
 
-    def tell(self, pending: Sequence[Recording]) -> None:
+    def tell(self, pending: Sequence[RecordingTask]) -> None:
         """Tell it, unless that was a moment ago; at the end in any case.
 
         Args:
@@ -382,7 +397,7 @@ class _Progress:
         if pending or heard_s:
             self._tell(heard_s, self._total_s(pending))
 
-    def _total_s(self, pending: Sequence[Recording]) -> float | None:
+    def _total_s(self, pending: Sequence[RecordingTask]) -> float | None:
         total_s = 0.0
         for one, stated_s in zip(self._recordings, self._stated or (), strict=True):
             if not any(one is other for other in pending):
@@ -393,13 +408,13 @@ class _Progress:
         return total_s
 
 
-class Batch:
+class RecordingBatch:
     """Recordings that are transcribed side by side, in the slots that are free."""
 
     def __init__(
         self,
         scheduler: Scheduler,
-        recordings: Sequence[Recording],
+        recordings: Sequence[RecordingTask],
         timeout: float | None,
         progress: OnProgress | None = None,
     ) -> None:
@@ -407,9 +422,9 @@ class Batch:
         others hold it. `progress` is told how far they are."""
         self._scheduler, self._timeout = scheduler, timeout
         self._waiting = deque(recordings)
-        self._opening: Recording | None = None
-        self._running: list[Recording] = []
-        self._progress = None if progress is None else _Progress(progress, recordings)
+        self._opening: RecordingTask | None = None
+        self._running: list[RecordingTask] = []
+        self._progress = None if progress is None else _BatchProgress(progress, recordings)
 
     def advance(self) -> None:
         """Open, feed, have all stepped until there is news, collect, and tell how far it is.
@@ -430,7 +445,7 @@ class Batch:
             raise
 
     @property
-    def _pending(self) -> list[Recording]:
+    def _pending(self) -> list[RecordingTask]:
         """Those that are not at their end."""
         opening = [] if self._opening is None else [self._opening]
         return [*self._running, *opening, *self._waiting]
@@ -513,13 +528,13 @@ class Batch:
             return
         self._running.append(recording)
 
-    def _feed(self, recording: Recording) -> None:
+    def _feed(self, recording: RecordingTask) -> None:
         try:
             recording.feed()
         except Exception as error:  # whatever a caller's own file raises concerns this one alone
             self._fail(recording, error)
 
-    def _fail(self, recording: Recording, error: BaseException) -> None:
+    def _fail(self, recording: RecordingTask, error: BaseException) -> None:
         if not isinstance(error, Exception):  # Ctrl-C interrupts once, not whenever words are read
             error = StreamError(
                 "the transcription was interrupted: `so_far` has its words until then; "
@@ -530,7 +545,7 @@ class Batch:
         recording.failure, recording.done = error, True
         self.abandon(recording)
 
-    def stop(self, recording: Recording) -> list[Word]:
+    def stop(self, recording: RecordingTask) -> list[Word]:
         """End a recording where it is; the word that was open."""
         known = len(recording.words)
         given = [] if recording.opening is None else recording.opening.given
@@ -543,7 +558,7 @@ class Batch:
         self.abandon(recording)
         return recording.words[known:]
 
-    def abandon(self, recording: Recording) -> None:
+    def abandon(self, recording: RecordingTask) -> None:
         """Give its slots back; nobody wants its words any more. The garbage collector may call it
         at any moment."""
         if recording in self._waiting:
@@ -562,23 +577,34 @@ class Transcription:
     """A recording that is being transcribed.
 
     Iterate to have each word as soon as it is decided; `result` waits for the end. If the sound
-    stops in the middle (a truncated file), the words before are all there, a warning says so, and
-    the transcript's `problem` holds the error. If it cannot be read at all, iterating raises that
-    error.
+    stops in the middle (a truncated file), the words before are all there, the transcript's
+    `problem` holds the error, and a warning (`IncompleteTranscript`) says so when all words were
+    given. If it cannot be read at all, iterating raises that error.
     """
 
-    def __init__(self, recording: Recording, batch: Batch, model: str) -> None:
+    def __init__(self, recording: RecordingTask, batch: RecordingBatch, model: str) -> None:
         """`Recognizer.transcription` makes them."""
         self._recording, self._batch, self._model = recording, batch, model
         self._finalizer = weakref.finalize(self, batch.abandon, recording)
         self._finalizer.atexit = False
+        self._warned = False
 
     def __repr__(self) -> str:
         state = "done" if self._recording.done else "going on"
         return f"<Transcription {self.heard_s:.1f} s heard, {len(self.so_far)} words, {state}>"
 
+    def __reduce__(self) -> NoReturn:
+        raise InputError(
+            "a transcription under way cannot be copied or sent to another process: send its "
+            "result()"
+        )
+
     def __iter__(self) -> Iterator[Word]:
         """Every word from the first, waiting for those that are not decided yet."""
+        yield from self._each()
+        self._warn_of_problem()
+
+    def _each(self) -> Iterator[Word]:
         index, recording = 0, self._recording
         while True:
             while index < len(recording.words):
@@ -590,6 +616,16 @@ class Transcription:
         self._finalizer.detach()  # a Ctrl-C that comes while it is dropped would be lost there
         if recording.failure is not None:
             raise recording.failure
+
+    def _warn_of_problem(self) -> None:
+        """Warn, once, if the sound stopped before its end; all of it is decided by now."""
+        problem = self._recording.problem
+        if problem is None or self._warned:
+            return
+        self._warned = True
+        message = f"{problem}; everything before was transcribed"
+        warning = IncompleteTranscript(message, self._recording.transcript(self._model))
+        warnings.warn(warning, stacklevel=_caller_level())
 
     def stop(self) -> list[Word]:
         """Give up the rest of the recording and free its slot.
@@ -635,15 +671,21 @@ class Transcription:
 
         Raises:
             Exception: what stopped it, if it cannot go on.
+            IncompleteTranscript: the sound stopped before its end, and warnings are errors. It
+                holds the transcript, and the next call gives that.
         """
-        for _ in self:
+        for _ in self._each():
             pass
+        self._warn_of_problem()
         return self._recording.transcript(self._model)
 
     def result_or_problem(self) -> Transcript:
-        """As `result`, but what stopped it stands in the transcript's `problem`."""
+        """As `result`, but what stopped it stands in the transcript's `problem`, and nowhere
+        else."""
         try:
-            return self.result()
+            for _ in self._each():
+                pass
+            return self._recording.transcript(self._model)
         except Exception as error:
             if self._recording.failure is not error:
                 raise

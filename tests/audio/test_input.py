@@ -14,7 +14,7 @@ from kiku.audio import AudioInput, Resampler, as_mono
 from kiku.audio.chunk import gap_of
 from kiku.audio.g711 import a_law, mu_law
 from kiku.errors import AudioError, StreamError
-from kiku.options import AudioFormat
+from kiku.options import AudioFormat, DecodingOptions
 from tests.audio.sounds import noise, troubled
 
 RATES = [8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000, 96_000, 192_000]
@@ -39,6 +39,53 @@ def kinds(audio: AudioInput) -> list[str]:
 
 
 # What comes in
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, "None holds no samples: .* path of a recording is for Recognizer.transcribe"),
+        ("talk.wav", "'talk.wav' holds no samples"),
+        (Path("talk.wav"), r"Path\('talk.wav'\) holds no samples"),
+        ([0.5, None], "list of dtype object holds no samples"),
+        (np.array(["a"]), "ndarray of dtype <U1 holds no samples"),
+        (np.zeros(9, np.int64), "dtype int64 are not understood: convert them to float32"),
+    ],
+)
+def test_what_is_no_sound_is_told_what_is(given, told) -> None:
+    with pytest.raises(AudioError, match=told):
+        AudioInput(24_000).check(given)
+
+
+def test_floats_are_clipped_from_8_times_full_scale_and_refused_from_64() -> None:
+    audio = AudioInput(24_000)
+    assert audio.feed(audio.check(np.array([8.0, -8.5, 64.0], np.float32))).tolist() == [8, -8, 8]
+    audio.end()
+    assert "were clipped" in audio.warnings()[0].message
+    with pytest.raises(AudioError, match="reach 65"):
+        audio.check(np.array([65.0], np.float32))
+
+
+class Tensor:
+    """Gives its numbers as PyTorch's do: where a copy is asked for, numpy warns of it."""
+
+    def __init__(self, values) -> None:
+        self.values = np.asarray(values, np.float32)
+
+    def __array__(self, dtype=None):
+        return self.values
+
+
+def test_a_tensor_is_copied_without_a_warning() -> None:
+    """Warnings are errors here."""
+    tensor = Tensor(noise(100))
+    chunk = AudioInput(24_000).check(tensor)
+    assert np.array_equal(chunk.data, tensor.values)
+    tensor.values[:] = 0
+    assert np.abs(chunk.data).max() > 0
+    prior = DecodingOptions(language_prior=(nats := Tensor([0, 1]))).language_prior
+    assert prior.tolist() == [0, 1]
+    assert prior is not nats.values
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "float16", "float32", "float64"])
@@ -108,8 +155,8 @@ def test_every_rate_is_resampled_as_a_file_is(rate: int) -> None:
         (b"\0\0", {"rate": 500}, "500 Hz"),
         (b"\0\0", {"encoding": "opus", "rate": 16_000}, "Opus"),
         (b"\0\0", {"encoding": "opus", "channel": 1}, "channel 1"),
-        ("sound", {}, "dtype"),
-        (object(), {}, "dtype"),
+        ("sound", {}, "'sound' holds no samples"),
+        (object(), {}, "object of dtype object holds no samples"),
     ],
 )
 def test_what_cannot_be_is_refused_and_changes_nothing(samples, how, match: str) -> None:

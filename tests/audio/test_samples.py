@@ -1,11 +1,23 @@
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from kiku.audio import Resampler, as_mono, chunks_of
+from kiku.audio import AudioInput, Resampler, array_chunks, as_mono
+from kiku.audio.samples import chunk_size_of, even_chunks, fed
 from kiku.errors import AudioError
+
+
+def chunks_of(
+    samples, rate: int, sample_rate: int, chunk_s: float = 1.0, channels_axis: int | None = None
+) -> Iterator[np.ndarray]:
+    """An array on the way that the chunks of a file take."""
+    size = chunk_size_of(sample_rate, chunk_s)
+    parts = array_chunks(samples, rate, channels_axis=channels_axis)
+    return even_chunks(fed(AudioInput(sample_rate, checks=False), parts), size)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_folder(tmp_path: Path) -> None:
     assert "is a folder: name the recordings in it" in refusal(tmp_path)
+    assert "is a folder" in refusal(Path())
+    assert refusal("") == "'' names no file: give the path of a recording"
 
 
 def test_names_that_the_system_refuses() -> None:
@@ -99,7 +101,7 @@ def test_a_device_that_only_claims_to_seek_is_read_as_a_pipe(record, tone, pipe)
 
 
 def test_what_cannot_be_read_from() -> None:
-    assert "chunks_of" in refusal([0.0, 0.1])
+    assert "Recognizer.transcribe" in refusal([0.0, 0.1])
     assert "opened with 'rb'" in refusal(None)
     assert "'rb'" in refusal(io.StringIO("text"))
 

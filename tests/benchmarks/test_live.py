@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 
 from kiku.engine import SlotEngine
-from kiku.measure.instrumented import Script, instrumented
-from kiku.measure.live import flushes, live_load
 from kiku.recognizer import Recognizer
 from kiku.scheduler import Member, Opening
 from kiku.stream import WordSession
@@ -37,6 +35,16 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module
 
 
+@pytest.fixture
+def load(module: Any) -> Any:
+    return module("live_load")
+
+
+@pytest.fixture
+def notes_of(module: Any) -> Any:
+    return module("instrumented")
+
+
 def recognizer(engine: SlotEngine) -> Recognizer:
     return Recognizer(engine, CONFIG, tiny.vocabulary(), name="fake")
 
@@ -46,9 +54,9 @@ def step_s(streams: int) -> float:
     return streams * (CODEC_S + COLUMN_S) + READ_S
 
 
-def test_streams_in_step_take_what_a_round_takes() -> None:
+def test_streams_in_step_take_what_a_round_takes(load: Any) -> None:
     engine = Timed(slots=3)
-    found = live_load(recognizer(engine), 3, count=20, clock=engine.clock)
+    found = load.live_load(recognizer(engine), 3, count=20, clock=engine.clock)
     assert found.step.count == 20
     assert found.step.median_ms == pytest.approx(1000 * step_s(3))
     assert found.codec is not None
@@ -59,32 +67,32 @@ def test_streams_in_step_take_what_a_round_takes() -> None:
     assert engine.free_slots == 3
 
 
-def test_streams_out_of_step_have_steps_of_their_own_while_these_are_quick() -> None:
+def test_streams_out_of_step_have_steps_of_their_own_while_these_are_quick(load: Any) -> None:
     engine = Timed(slots=3)
-    found = live_load(recognizer(engine), 3, count=20, clock=engine.clock)
+    found = load.live_load(recognizer(engine), 3, count=20, clock=engine.clock)
     assert found.frames_per_step == 1
     assert found.delay.count == 3 * 20
     assert found.delay.max_ms == pytest.approx(1000 * step_s(1))
     assert found.busy == pytest.approx(3 * step_s(1) / FRAME_S, rel=0.05)
 
 
-def test_too_many_streams_keep_the_loop_busy_and_wait_longer_and_longer() -> None:
+def test_too_many_streams_keep_the_loop_busy_and_wait_longer_and_longer(load: Any) -> None:
     engine = Timed(slots=30)
-    found = live_load(recognizer(engine), 30, count=20, clock=engine.clock)
+    found = load.live_load(recognizer(engine), 30, count=20, clock=engine.clock)
     assert found.busy == 1
     assert found.frames_per_step > 10
     assert found.delay.max_ms > 1000 * FRAME_S
 
 
-def test_streams_have_heard_as_much_as_their_window_says() -> None:
+def test_streams_have_heard_as_much_as_their_window_says(load: Any) -> None:
     engine = Timed(slots=2)
-    live_load(recognizer(engine), 2, "full", count=5, warmup=1, clock=engine.clock)
+    load.live_load(recognizer(engine), 2, "full", count=5, warmup=1, clock=engine.clock)
     assert engine.heard == {0: 10 + 37 + 11, 1: 10 + 11}
 
 
-def test_kept_streams_are_truncated_while_they_are_measured() -> None:
+def test_kept_streams_are_truncated_while_they_are_measured(load: Any) -> None:
     engine = Timed(slots=2)
-    found = live_load(recognizer(engine), 2, "kept", count=40, clock=engine.clock)
+    found = load.live_load(recognizer(engine), 2, "kept", count=40, clock=engine.clock)
     assert found.truncation is not None
     assert found.truncation.count > 1
     # The initial column is there already; four frames are read again.
@@ -92,11 +100,11 @@ def test_kept_streams_are_truncated_while_they_are_measured() -> None:
     json.dumps(found.to_dict())
 
 
-def test_a_flush_is_timed_from_the_call_to_its_answer() -> None:
+def test_a_flush_is_timed_from_the_call_to_its_answer(load: Any, notes_of: Any) -> None:
     engine = Timed()
     sound = np.full(CONFIG.sample_rate, 0.1, np.float32)
-    found = flushes(
-        recognizer(engine), [sound] * 4, script=Script(PAD), past=20, clock=engine.clock
+    found = load.flushes(
+        recognizer(engine), [sound] * 4, script=notes_of.Script(PAD), past=20, clock=engine.clock
     )
     assert found.total.count == 3
     assert (found.passes, found.words) == (1, 0)
@@ -108,26 +116,26 @@ def test_a_flush_is_timed_from_the_call_to_its_answer() -> None:
     assert engine.free_slots == 1
 
 
-def test_words_of_a_flush_are_counted() -> None:
+def test_words_of_a_flush_are_counted(load: Any) -> None:
     tokens = [PAD] * 8 + [START, ONE, PAD]
-    found = flushes(recognizer(Timed()), [spoken(tokens, CONFIG.frame_size)] * 3)
+    found = load.flushes(recognizer(Timed()), [spoken(tokens, CONFIG.frame_size)] * 3)
     assert found.total.count == 2
     assert found.words == 0  # it came before, as text
     tokens = [PAD] * 8 + [START, ONE]
-    found = flushes(recognizer(Timed()), [spoken(tokens, CONFIG.frame_size)] * 3)
+    found = load.flushes(recognizer(Timed()), [spoken(tokens, CONFIG.frame_size)] * 3)
     assert found.words == 1
 
 
-def test_a_script_says_what_it_is_told_and_then_nothing() -> None:
-    script = Script(PAD)
+def test_a_script_says_what_it_is_told_and_then_nothing(notes_of: Any) -> None:
+    script = notes_of.Script(PAD)
     script.next = deque([START, ONE])
     logits = np.zeros(8, np.float32)
     assert [script(logits) for _ in range(4)] == [START, ONE, PAD, PAD]
 
 
-def test_an_instrumented_engine_is_the_engine_inside() -> None:
+def test_an_instrumented_engine_is_the_engine_inside(notes_of: Any) -> None:
     engine = Timed(slots=2)
-    same, notes = instrumented(recognizer(engine), clock=engine.clock)
+    same, notes = notes_of.instrumented(recognizer(engine), clock=engine.clock)
     session = WordSession(CONFIG, same.vocabulary)
     same.scheduler.open(Opening([Member(session)]))
     session.push(session.input.check(np.zeros(3 * CONFIG.frame_size, np.float32)))

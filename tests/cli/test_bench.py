@@ -37,9 +37,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(dummy, "open_model", open_model)
     monkeypatch.setattr(dummy, "write_dummy_model", write)
     monkeypatch.setattr(
-        subprocesses, "memory", lambda *_, **__: subprocesses.Memory(GB, 2 * GB, GB // 5, 1)
+        subprocesses, "memory", lambda *_, **__: subprocesses.MemoryUse(GB, 2 * GB, GB // 5, 1)
     )
-    monkeypatch.setattr(subprocesses, "start", lambda *_, **__: subprocesses.Start(1.5, 1.75, None))
+    monkeypatch.setattr(
+        subprocesses, "start", lambda *_, **__: subprocesses.StartUp(1.5, 1.75, None)
+    )
     return seen
 
 
@@ -103,7 +105,7 @@ def test_what_cannot_be_heard_or_written_is_told_before_any_work(
 def test_what_fails_is_told_in_a_sentence(
     run: Run, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object, **__: object) -> subprocesses.Memory:
+    def fail(*_: object, **__: object) -> subprocesses.MemoryUse:
         raise subprocesses.ChildFailed("measuring failed with exit code 9: killed")
 
     monkeypatch.setattr(subprocesses, "memory", fail)

@@ -22,6 +22,7 @@ from kiku.compat.faster_whisper import (
 )
 from kiku.errors import AudioError, ConfigError, InputError, UnsupportedConfig
 from kiku.text import segments as segments_of
+from kiku.transcription import IncompleteTranscript
 from tests.cli.simple import SimpleBackend, simple_recognizer
 
 RATE = 24_000
@@ -319,6 +320,31 @@ def test_what_there_is_not_says_what_to_do_instead() -> None:
     with pytest.raises(ImportError, match="kiku models pull"):
         from kiku.compat.faster_whisper import download_model  # noqa: F401  # pyright: ignore
     assert not hasattr(faster_whisper, "nothing_of_the_kind")
+
+
+def test_the_duration_of_an_array_is_that_of_its_longer_axis() -> None:
+    samples = np.zeros((2, 3 * 16_000), np.float32)
+    for audio in (samples[0], samples, samples.T):
+        segments, info = WhisperModel("demo").transcribe(audio)
+        assert info.duration == info.duration_after_vad == 3.0
+        assert list(segments) == []
+
+
+def test_a_recording_that_is_cut_off_gives_all_its_segments(talk: Path) -> None:
+    """Before the warning, which is an error here."""
+    cut = io.BytesIO(talk.read_bytes()[: 44 + 2 * 11 * RATE])
+    whole, _ = WhisperModel("demo").transcribe(talk)
+    given: list[str] = []
+    segments, _ = WhisperModel("demo").transcribe(cut)
+    with pytest.raises(IncompleteTranscript, match="breaks off after 11") as caught:
+        given.extend(segment.text for segment in segments)
+    assert len(given) == 2
+    assert "".join(given).strip() == caught.value.transcript.text
+    assert given[0] == next(whole).text
+    cut.seek(0)
+    with pytest.warns(IncompleteTranscript) as told:
+        list(WhisperModel("demo").transcribe(cut)[0])
+    assert told[0].filename == __file__
 
 
 def test_what_changes_nothing_is_said_in_one_warning_of_the_callers(talk: Path) -> None:

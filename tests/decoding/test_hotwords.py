@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from kiku.decoding import HotwordBoosts, PhraseTrie
-from kiku.decoding.hotwords import MAX_TRIE_PIECES, written_ways
+from kiku.decoding.hotwords import MAX_TRIE_PIECES, BoostsState, written_ways
 from kiku.errors import ConfigError, StreamError
 from kiku.options import Hotword
+from kiku.serial import from_plain, to_plain
 from kiku.text import Vocabulary
 
 PIECES = [
@@ -23,6 +24,15 @@ PIECES = [
 VOCABULARY = Vocabulary.from_pieces(PIECES)
 RATE = 10.0
 TOKEN = {piece: number for number, piece in enumerate(PIECES)}
+
+
+def saved(one: HotwordBoosts) -> dict[str, Any]:
+    return to_plain(one.state())
+
+
+def restore(one: HotwordBoosts, values: Any) -> None:
+    """As a `TokenPicker` does with its part of a saved picker."""
+    one.go_on(from_plain(BoostsState, values, what="it", error=StreamError))
 
 
 def boosts(*phrases: Hotword | str, cooldown_s: float = 2.0) -> HotwordBoosts:
@@ -149,7 +159,7 @@ def test_what_was_written_is_expected_again_bit_by_bit() -> None:
     assert gains(one) == {"▁st": pytest.approx(2.0)}
     write(one, *["."] * 10)
     assert gains(one) == {"▁st": 4.0}
-    assert one.save()["written"] == {}
+    assert saved(one)["written"] == {}
 
 
 def test_others_that_begin_alike_stay_expected() -> None:
@@ -194,10 +204,10 @@ def test_a_saved_course_goes_on() -> None:
     here = boosts("stop", "start", "new York")
     write(here, "▁st", "op", ".", "▁new", carried=0.5)
     there = boosts("stop", "start", "new York")
-    there.restore(json.loads(json.dumps(here.save())))
+    restore(there, json.loads(json.dumps(saved(here))))
     for _ in range(30):
         assert gains(there) == gains(here)
-        assert there.save() == here.save()
+        assert saved(there) == saved(here)
         write(here, ".")
         write(there, ".")
 
@@ -220,19 +230,19 @@ PATH = {"tokens": [4], "spent": 0.0, "helped": False, "word_over": False}
 def test_a_damaged_course_is_told(wrong: dict[str, Any]) -> None:
     one = boosts("stop")
     write(one, "▁st")
-    before = one.save()
-    with pytest.raises(StreamError, match="course of the hotwords cannot be read"):
-        one.restore({**before, **wrong})
+    before = saved(one)
     with pytest.raises(StreamError, match="cannot be read"):
-        one.restore({})
-    assert one.save() == before
+        restore(one, {**before, **wrong})
+    with pytest.raises(StreamError, match="cannot be read"):
+        restore(one, {})
+    assert saved(one) == before
 
 
 def test_a_course_with_beginnings_that_no_phrase_has_goes_on_without_them() -> None:
     one = boosts("stop")
     paths = [{**PATH, "tokens": tokens} for tokens in ([], [4, 5], [99], [-1], [4] * 50, [4])]
-    one.restore({"num_tokens": 3, "paths": paths, "written": {}})
-    assert [path["tokens"] for path in one.save()["paths"]] == [[4]]
+    restore(one, {"num_tokens": 3, "paths": paths, "written": {}})
+    assert [path["tokens"] for path in saved(one)["paths"]] == [[4]]
     assert set(gains(one)) == {"▁st", "op"}
 
 
@@ -240,31 +250,31 @@ def test_a_saved_course_goes_on_with_the_phrases_that_are_left() -> None:
     here = boosts("stop", "start", "new York")
     write(here, "▁st", "op", ".", "▁st")
     there = boosts(Hotword("so", 1.0), Hotword("start", 3.0), Hotword("now", 1.0))
-    there.restore(here.save())
+    restore(there, saved(here))
     assert gains(there) == {"▁so": 1.0, "▁st": 3.0, "▁now": 1.0, "ar": 3.0}
     again = boosts("stop")
-    again.restore(here.save())
+    restore(again, saved(here))
     assert gains(again)["▁st"] == pytest.approx(2.0 * 3 / 20)
     without = boosts(Hotword("now", 1.0))
-    without.restore(here.save())
+    restore(without, saved(here))
     assert gains(without) == {"▁now": 1.0}
 
 
 def test_a_copy_goes_on_by_itself() -> None:
     one = boosts("stop", "start")
     write(one, "▁st", carried=0.5)
-    before = one.save()
+    before = saved(one)
     other = deepcopy(one)
     write(one, "op", ".")
-    assert other.save() == before
+    assert saved(other) == before
     write(other, "op", ".")
-    assert other.save() == one.save()
+    assert saved(other) == saved(one)
 
 
 def test_a_repeated_word_is_followed_a_few_times_only() -> None:
     one = boosts(Hotword(" ".join(["so"] * 60), any_case=False))
     write(one, *["▁so"] * 59)
-    assert len(one.save()["paths"]) == 16
+    assert len(saved(one)["paths"]) == 16
     assert gains(one) == {"▁so": 2.0}
 
 

@@ -3,6 +3,7 @@
 import json
 from contextlib import suppress
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kiku.decoding import Sampler, TokenPicker, token_picker
+from kiku.decoding import Sampler, TokenPicker, plain_sampler, token_picker
 from kiku.errors import ConfigError, StreamError
 from kiku.options import DecodingOptions, Hotword
 from tests import tiny
@@ -26,8 +27,8 @@ MIXED = DecodingOptions(
 )  # fmt: skip
 
 
-def picker(options: DecodingOptions, after: TokenPicker | None = None) -> TokenPicker:
-    made = token_picker(options, VOCABULARY, CONFIG, after)
+def picker(options: DecodingOptions) -> TokenPicker:
+    made = token_picker(options, VOCABULARY, CONFIG)
     assert made is not None
     return made
 
@@ -63,6 +64,18 @@ def test_an_expected_word_wins_within_its_strength() -> None:
     for _ in range(40):
         assert pick(logits(pad=1.0)) == PAD
     assert pick(logits(one=1.0, two=-0.5)) == TOKEN["▁two"]
+
+
+def test_what_the_first_piece_of_a_word_needed_the_second_gains_no_more() -> None:
+    def second(two: float) -> int:
+        pick = picker(DecodingOptions(hotwords=[Hotword("going", 3.0)]))
+        assert pick(logits(one=3.0, go=2.0)) == TOKEN["▁go"], "it needed 1 of 3 nats"
+        row = logits(two=two)
+        row[TOKEN["ing"]] = 0.0
+        return pick(row)
+
+    assert second(1.9) == TOKEN["ing"]
+    assert second(2.1) == TOKEN["▁two"]
 
 
 def test_whether_there_is_text_the_model_says_alone() -> None:
@@ -145,11 +158,11 @@ def test_steered_anew_chance_goes_on() -> None:
     pick = picker(DecodingOptions(temperature=0.7, seed=2))
     said = [pick(row) for row in rows[:40]]
     anew = DecodingOptions(temperature=0.7, seed=2, hotwords=[Hotword("go", 1e-9)])
-    pick = token_picker(anew, VOCABULARY, CONFIG, after=pick)
-    assert pick is not None
-    assert said + [pick(row) for row in rows[40:]] == expected
-    other = token_picker(DecodingOptions(temperature=0.7, seed=3), VOCABULARY, CONFIG, after=pick)
-    assert other is not None
+    after = picker(anew)
+    after.go_on(pick.state())
+    assert said + [after(row) for row in rows[40:]] == expected
+    other = picker(DecodingOptions(temperature=0.7, seed=3))
+    other.go_on(after.state())
     fresh = Sampler(0.7, seed=3)
     assert [other(row) for row in rows] == [fresh(row) for row in rows], "another seed: from anew"
 
@@ -159,11 +172,19 @@ def test_steered_anew_a_written_phrase_is_not_expected_at_once() -> None:
     row = logits(one=1.0, two=-0.5)
     assert pick(row) == TOKEN["▁two"]
     anew = DecodingOptions(hotwords=["go", Hotword("two", 2.0)])
-    after = token_picker(anew, VOCABULARY, CONFIG, after=pick)
-    assert after is not None
+    after = picker(anew)
+    after.go_on(pick.state())
     assert after(row) == TOKEN["▁one"]
     assert picker(anew)(row) == TOKEN["▁two"]
-    assert token_picker(DecodingOptions(), VOCABULARY, CONFIG, after=pick) is None
+
+
+def test_a_picker_is_made_where_one_is_needed_and_the_model_can_do_it() -> None:
+    assert token_picker(DecodingOptions(num_codebooks=1), VOCABULARY, CONFIG) is None
+    assert token_picker(DecodingOptions(temperature=0.1), VOCABULARY, CONFIG) is not None
+    most = CONFIG.lm.num_codebooks
+    assert token_picker(DecodingOptions(num_codebooks=most), VOCABULARY, CONFIG) is None
+    with pytest.raises(ConfigError, match=f"in 1..{most} for this model, not {most + 1}"):
+        token_picker(DecodingOptions(num_codebooks=most + 1), VOCABULARY, CONFIG)
 
 
 NOISE: dict[str, Any] = {"seed": 5, "drawn": 0}
@@ -220,3 +241,33 @@ def test_what_the_model_cannot_do_is_told() -> None:
         token_picker(DecodingOptions(hotwords=["zebra"]), VOCABULARY, CONFIG)
     with pytest.raises(ConfigError, match="the prior has 3 numbers, the model 19 text tokens"):
         token_picker(DecodingOptions(language_prior=np.zeros(3, np.float32)), VOCABULARY, CONFIG)
+
+
+def test_only_what_does_nothing_but_draw_is_a_plain_sampler() -> None:
+    """What weighs anything else, or may do something else, is not."""
+    plain = DecodingOptions(temperature=0.5, top_k=3, top_p=0.9, seed=4)
+    drawing = picker(plain)
+    found = plain_sampler(drawing)
+    assert found is not None
+    twin = deepcopy(drawing)
+    rows = course(40)
+    assert [drawing(row) for row in rows[:20]] == [twin(row) for row in rows[:20]]
+    found.skip(rows[0].size)  # of the picker's own noise
+    twin(rows[20])
+    assert [drawing(row) for row in rows[21:]] == [twin(row) for row in rows[21:]]
+    one = Sampler(0.5)
+    assert plain_sampler(one) is one
+    zero = picker(replace(plain, language_prior=np.zeros_like(PRIOR)))
+    assert plain_sampler(zero) is not None
+
+    class Other(Sampler):
+        pass
+
+    besides = np.where(np.arange(len(PRIOR)) == PAD, PRIOR, np.float32(0))
+    among = np.where(np.arange(len(PRIOR)) == TOKEN["▁one"], np.float32(1), np.float32(0))
+    for other in (
+        None, Other(0.5), lambda _: 3, picker(DecodingOptions(hotwords=["go"])),
+        picker(replace(plain, hotwords=["go"])), picker(replace(plain, language_prior=besides)),
+        picker(replace(plain, language_prior=among)),
+    ):  # fmt: skip
+        assert plain_sampler(other) is None

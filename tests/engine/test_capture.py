@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from kiku.engine import SlotEngine
 from kiku.engine.cuda import CudaBackend, GpuOptions, cuda_engine
 from kiku.engine.gpu.attention import attend_plainly
+from kiku.engine.gpu.draws import DRAW_WIDTH, draw_plainly
 from kiku.engine.gpu.launches import Launches
 from kiku.engine.gpu.network import Network, Remembered
 from kiku.engine.gpu.pasts import Pasts
@@ -171,14 +172,15 @@ def test_all_of_a_call_is_on_the_device(kv: str, dtype: torch.dtype) -> None:
             pasts=Pasts(codec, 5, device),
             codec_keys=Remembered(Rings(inner, 5, 32, torch.float32, device), attend_plainly),
             keys=Remembered(Rings(outer, 5, 16, RING_DTYPES[kv], device), attend_plainly),
-            table=(rows, torch.zeros(5, dtype=torch.int64, device=device)),
+            table=(rows, torch.zeros(5, dtype=torch.int64, device=device)), draw=draw_plainly,
         )  # fmt: skip
         for T in (1, max(SIZES)):
             slots, start, texts, limits = torch.zeros(4, 3, dtype=torch.int64, device=device)
             pcm = torch.zeros(3, T * codec.config.frame_size, device=device)
             codes = network.hear(pcm, slots, start)
             columns = network.columns(codes, texts, limits, 3)
-            spoken = network.read(columns, slots, start)
+            draws = torch.zeros(3, DRAW_WIDTH, dtype=torch.int64, device=device)
+            spoken = network.read(columns, slots, start, draws)
             assert spoken.pauses is not None
             for out in (codes, columns, spoken.logits, spoken.tokens, spoken.pauses):
                 assert out.device == device

@@ -378,3 +378,18 @@ def test_a_graph_is_recorded_once_and_then_only_replayed(monkeypatch: pytest.Mon
     plain.add("a", lambda: calls.append("plain"))
     plain.run("a")
     assert calls == ["a", "b", "plain"]
+
+
+def test_work_that_cannot_be_recorded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "graph", _Recorder)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", _Graph)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+
+    def fails() -> None:
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+    with pytest.raises(RuntimeError, match="not permitted") as e:
+        Graphs(torch.device("cpu"), enabled=True).add(("step", 4, 8), fails)
+    (note,) = e.value.__notes__
+    assert "call ('step', 4, 8)" in note
+    assert "graphs=False" in note

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kiku.config import HISTORY_FRAMES
-from kiku.engine.history import History
+from kiku.engine.history import ColumnHistory
 from kiku.errors import StreamError
 from tests import tiny
 from tests.engine.engines import KINDS, advance, make_engine, said, sound, step
@@ -218,7 +218,7 @@ def test_only_held_slots(kind: str) -> None:
 
 
 def test_history_keeps_the_last_columns() -> None:
-    history = History(2, 1)
+    history = ColumnHistory(2, 1)
     columns = np.arange(1000).reshape(-1, 2)
     for at in range(0, 500, 7):
         history.add(1, columns[at : at + 7])

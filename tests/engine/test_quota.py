@@ -1,13 +1,18 @@
 """The number of threads where nobody says one: processors, quota, OMP_NUM_THREADS."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import kiku
-from kiku.engine.choice import usable_threads
+from kiku.compat.faster_whisper import WhisperModel
+from kiku.engine.choice import usable_of, usable_threads
+from kiku.engine.onnx import OnnxBackend
 from kiku.engine.quota import quota_of_processors
+from kiku.fleet import ModelSettings
 
 V2, V1 = "0::/kube/pod\n", "3:cpuset:/a\n2:cpu,cpuacct:/docker/ab\n1:memory:/m\n"
 
@@ -97,8 +102,9 @@ def test_the_least_of_all_counts(
     assert usable_threads(root) == 5
 
 
-def test_pytorch_keeps_to_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless a number is given, or it computes with fewer anyway."""
+def test_pytorch_keeps_to_it_too(processors: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless a number is given that is no more than there are processors, or it computes with fewer
+    anyway."""
     import torch
 
     chosen: list[int] = []
@@ -112,3 +118,52 @@ def test_pytorch_keeps_to_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kiku.loading.usable_threads", lambda: 8)
     kiku.load(engine="torch", device="cpu")
     assert chosen == [2, 5]
+    kiku.load(engine="torch", device="cpu", threads=10_000)
+    assert chosen == [2, 5, processors]
+
+
+def test_more_threads_than_processors_are_not_taken(
+    processors: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """They would wait for one another; `OMP_NUM_THREADS` is no number of processors."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert [usable_of(n, tmp_path) for n in (1, 7, processors)] == [1, 7, processors]
+    assert not caplog.records
+    assert usable_of(10_000, tmp_path) == processors
+    quota = _root(tmp_path, V2, kube__pod__cpu_max="500000 100000")
+    assert [usable_of(n, quota) for n in (5, 6)] == [5, 5]
+    told = [(one.name.partition(".")[0], one.getMessage()) for one in caplog.records]
+    message = "threads were asked for, and this process may use"
+    assert told == [
+        ("kiku", f"10000 {message} 8 processors: it computes with 8"),
+        ("kiku", f"6 {message} 5 processors: it computes with 5"),
+    ]
+
+
+def test_every_door_keeps_to_the_processors(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    made: list[int] = []
+    real = OnnxBackend.__init__
+
+    def noted(self: OnnxBackend, *args: Any, **settings: Any) -> None:
+        real(self, *args, **settings)
+        made.append(self.threads)
+
+    monkeypatch.setattr(OnnxBackend, "__init__", noted)
+    doors: list[Callable[[], object]] = [
+        lambda: kiku.load(engine="onnx", threads=2),
+        lambda: WhisperModel("demo", device="cpu", cpu_threads=2),
+        lambda: ModelSettings("demo", device="cpu", threads=2).load(),
+    ]
+    for door in doors:
+        caplog.clear()
+        door()
+        assert [one.levelname for one in caplog.records if "asked for" in one.message] == [
+            "WARNING"
+        ]
+    assert made == [1] * len(doors)

@@ -364,10 +364,10 @@ class Counting:
         self.logits = 0
         read: Callable[..., object] = engine.backend.read
 
-        def counted(*args: object, logits: bool) -> object:
+        def counted(*args: object, logits: bool, draws: object) -> object:
             self.reads += 1
             self.logits += logits
-            return read(*args, logits=logits)
+            return read(*args, logits=logits, draws=draws)
 
         monkeypatch.setattr(engine.backend, "read", counted)
 

@@ -5,24 +5,29 @@ its own, by Triton's interpreter) that it is right. None of it needs a GPU."""
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from kiku.engine.cuda import GpuOptions, cuda_engine
-from kiku.engine.gpu import attention
-from kiku.engine.gpu.attention import attend_plainly, kernel_fault, pick_attend
+from kiku.engine.gpu import attention, draws, layers
+from kiku.engine.gpu.attention import Trial, attend_plainly, kernel_fault, pick_attend
+from kiku.engine.gpu.launches import row_sizes
 from kiku.engine.gpu.rings import RING_DTYPES, Rings
+from kiku.engine.gpu.room import SIZES
 from kiku.errors import ConfigError
 from kiku.nn.rope import Rope
+from kiku.nn.transformer import TransformerLayer
 from tests import tiny
 from tests.conftest import ROOT
+from tests.engine.engines import sound
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -62,6 +67,9 @@ def a_module(attend: Any, fits: bool = True) -> ModuleType:
     module = ModuleType("kiku.engine.gpu.ring_attention")
     module.attend_by_kernel = attend  # pyright: ignore[reportAttributeAccessIssue]
     module.fits = lambda *_: fits  # pyright: ignore[reportAttributeAccessIssue]
+    module.trials = lambda *_: [  # pyright: ignore[reportAttributeAccessIssue]
+        Trial(2, T, 40, dtype) for T in (1, 4) for dtype in (torch.float32, torch.bfloat16)
+    ]
     return module
 
 
@@ -87,6 +95,13 @@ def off(by: float) -> Any:
     return attend
 
 
+def only_wide(qkv: Any, *rest: Any) -> torch.Tensor:
+    """Right for queries in float32."""
+    if qkv.dtype != torch.float32:
+        raise TypeError("no such dtype")
+    return attend_plainly(qkv, *rest)
+
+
 def test_the_processor_takes_the_plain_form() -> None:
     assert pick_attend("auto", rings(), CPU) is attend_plainly
     assert pick_attend("plain", rings(), CUDA) is attend_plainly
@@ -109,6 +124,7 @@ def test_kernels_that_agree_are_taken(there: Any) -> None:
         (off(0.1), True, "off by 0.1 from plain PyTorch"),
         (off(torch.nan), True, "off by nan"),
         (lambda *_: 1 / 0, True, r"the kernels fail \(ZeroDivisionError: division by zero\)"),
+        (only_wide, True, r"the kernels fail \(TypeError: no such dtype"),
         (off(0.0), False, "no kernel for 2 heads of 16 in torch.float32"),
     ],
 )
@@ -135,7 +151,79 @@ def test_without_triton_the_plain_form_is_taken(monkeypatch: pytest.MonkeyPatch)
     assert "comes with PyTorch for CUDA" in (kernel_fault(rings(), CPU) or "")
 
 
+class Stood:
+    """Stands for a kernel: does in PyTorch what that is to do, `wrong` by so much."""
+
+    def __init__(self, work: Any, wrong: float) -> None:
+        self.work, self.wrong, self.num_runs = work, wrong, 0
+
+    def __getitem__(self, grid: Any) -> Any:
+        def run(*given: Any, **_: Any) -> None:
+            self.num_runs += 1
+            out = next(t for t in reversed(given) if isinstance(t, torch.Tensor))
+            out.copy_(self.work(*given) + self.wrong)
+
+        return run
+
+
+def layer_kernels(norm: float = 0.0, gate: float = 0.0) -> SimpleNamespace:
+    """The kernels of norms and gates, so much wrong."""
+
+    def normed(x: Any, weight: Any, _: Any, width: int, __: int, eps: float) -> torch.Tensor:
+        return torch.nn.functional.rms_norm(x, (width,), weight, eps)
+
+    def gated(x: Any, _: Any, size: int, __: int) -> torch.Tensor:
+        return torch.nn.functional.silu(x[..., :size]) * x[..., size:]
+
+    return SimpleNamespace(norm_kernel=Stood(normed, norm), gate_kernel=Stood(gated, gate))
+
+
+@pytest.mark.parametrize(
+    ("kernels", "why"),
+    [
+        (layer_kernels(norm=0.5), "are off by"),
+        (layer_kernels(gate=0.5), "are off by"),
+        (layer_kernels(norm=torch.nan), "are off by nan"),
+        (SimpleNamespace(), r"fail \(AttributeError"),
+    ],
+)
+def test_norms_and_gates_that_fail_stay_plain(
+    kernels: Any, why: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "_kernels", lambda: kernels)
+    with caplog.at_level(logging.WARNING):
+        assert layers.pick_between(tiny.lm().transformer, CPU) is layers.PLAIN
+    (told,) = caplog.messages
+    assert re.search(f"norms and gates are plain PyTorch.*{why}", told)
+
+
+def test_where_attention_is_by_kernels_norms_and_gates_are(
+    there: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the engine says the same: in every layer two norms and a gate, and the last norm."""
+    there(off(0.0))
+    kernels = layer_kernels()
+    monkeypatch.setattr(layers, "_kernels", lambda: kernels)
+    told: list[list[int]] = []
+    for name in ("plain", "triton"):
+        options = GpuOptions(attention=name, sizes=(1, 4), rows=(1,))
+        engine = cuda_engine(tiny.codec(), tiny.lm(), device="cpu", options=options)
+        slot, _ = engine.open()
+        kernels.norm_kernel.num_runs = kernels.gate_kernel.num_runs = 0
+        told.append(engine.step([slot], sound(1)).tokens.tolist())
+        num_layers = tiny.lm().config.transformer.num_layers if name == "triton" else 0
+        assert kernels.gate_kernel.num_runs == num_layers
+        assert kernels.norm_kernel.num_runs == (2 * num_layers + 1 if num_layers else 0)
+        for at in range(1, 20):
+            told[-1] += engine.step([slot], sound(20)[at : at + 1]).tokens.tolist()
+    assert told[0] == told[1]
+
+
 # That it compiles for GPUs, which an interpreter does not say. Triton's compiler needs none.
+
+
+POINTERS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
+            torch.int64: "i64", torch.uint8: "u8"}  # fmt: skip
 
 
 class Noted:
@@ -148,25 +236,42 @@ class Noted:
         return lambda *given, **options: self.launches.append((self, given, options))
 
 
+def noted_launches(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Where launches of the kernels are noted from now on, in place of being run."""
+    from kiku.engine.gpu import ring_kernels
+
+    launches: list[Any] = []
+    for name in ("place_kernel", "attend_one_kernel", "attend_several_kernel", "join_kernel"):
+        noted = Noted(name, getattr(ring_kernels, name), launches)
+        monkeypatch.setattr(ring_kernels, name, noted)
+    return launches
+
+
 def compiled(noted: Noted, given: Any, options: dict[str, Any], capability: int) -> Any:
     """As Triton would compile this launch."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
-             torch.int64: "i64", torch.uint8: "u8"}  # fmt: skip
-    signature: dict[str, str] = {}
-    constants: dict[str, Any] = {}
-    aligned: dict[tuple[int], Any] = {}
+    signature: dict[str, Any] = {}
+    constants: dict[tuple[int, ...], Any] = {}
+    aligned: dict[tuple[int, ...], Any] = {}
+
+    def noted_kind(value: Any, path: tuple[int, ...]) -> Any:
+        """The type of one argument, or a tuple of those in it, as Triton takes them."""
+        if isinstance(value, tuple):
+            parts: tuple[Any, ...] = value
+            return tuple(noted_kind(part, (*path, i)) for i, part in enumerate(parts))
+        if isinstance(value, torch.Tensor):
+            aligned[path] = [["tt.divisibility", 16]]
+            return f"*{POINTERS[value.dtype]}"
+        constants[path] = value
+        return "constexpr"
+
     assert len(given) == len(noted.kernel.params)
     for place, (parameter, value) in enumerate(zip(noted.kernel.params, given, strict=True)):
-        assert isinstance(value, torch.Tensor) != parameter.is_constexpr, parameter.name
-        if parameter.is_constexpr:
-            signature[parameter.name], constants[parameter.name] = "constexpr", value
-        else:
-            signature[parameter.name] = f"*{names[value.dtype]}"
-            aligned[(place,)] = [["tt.divisibility", 16]]
+        signature[parameter.name] = noted_kind(value, (place,))
+        assert (signature[parameter.name] == "constexpr") is parameter.is_constexpr
     source = ASTSource(noted.kernel, signature, constants, aligned)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
@@ -195,16 +300,15 @@ def test_it_compiles_for_gpus(
     pytest.importorskip("triton", reason="Triton, which comes with PyTorch for CUDA, is missing")
     if os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("the interpreter was asked for in place of the compiler")
-    from kiku.engine.gpu import ring_attention, ring_kernels
+    from kiku.engine.gpu import ring_attention
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    launches: list[Any] = []
-    for name in ("place_kernel", "attend_one_kernel", "attend_several_kernel", "join_kernel"):
-        noted = Noted(name, getattr(ring_kernels, name), launches)
-        monkeypatch.setattr(ring_kernels, name, noted)
+    launches = noted_launches(monkeypatch)
     codec = kv == "float32"
     heads, width, window = (8, 64, 250) if codec else (16, 128, 750)
-    shape = replace(tiny.transformer(), dim=heads * width, num_heads=heads, window=window)
+    shape = replace(
+        tiny.transformer(), dim=heads * width, num_heads=heads, head_dim=width, window=window
+    )
     kept = Rings(shape, 1, 32, RING_DTYPES[kv], CPU)
     dtype = torch.float32 if codec else torch.bfloat16
     qkv = torch.zeros(rows, T, 3, heads, width, dtype=dtype)
@@ -217,7 +321,94 @@ def test_it_compiles_for_gpus(
     assert names == ["place_kernel", attending, *(["join_kernel"] if rows < 64 else [])]
     for noted, given, options in launches:
         made = compiled(noted, given, options, 90)
+        assert made.metadata.shared <= 99 * 1024  # what a program may have on Ada, the least of all
         if noted.name.startswith("attend"):
             assert "ld.global.v4.b32" in made.asm["ptx"]
             assert "STACK:0 " in resources(made.asm["cubin"], tmp_path)
             assert ("mma" in made.asm["ptx"]) is (T > 2 and not codec)
+
+
+def forms(calls: list[tuple[Rings, int, int, torch.dtype]]) -> set[tuple[Any, ...]]:
+    """The programs that calls over rings, of so many rows, positions and such numbers, run; sizes
+    aside."""
+    from kiku.engine.gpu import ring_attention
+
+    found = set[tuple[Any, ...]]()
+    with pytest.MonkeyPatch.context() as patch:
+        launches = noted_launches(patch)
+        for rings, rows, T, dtype in calls:
+            heads, width = rings.config.num_heads, rings.config.head_dim
+            launches.clear()
+            qkv = torch.empty(rows, T, 3, heads, width, dtype=dtype)
+            nothing = torch.empty(0)
+            ring_attention.attend_by_kernel(qkv, (nothing, nothing), rings, 0, nothing, nothing)
+            queries_at_once = launches[0][1][-1].M
+            for noted, given, _ in launches:
+                shared = given[-1] if noted.name.startswith("attend") else None
+                found.add((noted.name, dtype, queries_at_once, shared))
+    return found
+
+
+@pytest.mark.parametrize("kv", ["float32", "bfloat16", "float16", "float8"])
+@pytest.mark.parametrize("sizes", [SIZES, (1,), (1, 2)])
+def test_every_form_that_calls_take_was_tried(kv: str, sizes: tuple[int, ...]) -> None:
+    """With the 1B's heads, and those of the codec: what was not tried might fail later, when the
+    plain form can no longer be taken."""
+    pytest.importorskip("triton", reason="Triton, which comes with PyTorch for CUDA, is missing")
+    from kiku.engine.gpu.ring_attention import trials
+
+    codec = kv == "float32"
+    heads, width, frame = (8, 64, 2) if codec else (16, 128, 1)
+    shape = replace(
+        tiny.transformer(), num_layers=1, dim=heads * width, num_heads=heads, head_dim=width,
+        window=250, positions_per_frame=frame,
+    )  # fmt: skip
+    kept = Rings(shape, 1, max(sizes) * frame, RING_DTYPES[kv], CPU)
+    weights = {"float8": torch.bfloat16}.get(kv, RING_DTYPES[kv])
+    calls = [(kept, R, T * frame, weights) for T in sizes for R in row_sizes(T, 1000)]
+    tried: list[tuple[Rings, int, int, torch.dtype]] = []
+    for trial in trials(kept, CPU):
+        small = Rings(replace(shape, window=trial.window), 1, trial.positions, kept.dtype, CPU)
+        tried.append((small, trial.rows, trial.positions, trial.dtype))
+    assert forms(calls) <= forms(tried)
+    assert len(forms(calls)) > 3
+
+
+def test_norms_and_gates_compile_for_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In the sizes of the 1B."""
+    pytest.importorskip("triton", reason="Triton, which comes with PyTorch for CUDA, is missing")
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        pytest.skip("the interpreter was asked for in place of the compiler")
+    from kiku.engine.gpu import layer_kernels as kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    launches: list[Any] = []
+    for name in ("norm_kernel", "gate_kernel"):
+        monkeypatch.setattr(kernels, name, Noted(name, getattr(kernels, name), launches))
+    shape = replace(tiny.transformer(), dim=2048, ffn_dim=5632)
+    layer = TransformerLayer(shape).to(torch.bfloat16)
+    x = torch.zeros(3, 1, 2048, dtype=torch.bfloat16)
+    layers.feed_forward_by_kernel(layer.feed_forward, layers.norm_by_kernel(layer.norm1, x))
+    assert [noted.name for noted, _, _ in launches] == ["norm_kernel", "gate_kernel"]
+    for noted, given, options in launches:
+        made = compiled(noted, given, options, 90)
+        assert "ld.global.v4.b32" in made.asm["ptx"]
+        assert "STACK:0 " in resources(made.asm["cubin"], tmp_path)
+
+
+def test_drawing_compiles_for_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Among the 1B's tokens: scores and noise of a row stay in registers, but for a few numbers."""
+    pytest.importorskip("triton", reason="Triton, which comes with PyTorch for CUDA, is missing")
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        pytest.skip("the interpreter was asked for in place of the compiler")
+    from kiku.engine.gpu import draw_kernels as kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    launches: list[Any] = []
+    monkeypatch.setattr(kernels, "draw_kernel", Noted("draw", kernels.draw_kernel, launches))
+    draws.draw_by_kernel(*draws.trial(8000, CPU))
+    ((noted, given, options),) = launches
+    made = compiled(noted, given, options, 90)
+    assert made.metadata.shared <= 32 * 1024
+    (stack,) = re.findall(r"STACK:(\d+) ", resources(made.asm["cubin"], tmp_path))
+    assert int(stack) <= 64

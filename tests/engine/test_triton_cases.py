@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("test_triton.py runs these in a process of its own", allow_module_level=True)
@@ -20,12 +21,15 @@ import triton.language as tl
 from triton.runtime import interpreter
 
 from kiku.config import TransformerConfig
+from kiku.decoding import DRAW, Sampler
 from kiku.engine.cuda import CudaBackend, GpuOptions, cuda_engine
-from kiku.engine.gpu import attention, ring_attention
+from kiku.engine.gpu import attention, draws, layer_kernels, layers, ring_attention
 from kiku.engine.gpu.attention import attend_plainly, kernel_fault
 from kiku.engine.gpu.ring_attention import attend_by_kernel, shares
 from kiku.engine.gpu.rings import FLOAT8, RING_DTYPES, Rings
+from kiku.engine.gpu.room import ring_capacity
 from kiku.nn.rope import Rope
+from kiku.nn.transformer import RMSNorm, Transformer, TransformerLayer
 from tests import tiny
 from tests.engine.engines import sound
 
@@ -210,6 +214,28 @@ def test_any_shape(data: st.DataObject) -> None:
     assert difference < BOUNDS[kv]
 
 
+def test_slots_that_begin_beyond_32_bits_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand slots with full windows hold more numbers than 32 bits count. Memory that is not
+    touched is not taken."""
+    monkeypatch.setattr(ring_attention, "_MULTIPROCESSORS", 1)
+    monkeypatch.setattr(torch, "zeros", torch.empty)
+    shape = config(num_heads=1, dim=16, num_layers=1)
+    last = 2**31 // (ring_capacity(shape, 4) * 16) + 1
+    few, many = (Rings(shape, slots, 4, FLOAT8, CPU) for slots in (1, last))
+    for T in (1, 4):
+        qkv, start = torch.randn(1, T, 3, 1, 16), torch.tensor([300])
+        angles = Rope(16, shape.rope_theta)(start[:, None] + torch.arange(T))
+        k, v = torch.randn(2, 1, 1, few.capacity, 16)
+        told: list[torch.Tensor] = []
+        for rings, slot in ((few, 0), (many, last)):
+            slots = torch.tensor([slot])
+            rings.write(0, slots, torch.arange(rings.capacity)[None], k, v)
+            told.append(attend_by_kernel(qkv, angles, rings, 0, slots, start))
+        assert torch.equal(*told)
+        for name, kept in few.tensors.items():
+            assert torch.equal(kept[:, 0], many.tensors[name][:, last])
+
+
 @pytest.mark.heavy
 def test_a_row_hears_nothing_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """To the last bit where its keys are shared out alike."""
@@ -256,20 +282,144 @@ def test_what_fewer_bits_cost() -> None:
     assert 0.005 < errors["float8"] < 0.08
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_norms_and_gates_are_those_of_pytorch(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At widths that are no power of two, and of more numbers than one program takes; to one
+    rounding of 16 bits."""
+    monkeypatch.setattr(layers, "_NUMBERS", 16)
+    transformer = Transformer(config(dim=24, ffn_dim=40)).to(dtype).requires_grad_(False)
+    layer = transformer.layers[0]
+    assert isinstance(layer, TransformerLayer)
+    assert isinstance(layer.norm1, RMSNorm)
+    assert layer.feed_forward.gated
+    torch.manual_seed(2)
+    layer.norm1.weight.copy_(torch.randn(24))
+    layer.feed_forward.linear_in.weight.normal_()
+    x = torch.randn(3, 2, 24).to(dtype)
+    x[0, 0] = 0.0
+    bound = {torch.float32: 1e-6, torch.bfloat16: 2**-7, torch.float16: 2**-10}[dtype]
+    for ours, plain in (
+        (layers.norm_by_kernel(layer.norm1, x), layer.norm1(x)),
+        (layers.feed_forward_by_kernel(layer.feed_forward, x), layer.feed_forward(x)),
+    ):
+        assert ours.dtype == dtype
+        assert torch.allclose(ours.float(), plain.float(), rtol=bound, atol=bound)
+    if dtype != torch.float32:  # rounded twice, as in PyTorch
+        layer.feed_forward.linear_out = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+        ours = layers.feed_forward_by_kernel(layer.feed_forward, x)
+        assert (ours != layer.feed_forward(x)).float().mean() < 0.01
+    assert layers.pick_between(transformer, CPU) is layers.BY_KERNEL
+
+
+def test_norms_and_gates_write_their_own_rows() -> None:
+    """Rows do not end where a program's numbers do."""
+    kernels: Any = layer_kernels
+    x, weight = torch.randn(2, 80), torch.ones(24)
+    out = torch.full((3, 40), 7.0)
+    kernels.gate_kernel[(2, 3)](x, out, 40, 16)
+    assert (out[2] == 7).all()
+    out = torch.full((3, 24), 7.0)
+    kernels.norm_kernel[(2,)](x, weight, out, 24, 32, 1e-8)
+    assert (out[2] == 7).all()
+    assert (out[:2] != 7).all()
+
+
+def test_what_is_one_launch_already_is_left_alone() -> None:
+    layer = TransformerLayer(config(norm="layer", gated=False))
+    x = torch.randn(1, 2, 32)
+    assert torch.equal(layers.norm_by_kernel(layer.norm1, x), layer.norm1(x))
+    ours = layers.feed_forward_by_kernel(layer.feed_forward, x)
+    assert torch.equal(ours, layer.feed_forward(x))
+
+
+@settings(deadline=None, max_examples=25, phases=[Phase.generate])
+@given(
+    seed=st.integers(0, 2**62 - 9),
+    size=st.integers(1, 70),
+    ways=st.lists(
+        st.none()
+        | st.tuples(st.floats(0.02, 30), st.integers(0, 80), st.floats(0.01, 1) | st.just(1.0)),
+        min_size=1, max_size=4,
+    ),
+    coarse=st.booleans(),
+)  # fmt: skip
+def test_tokens_are_drawn_as_by_a_sampler(
+    seed: int, size: int, ways: list[tuple[float, int, float] | None], coarse: bool
+) -> None:
+    random = np.random.default_rng(seed)
+    logits = random.normal(0, 4, (len(ways), 2, size)).astype(np.float32)
+    logits[random.random(logits.shape) < 0.1] = -np.inf
+    logits[..., 0] = 1.0
+    if coarse:
+        logits = np.round(logits)
+    rows = np.zeros(len(ways), DRAW)
+    wanted: list[list[int]] = []
+    for i, way in enumerate(ways):
+        if way is None:
+            wanted.append(logits[i].argmax(-1).tolist())
+            continue
+        sampler = Sampler(way[0], top_k=way[1], top_p=way[2], seed=seed + i)
+        sampler.skip(7 * i)
+        rows[i] = sampler.row
+        wanted.append([sampler(row) for row in logits[i]])
+    given_rows = torch.from_numpy(draws.draw_numbers(rows))
+    x = torch.from_numpy(logits)
+    assert draws.draw_by_kernel(x, x.argmax(-1), given_rows).tolist() == wanted
+
+
+def test_the_kernel_leaves_the_likeliest_where_logits_are_no_numbers() -> None:
+    for wrong in (np.nan, np.inf, -np.inf):
+        x = torch.full((2, 1, 9), -np.inf) if wrong == -np.inf else torch.zeros(2, 1, 9)
+        x[0, 0, 4] = wrong
+        x[1, 0, 7] = 1.0
+        rows = np.zeros(2, DRAW)
+        rows[:] = Sampler(0.01, seed=3).row
+        numbers = torch.from_numpy(draws.draw_numbers(rows))
+        with np.errstate(invalid="ignore"):
+            got = draws.draw_by_kernel(x, torch.tensor([[2], [7]]), numbers)
+        assert got.tolist() == [[2], [7]]
+
+
+@pytest.mark.parametrize(
+    ("row", "cut", "stays"),
+    [
+        ([0, 0, 0, 0], {"top_p": 0.5}, {0, 1}),
+        ([2, 0, 2, 1], {"top_k": 3}, {0, 2, 3}),
+        ([2, 1, 2, 1], {"top_k": 3}, {0, 1, 2, 3}),
+        ([2, 0, 2, 1], {"top_k": 4}, {0, 1, 2, 3}),
+    ],
+)
+def test_the_kernel_cuts_exactly(row: list[float], cut: dict[str, Any], stays: set[int]) -> None:
+    x = torch.tensor(row, dtype=torch.float32).expand(1, 80, 4).contiguous()
+    rows = np.zeros(1, DRAW)
+    rows[0] = Sampler(2.0, seed=3, **cut).row
+    likeliest = torch.zeros(1, 80, dtype=torch.int64)
+    got = draws.draw_by_kernel(x, likeliest, torch.from_numpy(draws.draw_numbers(rows)))
+    assert set(got[0].tolist()) == stays
+
+
+def test_the_kernel_proves_itself_before_it_is_used() -> None:
+    for size in (5, 300):
+        assert draws.pick_draw("triton", size, CPU) is draws.draw_by_kernel
+
+
 def test_shares_fill_a_device_and_are_no_more_than_blocks() -> None:
-    assert shares(1, 16, 128, 750, 132) == (32, 17)
-    assert shares(8, 16, 128, 750, 132) == (32, 3)
-    assert shares(1000, 16, 128, 750, 132) == (32, 1)
-    assert shares(1, 1, 128, 750, 132) == (32, 24)
-    assert shares(1, 8, 64, 250, 132) == (64, 4)
+    assert shares(1, 16, 128, 750, 132) == 17
+    assert shares(8, 16, 128, 750, 132) == 3
+    assert shares(1000, 16, 128, 750, 132) == 1
+    assert shares(1, 1, 128, 750, 132) == 24
+    assert shares(1, 8, 64, 250, 132) == 4
     for rows in (1, 2, 5, 64):
-        block, splits = shares(rows, 16, 128, 750, 132)
-        assert (splits - 1) * block < 750
+        splits = shares(rows, 16, 128, 750, 132)
+        assert (splits - 1) * 32 < 750
         assert rows * 16 * splits >= min(2 * 132, rows * 16 * 24)
 
 
 @pytest.mark.heavy
-def test_the_engine_says_the_same_with_it() -> None:
+def test_the_engine_says_the_same_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ring_attention, "_MULTIPROCESSORS", 2)
     told: list[list[list[int]]] = []
     for name in ("plain", "triton"):
         options = GpuOptions(attention=name, sizes=(1, 4), rows=(1,))
@@ -279,6 +429,8 @@ def test_the_engine_says_the_same_with_it() -> None:
         network = backend.launches._network
         chosen = attend_plainly if name == "plain" else attend_by_kernel
         assert network.keys.attend is network.codec_keys.attend is chosen
+        between = layers.PLAIN if name == "plain" else layers.BY_KERNEL
+        assert network._between is between
         for _ in range(2):
             engine.open()
         both = np.stack([sound(4, 1), sound(4, 2)]).reshape(8, -1)
@@ -289,6 +441,8 @@ def test_the_engine_says_the_same_with_it() -> None:
 
 
 def test_it_proves_itself_before_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ring_attention, "_NUMBERS", 256)
+    monkeypatch.setattr(ring_attention, "_MULTIPROCESSORS", 2)
     for kv in ("float32", "float8"):
         assert kernel_fault(filled(config(num_heads=1, dim=16), 4, kv), CPU) is None
     narrow = filled(config(dim=16), 4, "float32")

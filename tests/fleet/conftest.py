@@ -70,7 +70,7 @@ class Processes:
 
     @contextmanager
     def make(self, request: Request, run: Run) -> "Generator[Processes]":
-        """For `heard_by`."""
+        """For `run_batch`."""
         backend = SimpleBackend(self.slots)
         self._transcriber = Transcriber(request, simple_recognizer(backend, request.settings.model))
         yield self
@@ -95,13 +95,13 @@ class Processes:
 
 
 @pytest.fixture
-def looking_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def probes_are_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No process is started to see how long recordings are."""
 
     def look(items: Sequence[Item]) -> list[float | None]:
         return [duration_s(item.path) for item in items]
 
-    monkeypatch.setattr("kiku.fleet.planning.look_into", look)
+    monkeypatch.setattr("kiku.fleet.planning.probe_durations", look)
 
 
 @pytest.fixture

@@ -3,9 +3,10 @@
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -13,8 +14,8 @@ import kiku
 from kiku.converted.manifest import MANIFEST
 from kiku.errors import CheckpointError, InputError
 from kiku.fleet import on_ray
-from kiku.fleet.on_ray import _Actor, _reason  # pyright: ignore[reportPrivateUsage]
-from kiku.fleet.resources import room_for, why_no_gpu
+from kiku.fleet.on_ray import _Actor, _held, _reason  # pyright: ignore[reportPrivateUsage]
+from kiku.fleet.resources import room_for, wait_for_room, why_no_gpu
 from kiku.fleet.settings import ModelSettings, Request
 from tests.cli.simple import SimpleBackend, simple_recognizer
 from tests.fleet.conftest import MakeSpeech
@@ -85,6 +86,73 @@ def test_a_gpu_has_no_number_on_a_cluster() -> None:
         room_for([GPUS], ModelSettings(device="cuda:1"), list)
 
 
+class _Rest:
+    """What is free, look by look, and how often one waits in between."""
+
+    def __init__(self, *free: dict[str, float]) -> None:
+        self._free, self.pauses = list(free), 0
+
+    def look(self) -> dict[str, float]:
+        return self._free.pop(0) if len(self._free) > 1 else self._free[0]
+
+    def pause(self, _: float) -> None:
+        self.pauses += 1
+
+
+EACH = {"num_gpus": 1, "num_cpus": 1}
+
+
+def test_what_is_free_soon_is_waited_for_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    rest = _Rest({"CPU": 8.0}, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 2.0}, GPUS)
+    wait_for_room(2, EACH, rest.look, lambda: ["somebody"], rest.pause)
+    assert rest.pauses == 3
+    assert not caplog.text
+
+
+def test_what_is_waited_for_and_who_holds_it_is_told_in_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rest = _Rest({"CPU": 8.0, "GPU": 1.0})
+    held = ["LLM of job 02 holds GPU: 3", "Web of job 03 holds CPU: 1"]
+    wait_for_room(4, EACH, rest.look, lambda: held, rest.pause)
+    assert [one.getMessage() for one in caplog.records] == [
+        "3 of 4 actors wait for room (each wants GPU: 1 and CPU: 1; free are GPU: 1, CPU: 8): "
+        "LLM of job 02 holds GPU: 3; Web of job 03 holds CPU: 1"
+    ]
+    assert rest.pauses > 1
+    caplog.clear()
+    wait_for_room(4, {"num_cpus": 4}, rest.look, list, rest.pause)
+    assert "2 of 4 actors wait" in caplog.text
+    assert "'ray status' on the head says what is held" in caplog.text
+
+
+def test_who_holds_something_is_asked_of_the_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one(job: str, resources: dict[str, float] | None, **names: str) -> SimpleNamespace:
+        return SimpleNamespace(job_id=job, required_resources=resources, **names)
+
+    actors = [one("02", {"GPU": 1.0, "CPU": 1.0}, class_name="LLM", name="named")] * 2
+    actors += [one("01", {"CPU": 1.0}, class_name="Ours"), one("03", None, class_name="Idle")]
+    tasks = [one("03", {"CPU": 2.0}, name="busy")]
+    asked: list[Any] = []
+
+    def answer(found: list[Any], *, filters: Any, **_: Any) -> list[Any]:
+        asked.append(filters)
+        return found
+
+    state = SimpleNamespace(list_actors=partial(answer, actors), list_tasks=partial(answer, tasks))
+    monkeypatch.setitem(sys.modules, "ray.util.state", cast("ModuleType", state))
+    context = SimpleNamespace(get_job_id=lambda: "01")
+    ray = SimpleNamespace(get_runtime_context=lambda: context)
+    assert _held(ray) == [
+        "LLM of job 02 holds GPU: 2",
+        "LLM of job 02 holds CPU: 2",
+        "busy of job 03 holds CPU: 2",
+    ]
+    assert asked == [[("state", "=", "ALIVE")], [("state", "=", "RUNNING")]]
+    del state.list_tasks
+    assert _held(ray) == []
+
+
 def test_why_pytorch_can_use_no_gpu_here(monkeypatch: pytest.MonkeyPatch) -> None:
     for cuda, why in (("12.8", ""), (None, "PyTorch 3.0 is built for processors")):
         version = SimpleNamespace(cuda=cuda, hip=None)
@@ -131,7 +199,7 @@ def batch(speech: MakeSpeech, tmp_path: Path) -> Callable[[str], dict[str, list[
 @pytest.mark.usefixtures("backend")
 def test_a_block_becomes_rows(batch: Callable[[str], dict[str, list[str]]]) -> None:
     actor = _Actor(Request(ModelSettings("simple")))
-    heard = [json.loads(text) for one in actor(batch("many")) for text in one["heard"]]
+    heard = [json.loads(text) for one in actor(batch("many")) for text in one["result"]]
     assert [one["rows"][0]["text"] for one in heard] == ["zero", "zero one two"]
 
 
@@ -143,7 +211,7 @@ def test_without_its_model_it_says_why(
 
     monkeypatch.setattr(kiku, "load", load)
     (said,) = _Actor(Request(ModelSettings("simple")))(batch("many"))
-    assert said == {"heard": ['{"cannot": "simple is not here"}']}
+    assert said == {"result": ['{"cannot": "simple is not here"}']}
 
 
 def test_it_ends_where_something_unexpected_happens_unless_it_is_the_last_time(
@@ -165,6 +233,6 @@ def test_it_ends_where_something_unexpected_happens_unless_it_is_the_last_time(
     problems = [
         json.loads(text)["rows"][0]["problem"]
         for one in actor(batch("alone"))
-        for text in one["heard"]
+        for text in one["result"]
     ]
     assert problems == ["unexpected RuntimeError: the device fell off the table"] * 2

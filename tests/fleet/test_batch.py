@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kiku.errors import InputError, KikuError, MissingExtra
-from kiku.fleet.batch import KILLED, Broken, Run, heard_by, survey, transcribe
+from kiku.fleet.batch import KILLED, Broken, Run, run_batch, survey, transcribe
 from kiku.fleet.progress import Counter, Progress
 from kiku.fleet.settings import ModelSettings, Request
 from kiku.fleet.store import Store
@@ -22,7 +22,7 @@ from tests.fleet.conftest import MakeSpeech, Processes
 
 REQUEST = Request(ModelSettings("simple"))
 
-pytestmark = pytest.mark.usefixtures("looking_is_quick")
+pytestmark = pytest.mark.usefixtures("probes_are_quick")
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_all_are_heard_and_a_second_run_has_nothing_to_do(
     calls: Path, output: str, processes: Processes
 ) -> None:
     told: list[Progress] = []
-    report = heard_by(processes.make, calls, output, REQUEST, on_progress=told.append)
+    report = run_batch(processes.make, calls, output, REQUEST, on_progress=told.append)
     rows = rows_in(output)
     assert sorted(rows) == [f"{number}.wav" for number in range(6)]
     assert rows["5.wav"]["text"] == "zero one two"
@@ -55,7 +55,7 @@ def test_all_are_heard_and_a_second_run_has_nothing_to_do(
     says = json.loads((Path(output) / "options" / f"{REQUEST.digest}.json").read_text())
     assert says["model"] == "simple"
     assert says["options"] == StreamOptions().to_dict()
-    again = heard_by(processes.make, calls, output, REQUEST)
+    again = run_batch(processes.make, calls, output, REQUEST)
     assert (again.survey.finished, again.progress.of) == (6, 0)
     assert len(processes.heard) == 6
 
@@ -63,15 +63,15 @@ def test_all_are_heard_and_a_second_run_has_nothing_to_do(
 def test_what_changed_is_heard_again(
     calls: Path, output: str, processes: Processes, speech: MakeSpeech
 ) -> None:
-    heard_by(processes.make, calls, output, REQUEST)
+    run_batch(processes.make, calls, output, REQUEST)
     processes.heard.clear()
     speech(calls / "0" / "0.wav", 3.0)
     speech(calls / "new.wav")
-    heard_by(processes.make, calls, output, REQUEST)
+    run_batch(processes.make, calls, output, REQUEST)
     assert sorted(processes.heard) == ["0.wav", "new.wav"]
     processes.heard.clear()
     other = Request(REQUEST.settings, StreamOptions(end_s=0.5))
-    heard_by(processes.make, calls, output, other)
+    run_batch(processes.make, calls, output, other)
     assert len(processes.heard) == 7
 
 
@@ -81,7 +81,7 @@ def test_a_broken_recording_is_a_row_with_its_problem(
     (calls / "broken.wav").write_bytes(b"no sound")
     whole = (calls / "1" / "5.wav").read_bytes()
     (calls / "cut.wav").write_bytes(whole[: len(whole) // 2])
-    report = heard_by(processes.make, [calls, {"path": "/gone.wav"}], output, REQUEST)
+    report = run_batch(processes.make, [calls, {"path": "/gone.wav"}], output, REQUEST)
     rows = rows_in(output)
     assert "broken.wav" in rows["broken.wav"]["problem"]
     assert "no such file" in rows["gone.wav"]["problem"]
@@ -98,9 +98,9 @@ def test_a_broken_recording_is_a_row_with_its_problem(
     assert (len(found.items), found.finished, found.failed_before) == (3, 6, 0)
     (calls / "cut.wav").write_bytes(whole)
     processes.heard.clear()
-    assert heard_by(processes.make, calls, output, REQUEST).progress.of == 1
+    assert run_batch(processes.make, calls, output, REQUEST).progress.of == 1
     assert processes.heard == ["cut.wav"]  # whose size is another
-    heard_by(processes.make, calls, output, REQUEST, run=Run(retry_failed=True))
+    run_batch(processes.make, calls, output, REQUEST, run=Run(retry_failed=True))
     assert processes.heard == ["cut.wav", "broken.wav"]
     with Store(output) as store:
         paths = Count(Path(row["path"]).name for row in store.rows())
@@ -116,15 +116,15 @@ def test_what_is_not_heard_again_keeps_its_row(
     whole = (calls / "1" / "5.wav").read_bytes()
     for name in ("a.wav", "b.wav", "c.wav"):
         (calls / name).write_bytes(whole[: len(whole) // 2])
-    heard_by(processes.make, calls, output, REQUEST)
+    run_batch(processes.make, calls, output, REQUEST)
     before = rows_in(output)
     assert before["b.wav"]["text"] == "zero one"
     processes.heard.clear()
 
     # Another source, a limit, a model that cannot be loaded, and a run that dies at once.
-    heard_by(processes.make, calls / "a.wav", output, REQUEST, run=AGAIN)
+    run_batch(processes.make, calls / "a.wav", output, REQUEST, run=AGAIN)
     limit = Run(retry_failed=True, limit_hours=1e-6)
-    heard_by(processes.make, calls, output, REQUEST, run=limit)
+    run_batch(processes.make, calls, output, REQUEST, run=limit)
     assert processes.heard == ["a.wav", "a.wav"]
 
     def no_model(request: Request, run: Run) -> Any:
@@ -134,14 +134,14 @@ def test_what_is_not_heard_again_keeps_its_row(
         raise KeyboardInterrupt
 
     with pytest.raises(KikuError, match="no such model"):
-        heard_by(no_model, calls, output, REQUEST, run=AGAIN)
+        run_batch(no_model, calls, output, REQUEST, run=AGAIN)
     with pytest.raises(KeyboardInterrupt):
-        heard_by(processes.make, calls, output, REQUEST, run=AGAIN, on_progress=stop)
+        run_batch(processes.make, calls, output, REQUEST, run=AGAIN, on_progress=stop)
     assert rows_in(output) == before
 
     # And what is heard again has one row.
     processes.heard.clear()
-    heard_by(processes.make, calls, output, REQUEST, run=AGAIN)
+    run_batch(processes.make, calls, output, REQUEST, run=AGAIN)
     assert sorted(processes.heard) == ["a.wav", "b.wav", "c.wav"]
     assert rows_in(output) == before
 
@@ -150,14 +150,14 @@ def test_a_run_that_is_killed_behind_the_new_row_leaves_it(
     calls: Path, output: str, processes: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processes.deadly = ["3.wav"]
-    heard_by(processes.make, calls, output, REQUEST)
+    run_batch(processes.make, calls, output, REQUEST)
     processes.deadly = []
     with monkeypatch.context() as patch:
         patch.setattr(Store, "_take_out_old", lambda _: None)
-        heard_by(processes.make, calls, output, REQUEST, run=AGAIN)
+        run_batch(processes.make, calls, output, REQUEST, run=AGAIN)
     assert survey(calls, output, model="simple").failed_before == 0
     assert survey(calls, output, model="simple", run=AGAIN).items == []
-    assert heard_by(processes.make, calls, output, REQUEST, run=AGAIN).progress.of == 0
+    assert run_batch(processes.make, calls, output, REQUEST, run=AGAIN).progress.of == 0
     assert rows_in(output)["3.wav"]["problem"] is None
 
 
@@ -165,7 +165,7 @@ def test_a_process_that_dies_loses_its_block_which_is_heard_again(
     calls: Path, output: str, processes: Processes
 ) -> None:
     processes.dies_at = 1
-    report = heard_by(processes.make, calls, output, REQUEST)
+    report = run_batch(processes.make, calls, output, REQUEST)
     assert len(rows_in(output)) == 6
     assert (report.progress.files, report.killed) == (6, [])
     assert Count(processes.heard) == Count(f"{number}.wav" for number in range(6))
@@ -180,7 +180,7 @@ def test_what_kills_its_process_is_heard_once_alone_and_then_told(
     calls: Path, output: str, processes: Processes
 ) -> None:
     processes.deadly = ["3.wav"]
-    report = heard_by(processes.make, calls, output, REQUEST)
+    report = run_batch(processes.make, calls, output, REQUEST)
     rows = rows_in(output)
     assert rows["3.wav"]["problem"] == KILLED
     assert report.killed == [str(calls / "1" / "3.wav")]
@@ -193,7 +193,7 @@ def test_what_kills_its_process_is_heard_once_alone_and_then_told(
     assert [stage for stage, _ in processes.rounds] == ["many", "few", "alone"]
     # Who heard it has it told; another run does not die of it again.
     processes.rounds.clear()
-    heard_by(processes.make, calls, output, REQUEST)
+    run_batch(processes.make, calls, output, REQUEST)
     assert processes.rounds == []
 
 
@@ -201,7 +201,7 @@ def test_an_answer_that_comes_twice_is_written_once(
     calls: Path, output: str, processes: Processes
 ) -> None:
     processes.twice = True
-    assert heard_by(processes.make, calls, output, REQUEST).progress.files == 6
+    assert run_batch(processes.make, calls, output, REQUEST).progress.files == 6
     assert len(rows_in(output)) == 6
 
 
@@ -210,7 +210,7 @@ def test_a_round_that_breaks_off_goes_on_as_long_as_something_is_done(
 ) -> None:
     processes.breaks_at = 3
     with pytest.raises(Broken, match="the cluster is gone"):
-        heard_by(processes.make, calls, output, REQUEST)
+        run_batch(processes.make, calls, output, REQUEST)
     # What is left was asked for again as it was, and not told as what kills processes.
     (_, first), (stage, second) = processes.rounds
     assert stage == "many"
@@ -218,7 +218,7 @@ def test_a_round_that_breaks_off_goes_on_as_long_as_something_is_done(
     assert set(chain.from_iterable(second)) == left
     assert len(rows_in(output)) == 3
     processes.breaks_at = None
-    heard_by(processes.make, calls, output, REQUEST)
+    run_batch(processes.make, calls, output, REQUEST)
     assert {row["problem"] for row in rows_in(output).values()} == {None}
 
 
@@ -230,9 +230,9 @@ def test_a_run_that_is_stopped_keeps_what_it_has(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        heard_by(processes.make, calls, output, REQUEST, on_progress=stop)
+        run_batch(processes.make, calls, output, REQUEST, on_progress=stop)
     assert len(rows_in(output)) == 4
-    report = heard_by(processes.make, calls, output, REQUEST)
+    report = run_batch(processes.make, calls, output, REQUEST)
     assert (report.survey.finished, report.progress.files) == (4, 2)
     assert len(rows_in(output)) == 6
     assert len(processes.heard) == 6
@@ -244,7 +244,7 @@ def test_only_so_many_hours(calls: Path, output: str, processes: Processes) -> N
     assert [Path(item.path).name for item in found.items] == ["0.wav", "2.wav"]  # 0.8 and 1.28 s
     assert found.hours * 3600 == pytest.approx(2.08)
     assert not Path(output).exists()
-    report = heard_by(processes.make, calls, output, REQUEST, run=limit)
+    report = run_batch(processes.make, calls, output, REQUEST, run=limit)
     assert report.progress.files == 2
     assert sorted(rows_in(output)) == ["0.wav", "2.wav"]
     assert survey(calls, output, model="simple", run=limit).finished == 2
@@ -255,12 +255,12 @@ def test_channels_one_by_one(
 ) -> None:
     speech(tmp_path / "two.wav", 1.0, 2)
     request = Request(REQUEST.settings, StreamOptions(channel="each"))
-    heard_by(processes.make, tmp_path / "two.wav", output, request, ["jsonl", "srt"])
+    run_batch(processes.make, tmp_path / "two.wav", output, request, ["jsonl", "srt"])
     with Store(output) as store:
         rows = list(store.rows())
     assert [(row["channel"], row["text"]) for row in rows] == [(0, "zero one"), (1, "zero one")]
     assert "[1] zero" in (Path(output) / "captions" / "two.wav.srt").read_text()
-    assert heard_by(processes.make, tmp_path / "two.wav", output, request).progress.of == 0
+    assert run_batch(processes.make, tmp_path / "two.wav", output, request).progress.of == 0
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
@@ -272,7 +272,7 @@ def test_a_name_that_is_not_utf8_is_heard_once(
     speech(tmp_path / "calls" / "a.wav")
     speech(tmp_path / "calls" / os.fsdecode(b"caf\xe9.wav"))
     for files in (2, 0):
-        report = heard_by(processes.make, tmp_path / "calls", output, REQUEST, [kind, "srt"])
+        report = run_batch(processes.make, tmp_path / "calls", output, REQUEST, [kind, "srt"])
         assert report.progress.of == files
     assert len(rows_in(output)) == 2
 
@@ -282,14 +282,14 @@ def test_captions_do_not_replace_one_another(
 ) -> None:
     both = [speech(tmp_path / name / "a.wav") for name in ("x", "y")]
     with pytest.raises(InputError, match=r"would both be called a\.wav"):
-        heard_by(processes.make, both, output, REQUEST, ["jsonl", "srt"])
+        run_batch(processes.make, both, output, REQUEST, ["jsonl", "srt"])
     first = Run(limit_hours=1e-6)
     with pytest.raises(InputError, match=r"would both be called a\.wav"):
-        heard_by(processes.make, both, output, REQUEST, ["jsonl", "srt"], first)
-    heard_by(processes.make, both[:1], output, REQUEST, ["jsonl", "srt"])
+        run_batch(processes.make, both, output, REQUEST, ["jsonl", "srt"], first)
+    run_batch(processes.make, both[:1], output, REQUEST, ["jsonl", "srt"])
     with pytest.raises(InputError, match=r"would both be called a\.wav"):
-        heard_by(processes.make, both, output, REQUEST, ["jsonl", "srt"])  # the other is missing
-    heard_by(processes.make, both, output, REQUEST)  # rows have paths
+        run_batch(processes.make, both, output, REQUEST, ["jsonl", "srt"])  # the other is missing
+    run_batch(processes.make, both, output, REQUEST)  # rows have paths
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
@@ -302,20 +302,20 @@ def test_captions_do_not_replace_those_of_another_run(
     formats, captions = [kind, "srt"], Path(output) / "captions" / f"{name}.srt"
     for folder, seconds in (("x", 0.5), ("y", 2.0)):
         speech(tmp_path / folder / name, seconds)
-    heard_by(processes.make, tmp_path / "x", output, REQUEST, formats)
+    run_batch(processes.make, tmp_path / "x", output, REQUEST, formats)
     first = captions.read_text()
     other = Request(REQUEST.settings, StreamOptions(end_s=0.2))
     for source, request in (("y", REQUEST), ("x", other)):
         with pytest.raises(InputError, match=r"would be called .*\.wav, as those of .*x/.* are"):
-            heard_by(processes.make, tmp_path / source, output, request, formats)
+            run_batch(processes.make, tmp_path / source, output, request, formats)
         assert captions.read_text() == first
     assert len(processes.heard) == 1  # it is told before anything is heard
 
     # Rows have paths and options; and what is the same recording may have new captions.
-    heard_by(processes.make, tmp_path / "y", output, REQUEST, [kind])
-    heard_by(processes.make, tmp_path / "x", output, other, [kind])
+    run_batch(processes.make, tmp_path / "y", output, REQUEST, [kind])
+    run_batch(processes.make, tmp_path / "x", output, other, [kind])
     speech(tmp_path / "x" / name, 3.0)
-    heard_by(processes.make, tmp_path / "x", output, REQUEST, formats)
+    run_batch(processes.make, tmp_path / "x", output, REQUEST, formats)
     assert captions.read_text() != first
 
 
@@ -324,9 +324,9 @@ def test_captions_of_a_run_that_was_killed_before_its_rows_are_its_own(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Store, "flush", lambda _: None)
-        heard_by(processes.make, calls, output, REQUEST, ["jsonl", "srt"])
+        run_batch(processes.make, calls, output, REQUEST, ["jsonl", "srt"])
     assert rows_in(output) == {}
-    assert heard_by(processes.make, calls, output, REQUEST, ["jsonl", "srt"]).progress.files == 6
+    assert run_batch(processes.make, calls, output, REQUEST, ["jsonl", "srt"]).progress.files == 6
 
 
 def test_where_case_makes_no_other_file_captions_differ_in_more_than_that(
@@ -334,16 +334,16 @@ def test_where_case_makes_no_other_file_captions_differ_in_more_than_that(
 ) -> None:
     formats = ["jsonl", "srt"]
     lower, upper = (speech(tmp_path / name) for name in ("x/caf\u00e9.wav", "y/CAFE\u0301.WAV"))
-    heard_by(processes.make, [lower, upper], output + "2", REQUEST, formats)
+    run_batch(processes.make, [lower, upper], output + "2", REQUEST, formats)
     Path(output).mkdir()
     # As it is where names differ in more than case: one file is called .lock and .LOCK.
     (Path(output) / ".lock").touch()
     os.link(Path(output) / ".lock", Path(output) / ".LOCK")
     with pytest.raises(InputError, match="would both be called"):
-        heard_by(processes.make, [lower, upper], output, REQUEST, formats)
-    heard_by(processes.make, lower, output, REQUEST, formats)
+        run_batch(processes.make, [lower, upper], output, REQUEST, formats)
+    run_batch(processes.make, lower, output, REQUEST, formats)
     with pytest.raises(InputError, match="would be called"):
-        heard_by(processes.make, upper, output, REQUEST, formats)
+        run_batch(processes.make, upper, output, REQUEST, formats)
 
 
 @pytest.mark.parametrize("formats", [["docx"], ["jsonl", "parquet"]])
@@ -351,7 +351,7 @@ def test_formats_are_checked(
     formats: list[str], calls: Path, output: str, processes: Processes
 ) -> None:
     with pytest.raises(InputError, match="format"):
-        heard_by(processes.make, calls, output, REQUEST, formats)
+        run_batch(processes.make, calls, output, REQUEST, formats)
 
 
 @pytest.mark.parametrize("values", [{"actors": 0}, {"limit_hours": 0.0}])

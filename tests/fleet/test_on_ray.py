@@ -169,3 +169,28 @@ def test_machines_with_gpus_are_asked_whether_they_can_use_them(tmp_path: Path) 
     )  # fmt: skip
     assert ran.stdout.startswith("device='cuda' wants a GPU: on ")
     assert why in ran.stdout
+
+
+def test_what_others_hold_is_told_and_waited_for(
+    recordings: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """What holds the only processor ends when the line comes: without it nothing would be heard."""
+    program = (
+        "import logging, ray, sys; from kiku import fleet\n"
+        "ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)\n"
+        "class Holder:\n    def is_there(self): return True\n"
+        "holder = ray.remote(num_cpus=1)(Holder).remote(); ray.get(holder.is_there.remote())\n"
+        "class End(logging.Handler):\n"
+        "    def emit(self, record): print(record.getMessage()); ray.kill(holder)\n"
+        "logging.getLogger('kiku.fleet.resources').addHandler(End())\n"
+        "done = fleet.transcribe(*sys.argv[1:], model=fleet.ModelSettings(threads=1))\n"
+        "print(done.progress.files)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, recordings[0]["path"], str(tmp_path / "out")],
+        stdout=subprocess.PIPE, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "KIKU_TEST": TOKEN},
+    )  # fmt: skip
+    line, files = ran.stdout.splitlines()
+    assert line.startswith("1 of 1 actors wait for room (each wants CPU: 1; free are CPU: 0): ")
+    assert files == "1"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kiku.fleet import looking
+from kiku.fleet import durations
 from kiku.fleet.planning import MOST, WINDOW, Lengths, blocks_of, lengths_of, within
 from kiku.fleet.sources import Item, find_items
 from tests.fleet.conftest import MakeSpeech
@@ -52,7 +52,7 @@ def test_only_the_part_that_is_heard_counts() -> None:
 def test_recordings_say_how_long_they_are(speech: MakeSpeech, tmp_path: Path) -> None:
     speech(tmp_path / "a.wav", 1.5)
     (tmp_path / "b.wav").write_bytes(b"no sound")
-    assert looking.look_into(find_items(tmp_path)) == [1.5, None]
+    assert durations.probe_durations(find_items(tmp_path)) == [1.5, None]
 
 
 def test_a_recording_that_breaks_the_process_breaks_no_batch(
@@ -66,7 +66,7 @@ def test_a_recording_that_breaks_the_process_breaks_no_batch(
         return run([sys.executable, "-c", breaks], **more)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
     monkeypatch.setattr(subprocess, "run", broken)
-    assert looking.look_into(_items([1, 2, 3])) == [None, 2.5, None]
+    assert durations.probe_durations(_items([1, 2, 3])) == [None, 2.5, None]
 
 
 def test_within_a_limit() -> None:

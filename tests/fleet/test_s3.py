@@ -12,7 +12,7 @@ import fsspec
 import pytest
 
 from kiku.errors import InputError, OutputError
-from kiku.fleet.batch import Run, heard_by
+from kiku.fleet.batch import Run, run_batch
 from kiku.fleet.settings import ModelSettings, Request
 from kiku.fleet.store import Store
 from tests.fleet.conftest import Processes
@@ -23,7 +23,7 @@ server = pytest.importorskip("moto.server", reason="moto[server] is not installe
 REQUEST = Request(ModelSettings("simple"))
 
 pytestmark = [
-    pytest.mark.usefixtures("looking_is_quick"),
+    pytest.mark.usefixtures("probes_are_quick"),
     pytest.mark.filterwarnings("default"),  # s3fs and moto leave connections for the collector
 ]
 
@@ -55,10 +55,10 @@ def bucket(monkeypatch: pytest.MonkeyPatch, calls: Path) -> Iterator[Any]:
 def test_from_a_bucket_into_another(bucket: Any, processes: Processes) -> None:
     source, output, formats = "s3://calls/2026", "s3://texts/2026", ["jsonl", "srt"]
     limit = Run(limit_hours=2.5 / 3600)
-    first = heard_by(processes.make, source, output, REQUEST, formats, limit)
+    first = run_batch(processes.make, source, output, REQUEST, formats, limit)
     assert 0 < first.progress.files < 6
-    heard_by(processes.make, source, output, REQUEST, formats)  # what is missing
-    assert heard_by(processes.make, source, output, REQUEST, formats).progress.of == 0
+    run_batch(processes.make, source, output, REQUEST, formats)  # what is missing
+    assert run_batch(processes.make, source, output, REQUEST, formats).progress.of == 0
     assert sorted(processes.heard) == [f"{number}.wav" for number in range(6)]
     with Store(output) as store:
         rows = {row["path"]: row for row in store.rows()}
@@ -73,9 +73,9 @@ def test_from_a_bucket_into_another(bucket: Any, processes: Processes) -> None:
 def test_what_is_not_there_is_told(bucket: Any, processes: Processes) -> None:
     for source in ("s3://nobody/2026", "s3://calls/1999"):
         with pytest.raises(InputError, match=f"{source}: no such file or folder"):
-            heard_by(processes.make, source, "s3://texts/2026", REQUEST)
+            run_batch(processes.make, source, "s3://texts/2026", REQUEST)
     with pytest.raises(OutputError, match="bucket does not exist"):
-        heard_by(processes.make, "s3://calls/2026", "s3://texst/2026", REQUEST)
+        run_batch(processes.make, "s3://calls/2026", "s3://texst/2026", REQUEST)
     assert bucket.ls("") == ["calls", "texts"]
     assert processes.heard == []
 
@@ -84,13 +84,13 @@ def test_a_key_that_is_refused_is_told(
     bucket: Any, processes: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, output = "s3://calls/2026", "s3://texts/2026"
-    heard_by(processes.make, source, output, REQUEST, run=Run(limit_hours=1e-6))
+    run_batch(processes.make, source, output, REQUEST, run=Run(limit_hours=1e-6))
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     type(bucket).clear_instance_cache()
     with pytest.raises(InputError, match=r"s3://calls/2026: cannot be looked at \(.+\)"):
-        heard_by(processes.make, source, output, REQUEST)
+        run_batch(processes.make, source, output, REQUEST)
     with pytest.raises(OutputError, match=r"texts/2026 cannot be .* \(.+\): check the place"):
         Store(output)

@@ -116,7 +116,7 @@ def test_events_that_nobody_fetches_hold_the_stream_up(
     stream.push(digits)
     stream.close()
     deadline = time.monotonic() + LONG_S
-    while not stream.has_news or stream.waiting_s > 5.0:
+    while not stream._has_news or stream.waiting_s > 5.0:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     time.sleep(0.2)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import kiku
 from kiku.audio import AudioInput, Resampler
+from kiku.decoding import TokenPicker
 from kiku.engine import SlotEngine
 from kiku.options import AudioFormat, DecodingOptions, StreamOptions
 from kiku.stream import WordSession
@@ -28,6 +29,7 @@ WORK: list[tuple[type, str]] = [
     (SlotEngine, "save"),
     (SlotEngine, "restore"),
     (SlotEngine, "set_decoding"),
+    (TokenPicker, "__init__"),
     (WordSession, "accept"),
     (WordSession, "save"),
     (WordSession, "restore"),

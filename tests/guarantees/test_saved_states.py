@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import kiku
 from kiku.errors import StreamError
 from kiku.options import DecodingOptions, StreamOptions
-from kiku.stream.saved import pack, unpack
+from kiku.stream.saved import pack_stream, unpack_stream
 from tests.conftest import ROOT
 from tests.guarantees.conftest import LONG_S
 
@@ -37,13 +37,21 @@ def recognizer() -> kiku.Recognizer:
 
 @cache
 def saved() -> bytes:
-    """A stream in the middle of a word, with a finalize to come."""
+    """A stream in the middle of a word, with a finalize and changes of decoding to come."""
     from kiku.audio import read_chunks
 
     sound = np.concatenate(list(read_chunks(str(ROOT / "examples/digits.wav"), 24_000)))
     with recognizer().stream(OPTIONS) as stream:
-        stream.push(sound[:63_333])
-        return stream.save()
+        stream.push(sound[:53_333])
+
+        def ask_and_save() -> bytes:  # all in one round, so that everything waits
+            stream.set_decoding(DecodingOptions(num_codebooks=4))
+            stream.push(sound[53_333:63_333])
+            stream.finalize("t")
+            stream.set_decoding(DecodingOptions(hotwords=["two"]))
+            return stream._save_now()  # pyright: ignore[reportPrivateUsage]
+
+        return recognizer().scheduler.call(ask_and_save)
 
 
 def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -104,7 +112,7 @@ def tried(state: bytes) -> None:
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 10**9))
 def test_a_crafted_state_harms_nobody(seed: int) -> None:
-    tried(pack(changed(unpack(saved()), random.Random(seed))))
+    tried(pack_stream(changed(unpack_stream(saved()), random.Random(seed))))
 
 
 @settings(max_examples=40, deadline=None)
@@ -113,7 +121,7 @@ def test_a_crafted_slot_harms_nobody(seed: int) -> None:
     from safetensors.numpy import load, save
 
     rng = random.Random(seed)
-    tree = unpack(saved())
+    tree = unpack_stream(saved())
     slot = tree["sessions"][0]["slot"]
     arrays = dict(load(slot))
     name = rng.choice(list(arrays))
@@ -131,7 +139,7 @@ def test_a_crafted_slot_harms_nobody(seed: int) -> None:
 
     metadata = json.loads(slot[8 : 8 + size])["__metadata__"]
     tree["sessions"][0]["slot"] = save(arrays, metadata=metadata)
-    tried(pack(tree))
+    tried(pack_stream(tree))
 
 
 @pytest.mark.parametrize("cut", [0, 5, 20, 60, 5_000])
@@ -145,17 +153,27 @@ def test_what_is_cut_short_or_something_else_is_told(cut: int) -> None:
 
 @pytest.mark.parametrize("changes", [{"num_codebooks": 2**40}, {"hotwords": ["\u2603"]}])
 def test_a_way_of_decoding_that_the_model_has_not_is_told(changes: dict[str, Any]) -> None:
-    tree = unpack(saved())
-    tree["decoding"] |= changes
+    tree = unpack_stream(saved())
+    tree["sessions"][0]["session"]["decoding"] |= changes
     with pytest.raises(StreamError, match="another model, or damaged"):
-        recognizer().stream(state=pack(tree))
+        recognizer().stream(state=pack_stream(tree))
+    assert recognizer().free_slots == 2
+
+
+def test_a_change_to_what_the_model_has_not_is_told() -> None:
+    tree = unpack_stream(saved())
+    due = tree["sessions"][0]["session"]["due"]
+    assert [one["finalize"] is None for one in due] == [True, False, True]
+    due[0]["change"]["decoding"]["num_codebooks"] = 2**40
+    with pytest.raises(StreamError, match="damaged"):
+        recognizer().stream(state=pack_stream(tree))
     assert recognizer().free_slots == 2
 
 
 def test_nesting_without_end_is_told() -> None:
     text = '{"decoding": ' + "[" * 100_000 + "]" * 100_000 + "}"
-    tree = unpack(saved())
-    state = pack(tree)
+    tree = unpack_stream(saved())
+    state = pack_stream(tree)
     from safetensors.numpy import save
 
     payload = save({"kiku.tree": np.frombuffer(text.encode(), np.uint8)})

@@ -310,6 +310,26 @@ def test_refusals(ours: Ours, case: str) -> None:
     assert isinstance(caught.value, ValueError)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 65.0, -30_000.0])
+def test_what_cannot_be_sound_is_refused(ours: Ours, value: float) -> None:
+    wrong = sound(10)
+    wrong[0, 0, 100] = value
+    with pytest.raises(InputError, match=r"samples in \[-1, 1\], and they reach .*divide integers"):
+        ours.generate(input_values=wrong)
+    wrong[0, 0, 100] = 64.0
+    assert ours.generate(input_values=wrong).shape[0] == 1
+
+
+def test_what_is_no_tensor_is_told_how_to_become_one(ours: Ours) -> None:
+    given: Any = sound(10)
+    for wrong in (given.numpy(), given.tolist()):
+        with pytest.raises(InputError, match=r"input_values must be a tensor, not .*='pt'"):
+            ours.generate(input_values=wrong)
+    mask: Any = np.ones(given.shape[::2], np.int32)
+    with pytest.raises(InputError, match=r"padding_mask must be a tensor, not ndarray"):
+        ours.generate(input_values=given, padding_mask=mask)
+
+
 def test_less_than_a_frame_is_a_value_error_there_too(theirs: Any) -> None:
     with pytest.raises(ValueError, match=r"must be greater than 0|max_length"):
         theirs.generate(input_values=torch.zeros(1, 1, 63))

@@ -136,6 +136,45 @@ def test_a_file_that_is_cut_short_gives_what_is_there(processor: Ours, tmp_path:
     )
 
 
+def test_where_warnings_are_errors_no_batch_is_lost(
+    processor: Ours, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are errors here."""
+    path = four_seconds(tmp_path / "cut.wav")
+    path.write_bytes(path.read_bytes()[: 44 + 6 * RATE])
+    row = {"bytes": path.read_bytes()}
+    caplog.clear()
+    batch = processor([path, A, [row]])
+    assert batch.input_values.shape[0] == 3
+    told = [one for one in caplog.records if "everything before was taken" in one.getMessage()]
+    assert [one.name.partition(".")[0] for one in told] == ["kiku"] * 2
+    with pytest.raises(UserWarning, match="everything before was taken"):
+        processor(path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (np.array([0, np.nan, 0], np.float32), "sample 1 is NaN or infinite"),
+        (torch.tensor([0.0, torch.inf]), "sample 1 is NaN or infinite"),
+        (A * 30_000 / np.abs(A).max(), "reach 30000 .* divide them by"),
+        ([0.0, 30_000.0], "reach 30000"),
+    ],
+)
+def test_what_cannot_be_sound_is_refused(processor: Ours, wrong: Any, told: str) -> None:
+    for given in (wrong, [A, wrong]):
+        with pytest.raises(AudioError, match=told):
+            processor(given)
+
+
+def test_one_channel_with_an_axis_is_mono(processor: Ours) -> None:
+    plain = processor(A)["input_values"]
+    for one in (A[None], A[:, None], torch.from_numpy(A)[None], [torch.from_numpy(A)[None]]):
+        assert processor(one)["input_values"].equal(plain)
+    with pytest.raises(InputError, match="Expected mono audio but example has 2 channels"):
+        processor(np.stack([A, A]))
+
+
 def test_the_bytes_of_a_row_are_read_as_its_path_is(processor: Ours, tmp_path: Path) -> None:
     path = four_seconds(tmp_path / "cut.wav")
     for size, is_cut in ((44 + 8 * RATE, False), (44 + 6 * RATE, True)):

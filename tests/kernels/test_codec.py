@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kiku.engine.kernels import ONNX_RUNTIME, Kernels
-from kiku.engine.networks import Codec
+from kiku.engine.networks import OnnxCodec
 from tests import tiny
 from tests.engine.engines import graphs, sound
 from tests.kernels.graphs import library
@@ -15,8 +15,8 @@ from tests.kernels.graphs import library
 FRAMES = 12
 
 
-def _codec(used: Kernels) -> Codec:
-    return Codec(graphs(), tiny.model_config(), 3, 1, used)
+def _codec(used: Kernels) -> OnnxCodec:
+    return OnnxCodec(graphs(), tiny.model_config(), 3, 1, used)
 
 
 @cache

@@ -68,22 +68,22 @@ OWN = Kernels("kernels.so", "avx512", "")
 
 
 def test_kernels_follow_the_instructions() -> None:
-    assert [k.instructions for k in doctor.kernels(MACHINE, OWN)] == [
+    assert [k.instructions for k in doctor.kernels_of(MACHINE, OWN)] == [
         "AVX-512 VNNI", "AVX-512 VNNI", "AVX-512",
     ]  # fmt: skip
     arm = replace(MACHINE, instructions=("NEON", "dot product"))
-    found = [k.instructions for k in doctor.kernels(arm, replace(OWN, processor="neon"))]
+    found = [k.instructions for k in doctor.kernels_of(arm, replace(OWN, processor="neon"))]
     assert found == ["dot product", "dot product", "NEON"]
-    older = doctor.kernels(MACHINE, replace(OWN, processor="avx2"))  # as KIKU_KERNELS may ask
+    older = doctor.kernels_of(MACHINE, replace(OWN, processor="avx2"))  # as KIKU_KERNELS may ask
     assert [k.instructions for k in older] == ["AVX2", "AVX2", "AVX-512"]
-    old = doctor.kernels(replace(MACHINE, instructions=()), NONE)
+    old = doctor.kernels_of(replace(MACHINE, instructions=()), NONE)
     assert all("far from real time" in kernel.note for kernel in old)
-    unknown = doctor.kernels(replace(MACHINE, instructions=None), NONE)
+    unknown = doctor.kernels_of(replace(MACHINE, instructions=None), NONE)
     assert all("does not tell" in kernel.note for kernel in unknown)
 
 
 def test_it_says_whose_kernels_are_used_and_why() -> None:
-    with_own, without = doctor.kernels(MACHINE, OWN), doctor.kernels(MACHINE, NONE)
+    with_own, without = doctor.kernels_of(MACHINE, OWN), doctor.kernels_of(MACHINE, NONE)
     assert [kernel.by for kernel in with_own] == ["kiku-kernels", "kiku-kernels", "ONNX Runtime"]
     assert {kernel.by for kernel in without} == {"ONNX Runtime"}
     assert not any("could not be built" in kernel.note for kernel in with_own)

@@ -126,7 +126,7 @@ def test_the_start_is_told(folder: Path, tmp_path: Path) -> None:
 
 def test_a_child_that_fails_is_told() -> None:
     with pytest.raises(subprocesses.ChildFailed, match=r"exit code 3: too bad"):
-        subprocesses.run(
+        subprocesses.run_child(
             [sys.executable, "-c", "import sys; print('too bad', file=sys.stderr); sys.exit(3)"]
         )
     with pytest.raises(subprocesses.ChildFailed, match="no result"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kiku.config import ModelConfig
-from kiku.measure.files import acceptance, capped, file_speed, product, sound_of
+from kiku.measure.files import acceptance, capped, file_speed, joined_sound, product
 from kiku.recognizer import Recognizer
 from tests import tiny
 from tests.fakes import PAD, spoken
@@ -62,6 +62,6 @@ def test_recordings_are_joined(tmp_path) -> None:
         with wave.open(str(tmp_path / name), "wb") as file:
             file.setparams((1, 2, 8000, 0, "NONE", ""))
             file.writeframes(bytes(1600))
-    joined = sound_of([tmp_path / "a.wav", tmp_path / "b.wav"], 8000)
+    joined = joined_sound([tmp_path / "a.wav", tmp_path / "b.wav"], 8000)
     assert len(joined) == 1600
     assert not np.any(joined)

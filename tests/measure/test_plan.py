@@ -39,7 +39,7 @@ def counts(plans: Sequence[Plan]) -> list[float]:
 
 
 @pytest.mark.parametrize("said", known.PUBLISHED, ids=lambda said: f"{said.model}-{said.gpu}")
-def test_nobody_published_more_than_what_is_possible(said: known.Published) -> None:
+def test_nobody_published_more_than_what_is_possible(said: known.PublishedStreams) -> None:
     found = plan(said.model, GPUS[said.gpu])
     assert found.at_most >= said.streams
     (beside,) = found.published

@@ -46,6 +46,7 @@ class TimedBackend(EchoBackend):
         counts: NDArray[np.int64],
         *,
         logits: bool,
+        draws: NDArray[Any] | None = None,
     ) -> Said:
         self.now += READ_S + float(counts.sum()) * COLUMN_S
         return super().read(slots, columns, counts, logits=logits)

@@ -9,8 +9,8 @@ from recipes.demo.bank import (
     WORD_INDEX,
     Bank,
     BankWriter,
-    Place,
     Snippet,
+    WordSpan,
     cut,
     find_word,
     joined,
@@ -65,24 +65,24 @@ def test_what_holds_no_whole_word_is_refused(sound: np.ndarray) -> None:
 
 def test_cutting_keeps_the_margin_and_moves_the_place() -> None:
     sound = np.arange(RATE, dtype=np.float32)
-    piece, places = cut(sound, [Place(3, 0.4, 0.6)], before_s=0.1, after_s=0.05)
+    piece, spans = cut(sound, [WordSpan(3, 0.4, 0.6)], before_s=0.1, after_s=0.05)
     assert piece[0] == int(0.3 * RATE)
     assert len(piece) == pytest.approx(0.35 * RATE, abs=2)
-    assert places[0].word == 3
-    assert places[0].start_s == pytest.approx(0.1, abs=1e-4)
-    assert places[0].end_s == pytest.approx(0.3, abs=1e-4)
+    assert spans[0].word == 3
+    assert spans[0].start_s == pytest.approx(0.1, abs=1e-4)
+    assert spans[0].end_s == pytest.approx(0.3, abs=1e-4)
 
 
 def test_cutting_stops_at_the_edges_of_the_recording() -> None:
     sound = np.ones(RATE // 2, np.float32)
-    piece, places = cut(sound, [Place(0, 0.05, 0.45)])
+    piece, spans = cut(sound, [WordSpan(0, 0.05, 0.45)])
     assert len(piece) == len(sound)
-    assert places[0].start_s == pytest.approx(0.05)
+    assert spans[0].start_s == pytest.approx(0.05)
 
 
 def test_a_bank_comes_back_from_disk_as_it_was(tmp_path) -> None:
     writer = BankWriter()
-    writer.add("real", "ann", recording(0.2, 0.5), [Place(1, 0.2, 0.5)])
+    writer.add("real", "ann", recording(0.2, 0.5), [WordSpan(1, 0.2, 0.5)])
     writer.add("other", "bob", recording(0.1, 0.9), [])
     writer.add("other", "nobody", np.zeros(100, np.float32), [])
     bank = writer.finish()
@@ -90,14 +90,16 @@ def test_a_bank_comes_back_from_disk_as_it_was(tmp_path) -> None:
     bank.save(tmp_path)
     again = Bank.load(tmp_path)
     assert again.snippets == bank.snippets
+    first, _ = (tmp_path / "snippets.jsonl").read_text().splitlines()
+    assert first.endswith('"places": [{"word": 1, "start_s": 0.2, "end_s": 0.5}]}')
     assert np.array_equal(again.audio(again.snippets[1]), bank.audio(bank.snippets[1]))
     both = joined([bank, again])
     assert np.array_equal(both.audio(both.snippets[3]), bank.audio(bank.snippets[1]))
 
 
-def test_playing_faster_moves_places() -> None:
-    place = Place(0, 1.0, 2.0).moved(0.5, speed=2.0)
-    assert (place.start_s, place.end_s) == (1.0, 1.5)
+def test_playing_faster_moves_spans() -> None:
+    span = WordSpan(0, 1.0, 2.0).moved(0.5, speed=2.0)
+    assert (span.start_s, span.end_s) == (1.0, 1.5)
 
 
 class FakeCorpus:
@@ -121,11 +123,11 @@ def test_single_words_trimmed_or_whole(make, seconds: float) -> None:
     bank = make(corpus, corpus.recordings)
     (snippet,) = bank.snippets
     assert snippet.seconds == pytest.approx(seconds, abs=0.06)
-    (place,) = snippet.places
-    assert place.word == WORD_INDEX["go"]
+    (span,) = snippet.spans
+    assert span.word == WORD_INDEX["go"]
     loud = np.flatnonzero(np.abs(bank.audio(snippet)) > 0.1) / RATE
-    assert place.start_s == pytest.approx(loud[0], abs=0.03)
-    assert place.end_s == pytest.approx(loud[-1], abs=0.03)
+    assert span.start_s == pytest.approx(loud[0], abs=0.03)
+    assert span.end_s == pytest.approx(loud[-1], abs=0.03)
 
 
 def test_a_bank_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

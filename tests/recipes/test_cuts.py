@@ -63,7 +63,7 @@ def test_words_outside_the_vocabulary_are_cut_out_alone() -> None:
     # Left out: "go" (of the vocabulary), "to" (it sounds like "two"); four in ten at random.
     assert 14 < len(bank.snippets) < 56
     lengths = {round(snippet.seconds, 2) for snippet in bank.snippets}
-    assert all(snippet.kind == "other" and not snippet.places for snippet in bank.snippets)
+    assert all(snippet.kind == "other" and not snippet.spans for snippet in bank.snippets)
     house, green, a = 10 * 0.04, 11 * 0.04, 6 * 0.04  # two rows before, three after
     assert lengths == {round(length + 0.09, 2) for length in (house, green, a)}
     for snippet in bank.snippets:

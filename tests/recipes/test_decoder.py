@@ -7,7 +7,7 @@ from kiku.checkpoint import load
 from kiku.checkpoint.saving import as_stored, save_native
 from kiku.codec import MimiEncoder
 from kiku.config import LMConfig, ModelConfig, TransformerConfig
-from recipes.demo.bank import BankWriter, Place
+from recipes.demo.bank import BankWriter, WordSpan
 from recipes.demo.columns import PAD
 from recipes.demo.corpus import VOCABULARY
 from recipes.demo.decoder import (
@@ -16,9 +16,9 @@ from recipes.demo.decoder import (
     Decoder,
     LongStrings,
     columns_of,
+    corrupt,
     decoder_loss,
     encode,
-    spoil,
 )
 from recipes.demo.encoder import Encoder
 from recipes.demo.fit import Fit, Plan
@@ -63,11 +63,11 @@ def test_spoiling_changes_words_more_than_pads() -> None:
     torch.manual_seed(0)
     text = torch.full((50, 200), PAD)
     text[:, ::4] = 20
-    spoiled = spoil(text, 56, 0.2)
-    changed = (spoiled != text).float()
+    corrupted = corrupt(text, 56, 0.2)
+    changed = (corrupted != text).float()
     assert 0.15 < changed[:, ::4].mean() < 0.25
     assert changed[:, 1::4].mean() < 0.05
-    assert torch.equal(spoil(text, 56, 0.0), text)
+    assert torch.equal(corrupt(text, 56, 0.0), text)
 
 
 def test_it_learns_text_from_codes(tmp_path) -> None:
@@ -75,8 +75,10 @@ def test_it_learns_text_from_codes(tmp_path) -> None:
     source = CachedColumns(make_cache(64), size=16, num_frames=30)
     plan = Plan("decoder", 150, 1e6, 5e-3, warmup_steps=10, average=0.9, workers=0)
     fit = Fit(plan, Decoder(lm_config()), tmp_path)
-    fit.run(source, lambda m, b, done: decoder_loss(m, b, progress=done, spoiled=0.05, dropped=0.0))
-    values = decoder_loss(fit.averaged, source(999), progress=1.0, spoiled=0.0, dropped=0.0)
+    fit.run(
+        source, lambda m, b, done: decoder_loss(m, b, progress=done, corrupted=0.05, dropped=0.0)
+    )
+    values = decoder_loss(fit.averaged, source(999), progress=1.0, corrupted=0.0, dropped=0.0)
     assert float(values["right"]) > 0.95
     assert float(values["pause"]) < 0.2
 
@@ -96,7 +98,7 @@ def test_long_strings_hold_their_words_in_the_text_column(tmp_path) -> None:
     writer = BankWriter()
     tone = np.sin(np.arange(12_000) / 5).astype(np.float32)
     for word in range(len(VOCABULARY)):
-        writer.add("real", "ann", tone, [Place(word, 0.1, 0.4)])
+        writer.add("real", "ann", tone, [WordSpan(word, 0.1, 0.4)])
     mixer = Mixer(writer.finish(), Surroundings((), ()), Recipe(empty=0.0))
     pieces = Spelling.made(tmp_path / "tokenizer.model").pieces
     make = LongStrings(mixer, pieces, size=2, num_frames=60, delay_s=0.5, seed=0)

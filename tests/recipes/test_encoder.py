@@ -19,7 +19,7 @@ from recipes.demo.encoder import (
     word_loss,
 )
 from recipes.demo.features import LogMel, mel_filters
-from recipes.demo.front import start_well
+from recipes.demo.initial_weights import he_init
 from tests.recipes.test_quick import config
 
 
@@ -51,7 +51,7 @@ def test_a_tone_lights_its_own_mel() -> None:
 
 def test_the_start_keeps_the_signal_alive() -> None:
     encoder = model()
-    start_well(encoder.mimi.seanet)
+    he_init(encoder.mimi.seanet)
     with torch.no_grad():
         encoder.mimi.seanet.first.conv.weight.mul_(6.0)
         out = encoder.front(0.1 * torch.randn(2, 1, 1920 * 6))
@@ -138,12 +138,12 @@ def test_runs_of_frames_are_words() -> None:
 
 
 def test_frame_errors_of_a_model_that_says_nothing() -> None:
-    from recipes.demo.bank import Place
+    from recipes.demo.bank import WordSpan
 
     encoder = model()
     with torch.no_grad():
         for head in encoder.heads.words:
             head.bias[0] = 1e4
-    tests = [(np.zeros(24_000, np.float32), [Place(0, 0, 1), Place(1, 1, 2)])]
+    tests = [(np.zeros(24_000, np.float32), [WordSpan(0, 0, 1), WordSpan(1, 1, 2)])]
     assert frame_errors(encoder.word_logits, tests) == 1.0
     assert frame_errors(partial(encoder.word_logits, spectra=True), tests) == 1.0

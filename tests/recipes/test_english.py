@@ -24,12 +24,12 @@ from recipes.english import __main__ as english_commands
 from recipes.english import ceiling as ceiling_room
 from recipes.english import gate as gate_room
 from recipes.english.ablation import TeacherEncoder, Without, explained
-from recipes.english.ceiling import Reader, States, heard_by, learn, word_errors_of
+from recipes.english.ceiling import Reader, States, learn, teacher_states, word_errors_of
 from recipes.english.gate import (
     AHEAD,
     Gate,
+    aids_at,
     begin_head,
-    crutches_at,
     ctc_loss,
     hidden_stripes,
     run_gate,
@@ -47,11 +47,11 @@ from recipes.english.lessons import (
 from recipes.english.small import read_weights, write_small
 from recipes.english.speak import build_said
 from recipes.english.speak import sentences as sentences_of
-from recipes.english.teacher import begin_from, model_file, read_variables, solved
+from recipes.english.teacher import begin_from, model_file, read_variables, ridge_solution
 from recipes.english.trunk import (
     READS_AHEAD,
     STATE,
-    Crutches,
+    AttentionAids,
     Trunk,
     WhisperMel,
     mel_filters,
@@ -157,12 +157,12 @@ def test_a_trunk_begins_as_its_teacher() -> None:
             teacher[name] += np.eye(DIM, dtype=np.float16) * np.float16(3)
     begin_from(teacher, made)
     spectra = made.spectra(torch.from_numpy(noise(30))[None])
-    ours = made.states(spectra, torch.tensor([30]), Crutches(10_000, 1.0))
+    ours = made.states(spectra, torch.tensor([30]), AttentionAids(10_000, 1.0))
     theirs = TeacherEncoder(teacher)(spectra, torch.tensor([30]), Without(rotated=True))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-3)
-    without = made.states(spectra, torch.tensor([30]), Crutches(10_000, 0.0))
+    without = made.states(spectra, torch.tensor([30]), AttentionAids(10_000, 0.0))
     assert (without - theirs).abs().max() > 0.1
-    still = made.states(spectra, torch.tensor([30]), Crutches(10_000, 1.0, 0.0))
+    still = made.states(spectra, torch.tensor([30]), AttentionAids(10_000, 1.0, 0.0))
     whole = TeacherEncoder(teacher)(spectra, torch.tensor([30]), Without())
     torch.testing.assert_close(still, whole, rtol=0, atol=2e-3)
     assert (still - theirs).abs().max() > 0.1
@@ -220,7 +220,7 @@ def test_a_foreign_teacher_is_named() -> None:
 def test_a_bias_is_solved_for() -> None:
     weight = torch.randn(40, 10, generator=torch.Generator().manual_seed(1))
     shift = torch.linspace(-1, 1, 10)
-    torch.testing.assert_close(solved(weight, weight @ shift), shift, rtol=0.01, atol=0.01)
+    torch.testing.assert_close(ridge_solution(weight, weight @ shift), shift, rtol=0.01, atol=0.01)
 
 
 def test_filters_are_whispers() -> None:
@@ -253,7 +253,7 @@ def test_a_state_hears_so_much_of_the_future(ahead: int) -> None:
     other[cut * STATE :] = noise(states, 1)[cut * STATE :]
     length = torch.tensor([states])
     one, two = (
-        made.states(made.spectra(torch.from_numpy(s)[None]), length, Crutches(ahead))[0]
+        made.states(made.spectra(torch.from_numpy(s)[None]), length, AttentionAids(ahead))[0]
         for s in (sound, other)
     )
     first = cut - ahead * LAYERS
@@ -307,7 +307,7 @@ def test_a_state_remembers_ten_seconds() -> None:
     other = np.concatenate([noise(1, 1), sound[STATE:]])
     length = torch.tensor([260])
     one, two = (
-        made.states(made.spectra(torch.from_numpy(s)[None]), length, Crutches())[0]
+        made.states(made.spectra(torch.from_numpy(s)[None]), length, AttentionAids())[0]
         for s in (sound, other)
     )
     # Spectra come 20 ms late and reach over 25, so the first state's sound is in the next two too.
@@ -320,9 +320,9 @@ def test_places_fade() -> None:
     made = trunk()
     made.places.copy_(torch.randn(made.places.shape))
     spectra, length = made.spectra(torch.from_numpy(noise(20))[None]), torch.tensor([20])
-    half = made.states(spectra, length, Crutches(0, 0.5))
+    half = made.states(spectra, length, AttentionAids(0, 0.5))
     made.places.mul_(0.5)
-    assert torch.equal(half, made.states(spectra, length, Crutches(0, 1.0)))
+    assert torch.equal(half, made.states(spectra, length, AttentionAids(0, 1.0)))
 
 
 @torch.no_grad()
@@ -331,7 +331,7 @@ def test_the_turn_grows_with_its_share() -> None:
     spectra, length = made.spectra(torch.from_numpy(noise(20))[None]), torch.tensor([20])
 
     def states(turned: float) -> torch.Tensor:
-        return made.states(spectra, length, Crutches(0, 0.0, turned))
+        return made.states(spectra, length, AttentionAids(0, 0.0, turned))
 
     torch.testing.assert_close(states(1.0), states(1.0 - 1e-7), rtol=0, atol=1e-4)
     none, half, whole = states(0.0), states(0.5), states(1.0)
@@ -344,9 +344,11 @@ def test_rows_do_not_hear_each_other() -> None:
     made = trunk()
     rows = [noise(30, 1), noise(12, 2)]
     pcm, lengths = side_by_side(rows)
-    together = made(pcm, lengths, Crutches(10_000))
+    together = made(pcm, lengths, AttentionAids(10_000))
     for row, sound, length in zip(together, rows, lengths.tolist(), strict=True):
-        alone = made(torch.from_numpy(sound)[None], torch.tensor([length]), Crutches(10_000))[0]
+        alone = made(torch.from_numpy(sound)[None], torch.tensor([length]), AttentionAids(10_000))[
+            0
+        ]
         torch.testing.assert_close(row[:length], alone[:length], rtol=0, atol=1e-5)
 
 
@@ -441,7 +443,7 @@ def test_what_is_said_counts_runs_once(tmp_path: Path) -> None:
 
 
 def test_crutches_are_taken_away_step_by_step() -> None:
-    every = [crutches_at(progress) for progress in np.linspace(0, 1, 101)]
+    every = [aids_at(progress) for progress in np.linspace(0, 1, 101)]
     seen = [one.ahead for one in every]
     assert seen == sorted(seen, reverse=True)
     assert set(seen) == {ahead for _, ahead in AHEAD}
@@ -449,8 +451,8 @@ def test_crutches_are_taken_away_step_by_step() -> None:
     assert places == sorted(places, reverse=True)
     turned = [one.turned for one in every]
     assert turned == sorted(turned)
-    assert every[0] == Crutches(10_000, 1.0, 0.0)
-    assert every[-1] == Crutches(0, 0.0, 1.0)
+    assert every[0] == AttentionAids(10_000, 1.0, 0.0)
+    assert every[-1] == AttentionAids(0, 0.0, 1.0)
 
 
 def test_stripes_hide_some_and_leave_most() -> None:
@@ -477,7 +479,7 @@ def test_it_learns(corpus: Corpus, tmp_path) -> None:
     model = trunk(PIECES).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for _ in range(900):
-        loss = ctc_loss(model, batch, Crutches(30))["loss"]
+        loss = ctc_loss(model, batch, AttentionAids(30))["loss"]
         if loss < 0.2:
             break
         optimizer.zero_grad()
@@ -485,7 +487,7 @@ def test_it_learns(corpus: Corpus, tmp_path) -> None:
         optimizer.step()
     for scores in (model.eval(), model.without_reader):
         with torch.no_grad():
-            best = scores(pcm, lengths, Crutches(30)).argmax(-1)
+            best = scores(pcm, lengths, AttentionAids(30)).argmax(-1)
         texts = [text_of(row, lessons.vocabulary) for row in best]
         wrong = sum(errors(wanted, text) for wanted, text in zip(WORDS, texts, strict=True))
         assert wrong < 0.2 * sum(map(len, WORDS)), texts
@@ -498,10 +500,10 @@ def test_the_heads_learn_first_and_alone(corpus: Corpus, tmp_path, monkeypatch) 
     batches = [lessons(step) for step in range(3)]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
-        first = ctc_loss(model, batches[0], Crutches(10_000, 1.0, 0.0))
-    begin_head(model, batches, Crutches(10_000, 1.0, 0.0))
+        first = ctc_loss(model, batches[0], AttentionAids(10_000, 1.0, 0.0))
+    begin_head(model, batches, AttentionAids(10_000, 1.0, 0.0))
     with torch.no_grad():
-        then = ctc_loss(model, batches[0], Crutches(10_000, 1.0, 0.0))
+        then = ctc_loss(model, batches[0], AttentionAids(10_000, 1.0, 0.0))
     for part in ("alone", "read"):
         assert then[part] < 0.7 * first[part]
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
@@ -517,7 +519,7 @@ def test_word_errors_of_a_deaf_model_are_all(corpus: Corpus, tmp_path) -> None:
             head.bias.zero_()
             head.bias[0] = 5.0
     found = word_errors(
-        model, corpus, {"en-read": corpus.recordings[:5]}, lessons.vocabulary, Crutches()
+        model, corpus, {"en-read": corpus.recordings[:5]}, lessons.vocabulary, AttentionAids()
     )
     assert found == {"en-read": 1.0, "en-read letters": 1.0, "en-read alone": 1.0}
 
@@ -650,7 +652,7 @@ def test_the_whole_teacher_is_heard_in_pairs_of_states(corpus: Corpus) -> None:
     teacher = TeacherEncoder(teacher_of(trunk()))
     deaf = replace(corpus.recordings[0], words=())
     short = replace(corpus.recordings[1], end=corpus.recordings[1].begin + 4_800)
-    heard = heard_by(teacher, corpus, [deaf, short, *corpus.recordings[2:6]])
+    heard = teacher_states(teacher, corpus, [deaf, short, *corpus.recordings[2:6]])
     assert len(heard) == 4
     longest = max(corpus.recordings[2:6], key=lambda one: one.seconds)
     assert heard[-1].words == longest.words

@@ -24,7 +24,7 @@ from tests.recipes.test_decoder import lm_config
 from tests.recipes.test_quick import config as codec_config
 
 SECONDS = make.Budgets(
-    align=0.5, trunk=0.5, front=0.5, joint=0.5, tuned=0.5, heard_h=0.01, settled=0.5, decoder=0.5
+    align=0.5, trunk=0.5, front=0.5, joint=0.5, tuned=0.5, features_h=0.01, settled=0.5, decoder=0.5
 )
 SENTENCES = (
     "the green house stood near a river",

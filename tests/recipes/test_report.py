@@ -3,20 +3,20 @@
 import numpy as np
 import pytest
 
-from recipes.demo.bank import WORD_INDEX, BankWriter, Place
+from recipes.demo.bank import WORD_INDEX, BankWriter, WordSpan
 from recipes.demo.corpus import Recording
 from recipes.demo.curve import draw_curve
 from recipes.demo.make import Budgets
 from recipes.demo.report import as_rows, clip_strings, count_errors, in_one_go
 
 
-def places(text: str) -> list[Place]:
-    return [Place(WORD_INDEX[word], 0.0, 0.0) for word in text.split()]
+def spans(text: str) -> list[WordSpan]:
+    return [WordSpan(WORD_INDEX[word], 0.0, 0.0) for word in text.split()]
 
 
 def test_errors_are_counted_over_all_strings() -> None:
     minute = np.zeros(60 * 24_000, np.float32)
-    tests = [(minute, places("one two three")), (minute, places("go"))]
+    tests = [(minute, spans("one two three")), (minute, spans("go"))]
     figure = count_errors("people", tests, ["One, three", "go go"])
     assert (figure.words, figure.wrong, figure.minutes) == (4, 2, 2.0)
     assert figure.rate == 0.5
@@ -50,7 +50,7 @@ def test_a_run_too_short_to_log_a_loss_is_drawn_too(tmp_path) -> None:
 def test_budgets_scale_together() -> None:
     half = Budgets().scaled(0.5)
     assert half.trunk == Budgets().trunk / 2
-    assert half.heard_h == Budgets().heard_h / 2
+    assert half.features_h == Budgets().features_h / 2
 
 
 RATE = 24_000
@@ -82,13 +82,13 @@ def test_clips_are_whole_with_zeros_between_them() -> None:
     level = {WORD_INDEX["go"]: 0.1, WORD_INDEX["stop"]: 0.2, WORD_INDEX["one"]: 0.3}
     for number, (sound, words) in enumerate(tests):
         assert 3 <= len(words) <= 6
-        assert {place.word for place in words} <= (
+        assert {span.word for span in words} <= (
             {WORD_INDEX["one"]} if number % 2 else {WORD_INDEX["go"], WORD_INDEX["stop"]}
         )
         edges = np.flatnonzero(np.diff(sound)) + 1
         starts, ends = edges[::2], edges[1::2]
         assert np.all(ends - starts == RATE)  # as they were recorded, the level too
-        assert sound[starts] == pytest.approx([level[place.word] for place in words])
+        assert sound[starts] == pytest.approx([level[span.word] for span in words])
         gaps = (starts - np.concatenate([[0], ends[:-1]])) / RATE
         assert gaps.min() > 0.29
         assert gaps.max() < 0.71
@@ -108,10 +108,10 @@ def test_the_same_seed_gives_the_same_clips() -> None:
 def test_strings_said_in_one_go_stay_whole() -> None:
     writer = BankWriter()
     sound = np.sin(np.arange(RATE) / 5).astype(np.float32)
-    writer.add("voice", "v", sound, [Place(1, 0.0, 0.5)])
-    writer.add("said", "v", sound, [Place(1, 0.0, 0.4), Place(2, 0.5, 0.9)])
+    writer.add("voice", "v", sound, [WordSpan(1, 0.0, 0.5)])
+    writer.add("said", "v", sound, [WordSpan(1, 0.0, 0.4), WordSpan(2, 0.5, 0.9)])
     ((string, words),) = in_one_go(writer.finish())
-    assert [place.word for place in words] == [1, 2]
+    assert [span.word for span in words] == [1, 2]
     assert len(string) == 2.5 * RATE
     assert not string[: RATE // 2].any()
     assert not string[-RATE:].any()

@@ -60,14 +60,14 @@ def test_what_a_variant_says_is_the_same_again_and_in_place() -> None:
         # Not to the sample: the synthesiser carries a little state from one text to the next.
         assert (one.kind, one.speaker) == (other.kind, other.speaker)
         assert one.seconds == pytest.approx(other.seconds, abs=0.15)
-        assert [p.word for p in one.places] == [p.word for p in other.places]
+        assert [p.word for p in one.spans] == [p.word for p in other.spans]
     alone = [s for s in first.snippets if s.kind == "voice"]
-    assert [s.places[0].word for s in alone] == list(range(len(VOCABULARY)))
+    assert [s.spans[0].word for s in alone] == list(range(len(VOCABULARY)))
     for snippet in first.snippets:
-        for place in snippet.places:
-            assert 0 <= place.start_s < place.end_s <= snippet.seconds + 0.01
-    assert any(len(s.places) > 1 for s in first.snippets if s.kind == "said")
-    assert all(not s.places for s in first.snippets if s.kind == "other")
+        for span in snippet.spans:
+            assert 0 <= span.start_s < span.end_s <= snippet.seconds + 0.01
+    assert any(len(s.spans) > 1 for s in first.snippets if s.kind == "said")
+    assert all(not s.spans for s in first.snippets if s.kind == "other")
 
 
 @needs_flite
@@ -90,20 +90,20 @@ def test_flite_tells_where_its_phones_are() -> None:
 def test_what_flite_says_is_in_place() -> None:
     bank = say_flite("kal", ("house", "green tea"), seed=1, stretches=(1.0,), strings=4)
     alone = [s for s in bank.snippets if s.kind == "usual"]
-    assert {s.places[0].word for s in alone} == set(range(len(VOCABULARY)))
+    assert {s.spans[0].word for s in alone} == set(range(len(VOCABULARY)))
     strings = [s for s in bank.snippets if s.kind == "said"]
     assert strings
     for snippet in [*alone, *strings]:
         sound = np.abs(bank.audio(snippet))
-        for place in snippet.places:
-            assert 0 <= place.start_s < place.end_s <= snippet.seconds + 0.01
-            assert sound[int(place.start_s * 24_000) : int(place.end_s * 24_000)].max() > 0.05
+        for span in snippet.spans:
+            assert 0 <= span.start_s < span.end_s <= snippet.seconds + 0.01
+            assert sound[int(span.start_s * 24_000) : int(span.end_s * 24_000)].max() > 0.05
     assert sum(s.kind == "other" for s in bank.snippets) == 4
 
 
 @needs_espeak
 def test_a_wide_manner_says_the_same_words_in_more_ways() -> None:
-    bank = say_variant("", ("house",), rounds=2, seed=1, manner=USUAL)
+    bank = say_variant("", ("house",), rounds=2, seed=1, style=USUAL)
     assert {s.speaker for s in bank.snippets} <= {"espeak-en", "espeak-en-us"}
     assert {s.kind for s in bank.snippets} == {"usual", "said", "other"}
 

@@ -384,9 +384,9 @@ def test_who_is_being_given_his_slots_is_not_stuck_for_them() -> None:
     scheduler, stuck = Scheduler(EchoEngine(1)), list[bool]()
 
     class Watched(Opening):
-        def settle_with(self, bindings: list[Binding]) -> None:
+        def settle(self, value: Any = None, error: Any = None) -> None:
             stuck.append(scheduler.is_stuck(self))
-            super().settle_with(bindings)
+            super().settle(value, error)
 
     scheduler.open(Watched([Member(Frames())]), None)  # pyright: ignore
     assert stuck == [False]
@@ -397,9 +397,9 @@ def test_an_opening_that_is_given_up_while_it_gets_its_slots_keeps_none() -> Non
     scheduler = Scheduler(EchoEngine(1))
 
     class GivenUp(Opening):
-        def settle_with(self, bindings: list[Binding]) -> None:
+        def settle(self, value: Any = None, error: Any = None) -> None:
             scheduler.give_up(self)
-            super().settle_with(bindings)
+            super().settle(value, error)
 
     scheduler.request(GivenUp([Member(Frames())]))  # pyright: ignore
     scheduler.drive(lambda: scheduler.engine.free_slots == 0, LONG_S)

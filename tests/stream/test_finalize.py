@@ -24,7 +24,7 @@ from kiku.decoding import token_picker
 from kiku.errors import QueueFull, StreamClosed
 from kiku.stream import FinalizeRequest
 from kiku.stream.emitter import EmittedWords
-from kiku.stream.work import Finalize, FinalizeState
+from kiku.stream.work import FinalizeState, FinalizeWork
 from kiku.text import Timing, WordBuilder
 from tests import tiny
 from tests.engine.engines import KINDS, make_engine
@@ -286,23 +286,23 @@ class Slot:
 class Asker:
     """Has a builder at token 21, and waits for the answer."""
 
-    answer: Finalize | None = None
+    answer: FinalizeWork | None = None
 
     def fork(self) -> WordBuilder:
         return WordBuilder(
             tiny.vocabulary(), Timing(CONFIG.frame_rate, CONFIG.text_delay_s, 0.0)
         ).at(21)
 
-    def finalized(self, work: Finalize) -> None:
+    def finalized(self, work: FinalizeWork) -> None:
         self.answer = work
 
 
 def finalized(
     tokens: Sequence[int], most: int | None = None, config: ModelConfig = CONFIG
-) -> tuple[Finalize, Slot]:
+) -> tuple[FinalizeWork, Slot]:
     """A finalize at frame 20, done in pieces of `most` frames."""
     state = FinalizeState(20, np.zeros(0, np.float32), 20 * 0.08, [FinalizeRequest(cut=True)])
-    work, slot, asker = Finalize(state, config), Slot(tokens), Asker()
+    work, slot, asker = FinalizeWork(state, config), Slot(tokens), Asker()
     while work.run(slot, asker, most):  # pyright: ignore[reportArgumentType]
         assert asker.answer is None
         assert not slot.is_back
@@ -345,7 +345,7 @@ def test_a_long_delay_is_heard_as_far_as_it_can_be_taken_back() -> None:
 def test_what_has_begun_takes_no_more_requests() -> None:
     request = FinalizeRequest("more", cut=True)
     state = FinalizeState(20, np.zeros(0, np.float32), 1.6, [FinalizeRequest(cut=True)])
-    work = Finalize(state, CONFIG)
+    work = FinalizeWork(state, CONFIG)
     assert not work.merges(21, 1.6, request)
     assert not work.merges(20, 1.7, request)
     assert not work.merges(20, 1.6, FinalizeRequest("more"))
@@ -373,7 +373,7 @@ def test_a_word_is_spoken_on_while_it_is_loud(
     state = FinalizeState(
         20, np.zeros(0, np.float32) if rest is None else rest, 1.6, [FinalizeRequest()]
     )
-    work, asker = Finalize(state, CONFIG), Asker()
+    work, asker = FinalizeWork(state, CONFIG), Asker()
     slot = Slot([PAD, 0, ONE, *[PAD] * 20])
     slot.look_ahead = lambda frames: (  # pyright: ignore
         slot.tokens[: len(frames)], [0.0] * len(frames)
@@ -395,7 +395,7 @@ class Late:
         backend.mark = lambda slot: list(self.past)
         backend.go_back = lambda slot, mark: self.past.__setitem__(slice(None), mark)
 
-    def read(self, slots, columns, counts, *, logits):
+    def read(self, slots, columns, counts, *, logits, draws=None):
         columns = columns.copy()
         for t in range(int(counts[0])):
             self.past.append(int(columns[0, t, 1]))

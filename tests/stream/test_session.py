@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike, NDArray
 
 from kiku import (
+    DecodingOptions,
     End,
     Finalized,
     Partial,
@@ -698,6 +699,18 @@ def test_a_saved_session_is_what_it_was_when_it_was_asked_for() -> None:
         another.check_open()
 
 
+def due_finalize(**values: object) -> dict[str, object]:
+    finalize = {"at": 2, "rest": np.zeros(0, np.float32), "time": 1.0,
+                "requests": [{"tag": None, "cut": False}]}  # fmt: skip
+    return {"finalize": finalize | values, "change": None}
+
+
+def due_change(*without: str, at: int = 2, **values: object) -> dict[str, object]:
+    change = {"at": at, "decoding": DecodingOptions().to_dict() | values}
+    due = {"finalize": None, "change": change}
+    return {name: value for name, value in due.items() if name not in without}
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -709,20 +722,29 @@ def test_a_saved_session_is_what_it_was_when_it_was_asked_for() -> None:
         {"channel": 1},
         {"config": {}},
         {"emitter": None},
-        {"finalizes": [{"at": 99, "rest": np.zeros(0, np.float32), "time": 1.0,
-                        "requests": [{"tag": None, "cut": False}]}]},
-        {"finalizes": [{"at": 2, "rest": np.zeros(0, np.float32), "time": 1.0, "requests": []}]},
-        {"finalizes": [{"at": 2, "rest": np.zeros((0, 2), np.float32), "time": 1.0,
-                        "requests": [{"tag": None, "cut": False}]}]},
-        {"finalizes": [{"at": 1, "rest": np.zeros(0, np.float32), "time": 1.0,
-                        "requests": [{"tag": None, "cut": False}]}]},
+        {"due": [due_finalize(at=99)]},
+        {"due": [due_finalize(requests=[])]},
+        {"due": [due_finalize(rest=np.zeros((0, 2), np.float32))]},
+        {"due": [due_finalize(at=1)]},
+        {"due": [due_finalize(at=2**63)]},
+        {"due": [{"finalize": None, "change": None}]},
+        {"due": [due_finalize() | due_change("finalize")]},
+        {"due": [due_change(at=1)]},
+        {"due": [due_change(at=3)]},
+        {"due": [due_change(temperature=-1.0)]},
+        {"due": [due_change(temperature="0")]},
+        {"due": [due_change(hotwords=["\u2603"])]},
+        {"due": [due_change(num_codebooks=2**40)]},
+        {"decoding": {}},
+        {"decoding": None},
+        {"decoding": DecodingOptions().to_dict() | {"hotwords": [" "]}},
     ],
 )  # fmt: skip
 def test_a_saved_session_that_cannot_be(wrong: dict[str, object]) -> None:
     s = session()
     said(s, [PAD] * 3)
     saved = s.save(0)
-    session().restore(saved)
+    session().restore({**saved, "due": [due_finalize(), due_change()]})
     with pytest.raises(StreamError):
         session().restore({**saved, **wrong})
 

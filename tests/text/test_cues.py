@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from kiku.text.captions import DEFAULTS, CaptionOptions
-from kiku.text.cues import Cue, cues, width_of
+from kiku.text.cues import Cue, cues, line_width
 from kiku.text.segments import segments
 from kiku.text.words import Word
 
@@ -54,7 +54,7 @@ def test_every_cue_keeps_the_rules(rate: float, seed: int) -> None:
     assert [word for cue in found for line in cue.lines for word in line] == words
     for cue in found:
         assert len(cue.lines) <= 2
-        assert all(width_of(line) <= 42 for line in cue.lines)
+        assert all(line_width(line) <= 42 for line in cue.lines)
         assert 833 < cue.end_ms - cue.start_ms <= 7000
         # Not before its words, and late only for the sake of a short one before it.
         assert -1 < cue.start_ms - 1000 * cue.lines[0][0].start < 501
@@ -62,7 +62,7 @@ def test_every_cue_keeps_the_rules(rate: float, seed: int) -> None:
         gap_ms = following.start_ms - cue.end_ms
         assert gap_ms == 0 or gap_ms >= 250 or cue.end_ms - cue.start_ms == 7000
         if gap_ms:  # the words let it stay as long as it takes to read it
-            chars = sum(map(width_of, cue.lines))
+            chars = sum(map(line_width, cue.lines))
             assert chars / (cue.end_ms - cue.start_ms) * 1000 <= 17
 
 
@@ -81,7 +81,7 @@ def test_no_word_stands_alone_that_is_no_sentence(seed: int) -> None:
 def test_two_lines_are_about_as_long_as_each_other(seed: int) -> None:
     found = cues(spoken(TEXT, seed=seed), DEFAULTS)
     two = [cue for cue in found if len(cue.lines) == 2]
-    shares = [width_of(cue.lines[0]) / sum(map(width_of, cue.lines)) for cue in two]
+    shares = [line_width(cue.lines[0]) / sum(map(line_width, cue.lines)) for cue in two]
     assert len(two) > 5
     assert 0.4 < sum(shares) / len(shares) < 0.6
     assert all(0.25 < share < 0.75 for share in shares)
@@ -194,7 +194,7 @@ def test_the_rules_hold_whatever_is_said(first_seed: int) -> None:
         begins = [round(1000 * cue.lines[0][0].start) for cue in found]
         for cue in found:
             assert len(cue.lines) <= 2
-            assert all(width_of(line) <= 42 or len(line) == 1 for line in cue.lines)
+            assert all(line_width(line) <= 42 or len(line) == 1 for line in cue.lines)
             assert cue.start_ms < cue.end_ms <= cue.start_ms + 7000
         # Half a second late at most, but for those before it whose words begin at the same time.
         for at, (cue, begin) in enumerate(zip(found, begins, strict=True)):

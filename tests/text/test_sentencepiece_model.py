@@ -14,7 +14,7 @@ from kiku.text.sentencepiece_model import (
     CONTROL,
     UNIGRAM_MODEL,
     UNKNOWN,
-    Piece,
+    ScoredPiece,
     read_sentencepiece_model,
 )
 
@@ -45,7 +45,7 @@ def test_pieces_scores_and_kinds(model_bytes: bytes) -> None:
 def test_defaults_of_absent_fields_and_fields_of_no_interest() -> None:
     fixed64 = b"\x21" + bytes(8)
     model = read_sentencepiece_model(fixed64 + field(1, PIECE))
-    assert model.pieces == (Piece("a", -1.5, 1),)
+    assert model.pieces == (ScoredPiece("a", -1.5, 1),)
     assert (model.model_type, model.unknown_id, model.byte_fallback) == (1, 0, False)
 
 

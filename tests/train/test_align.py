@@ -14,7 +14,7 @@ from kiku.train.align import (
     align,
     letters_of,
     page_of,
-    unheard_sign,
+    sign_without_letters,
     widened,
     words_of,
 )
@@ -68,9 +68,9 @@ def test_signs_go_with_the_word_beside_them() -> None:
         ("- !", []),
     ):
         assert words_of(text) == words
-    assert unheard_sign("zero 50 % one") == "%"
-    assert unheard_sign("a 5 € b") == "€"
-    assert unheard_sign("ça va ? — oui") is None
+    assert sign_without_letters("zero 50 % one") == "%"
+    assert sign_without_letters("a 5 € b") == "€"
+    assert sign_without_letters("ça va ? — oui") is None
 
 
 def test_a_long_recording_is_not_read_to_its_end(

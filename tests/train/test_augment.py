@@ -9,7 +9,7 @@ from kiku.errors import ConfigError, TrainingError
 from kiku.train.augment import (
     Augmentation,
     Augmenter,
-    faster,
+    change_speed,
     in_room,
     over_telephone,
     read_augmentation,
@@ -116,7 +116,7 @@ def test_the_seed_decides() -> None:
     how = Augmentation(silence_s=(0, 1))
     assert np.array_equal(changed(how, 3).samples, changed(how, 3).samples)
     assert len(changed(how, 3).samples) != len(changed(how, 4).samples)
-    assert len(faster(tone(), RATE, 0.5)) == 2 * RATE
+    assert len(change_speed(tone(), RATE, 0.5)) == 2 * RATE
 
 
 def test_from_a_file(tmp_path: Path) -> None:

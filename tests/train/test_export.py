@@ -81,7 +81,7 @@ def trained(folder: Path, base: Path, packed: Path, more: str = LORA) -> Path:
         folder / "c.toml", pack=packed, model=base, run=folder / "run",
         train="ema = 0.5", more=more,
     )  # fmt: skip
-    fit(read_settings(path), say=lambda line: None)
+    fit(read_settings(path), on_progress=lambda line: None)
     return folder / "run"
 
 
@@ -129,7 +129,7 @@ def moshi_tokens_of(folder: Path, pcm: Tensor) -> list[int]:
 
 def test_the_adapters_are_in_the_weights(run: Path, base: Path, tmp_path: Path) -> None:
     """The merged model says what the adapted one said."""
-    from kiku.train.model import begin
+    from kiku.train.model import load_for_training
     from kiku.train.settings import FitSettings, LoRASettings
 
     done = export(run, tmp_path / "m", dtype="float32")
@@ -139,7 +139,7 @@ def test_the_adapters_are_in_the_weights(run: Path, base: Path, tmp_path: Path) 
     for which, held in (("average", state.average), ("last", state.weights)):
         export(run, tmp_path / which, which=which, dtype="float32")  # pyright: ignore
         settings = FitSettings("", str(base), lora=LoRASettings(rank=4, alpha=12))
-        lm = begin(settings).lm.eval()
+        lm = load_for_training(settings).lm.eval()
         lm.load_state_dict(dict(held), strict=False)
         columns = torch.randint(0, 16, (1, 9, 7), generator=torch.Generator().manual_seed(0))
         loaded = load(tmp_path / which)
@@ -244,6 +244,11 @@ def test_pause_heads_have_no_place_in_transformers(
     to = ["--layout", "transformers", "-o", str(tmp_path / "hf")]
     assert main(["train", "export", str(source), *to]) == 0
     assert "no place for pause_heads.0.weight" in capsys.readouterr().err
+    names = {one.name for one in (tmp_path / "hf").iterdir()}
+    to = ["--layout", "transformers", "-o", str(tmp_path / "m")]
+    assert main(["train", "export", str(source), *to]) == 1
+    assert main(["train", "export", str(source), *to, "--force"]) == 0
+    assert {one.name for one in (tmp_path / "m").iterdir()} == names
     with pytest.raises(TrainingError, match="trained whole weights, not adapters"):
         export(source, tmp_path / "a", layout="adapter")
 
@@ -265,8 +270,10 @@ def test_a_model_that_is_there_stays(run: Path, base: Path) -> None:
     """Also the one that the run began with."""
     before = {path.name: path.read_bytes() for path in base.iterdir()}
     for layout in ("native", "transformers", "adapter"):
-        with pytest.raises(TrainingError, match="holds a model already, which is not replaced"):
+        with pytest.raises(TrainingError, match=r"holds a model already: .* \( --force \)"):
             export(run, base, layout=layout)
+        with pytest.raises(TrainingError, match="is what the new model is made of"):
+            export(run, base, layout="native", force=True)
     with pytest.raises(TrainingError, match=r"holds what is no model \(.*curve"):
         export(run, run)
     assert {path.name: path.read_bytes() for path in base.iterdir()} == before
@@ -295,20 +302,20 @@ def test_an_adapter_and_back(run: Path, base: Path, packed: Path, tmp_path: Path
         assert torch.equal(a, b)
     with pytest.raises(TrainingError, match="say with --model"):
         export(tmp_path / "a", tmp_path / "x")
-    from kiku.train.model import begin
+    from kiku.train.model import load_for_training
 
     start = f'start = "{tmp_path / "a"}"\n'
     path = write_config(
         tmp_path / "d.toml", pack=packed, model=base, run=tmp_path / "r", more=LORA + start
     )
-    lm = begin(read_settings(path)).lm
+    lm = load_for_training(read_settings(path)).lm
     assert any(bool(w.any()) for n, w in lm.named_parameters() if ".up." in n)
     other = '[lora]\nrank = 2\ntargets = ["q_proj"]\n'
     path = write_config(
         tmp_path / "e.toml", pack=packed, model=base, run=tmp_path / "r", more=other + start
     )
     with pytest.raises(TrainingError, match="does not hold the adapters that are asked for"):
-        begin(read_settings(path))
+        load_for_training(read_settings(path))
 
 
 @pytest.fixture
@@ -443,7 +450,7 @@ def test_peft_holds_the_new_rows(taught: Path, base: Path, tmp_path: Path) -> No
 
 
 def test_a_run_goes_on_from_rows_that_others_learned(taught: Path, tmp_path: Path) -> None:
-    from kiku.train.model import begin
+    from kiku.train.model import load_for_training
 
     export(taught / "run", tmp_path / "a", layout="adapter", which="last")
     state = read_state(taught / "run")
@@ -454,7 +461,7 @@ def test_a_run_goes_on_from_rows_that_others_learned(taught: Path, tmp_path: Pat
             tmp_path / "d.toml", pack=taught / "pack", model=taught / model, run=tmp_path / "r",
             more=f'{LORA}start = "{tmp_path / "a"}"\n{more}',
         )  # fmt: skip
-        return dict(begin(read_settings(path)).lm.named_parameters())
+        return dict(load_for_training(read_settings(path)).lm.named_parameters())
 
     weights = start()
     for name in ("text_embedding.rows", "text_head.rows"):

@@ -13,11 +13,11 @@ from torch import Tensor
 from kiku.checkpoint import load
 from kiku.cli import main
 from kiku.errors import ConfigError, MissingExtra, TrainingError
+from kiku.train.atomic_files import locked_folder
 from kiku.train.augment import read_augmentation
-from kiku.train.durable import alone_in
 from kiku.train.fit import fit, rate_at
 from kiku.train.lora import adapted
-from kiku.train.model import begin
+from kiku.train.model import load_for_training
 from kiku.train.settings import FitSettings, TrainSettings, read_settings
 from tests.train.packs import write_config, write_pack
 from tests.train.recordings import write_corpus
@@ -62,17 +62,17 @@ from kiku.train.settings import read_settings
 def say(line):
     if line.startswith("step 8/"):
         os.kill(os.getpid(), signal.SIGKILL)
-fit(read_settings(Path({str(tmp_path / "killed.toml")!r})), say=say)
+fit(read_settings(Path({str(tmp_path / "killed.toml")!r})), on_progress=say)
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
     assert state_of(killed).step == 5
     assert [row["step"] for row in curve_of(killed)][-1] == "8"
     said: list[str] = []
-    done = fit(killed, say=said.append)
+    done = fit(killed, on_progress=said.append)
     assert (done.resumed_at, done.step) == (5, 12)
     assert said[0] == "going on from step 5"
     whole = config("whole", train, more)
-    fit(whole, say=quiet)
+    fit(whole, on_progress=quiet)
     one, two = state_of(killed), state_of(whole)
     assert_equal(one.weights, two.weights)
     assert_equal(one.average, two.average)
@@ -89,7 +89,7 @@ def test_it_learns(config) -> None:
     settings = config()
     settings = replace(settings, train=replace(settings.train, steps=150, log_every=25, batch=6))
     said: list[str] = []
-    fit(settings, say=said.append)
+    fit(settings, on_progress=said.append)
     rows = curve_of(settings)
     assert float(rows[-1]["text"]) < 0.6 * float(rows[0]["text"])
     assert float(rows[-1]["pauses"]) < float(rows[0]["pauses"])
@@ -98,16 +98,16 @@ def test_it_learns(config) -> None:
     assert said[-1].endswith(" frames/s  0:00 left")
     # finished: nothing is done again
     before = (Path(settings.run) / "state.safetensors").stat().st_mtime_ns
-    assert fit(settings, say=quiet).resumed_at == 150
+    assert fit(settings, on_progress=quiet).resumed_at == 150
     assert (Path(settings.run) / "state.safetensors").stat().st_mtime_ns == before
 
 
 def test_a_loss_that_is_no_number_stops(config, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kiku.train.lesson import Lesson
+    from kiku.train.training_module import TrainingModule
 
-    settings, real, calls = config(), Lesson.forward, 0
+    settings, real, calls = config(), TrainingModule.forward, 0
 
-    def forward(self: Lesson, batch: object, **how: bool) -> dict[str, Tensor]:
+    def forward(self: TrainingModule, batch: object, **how: bool) -> dict[str, Tensor]:
         nonlocal calls
         calls += 1
         values = real(self, batch, **how)  # pyright: ignore
@@ -115,16 +115,16 @@ def test_a_loss_that_is_no_number_stops(config, monkeypatch: pytest.MonkeyPatch)
             values["loss"] = values["loss"] * float("nan")
         return values
 
-    monkeypatch.setattr(Lesson, "forward", forward)
+    monkeypatch.setattr(TrainingModule, "forward", forward)
     with pytest.raises(TrainingError, match=r"step 6 was not taken: its loss is nan.*\d\d\d\.wav"):
-        fit(settings, say=quiet)
+        fit(settings, on_progress=quiet)
     state = state_of(settings)
     assert state.step == 5
     assert all(bool(torch.isfinite(value).all()) for value in state.weights.values())
-    assert fit(settings, say=quiet).resumed_at == 5
+    assert fit(settings, on_progress=quiet).resumed_at == 5
     whole = config("whole")
     monkeypatch.undo()
-    fit(whole, say=quiet)
+    fit(whole, on_progress=quiet)
     assert_equal(state_of(settings).weights, state_of(whole).weights)
 
 
@@ -138,10 +138,10 @@ def test_a_loss_that_is_no_number_stops(config, monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_changed_settings_are_refused(config, train: str, more: str, key: str) -> None:
-    fit(config(), say=quiet)
+    fit(config(), on_progress=quiet)
     before = state_of(config())
     with pytest.raises(TrainingError, match=f"begun with another {key}"):
-        fit(config(train=train, more=more), say=quiet)
+        fit(config(train=train, more=more), on_progress=quiet)
     assert_equal(state_of(config()).weights, before.weights)
 
 
@@ -149,10 +149,10 @@ def test_a_changed_pack_is_refused(config, tiny_folder: Path, tmp_path: Path) ->
     from dataclasses import replace
 
     settings = config()
-    fit(settings, say=quiet)
+    fit(settings, on_progress=quiet)
     other = write_pack(tmp_path / "other", tiny_folder, 4, 0)
     with pytest.raises(TrainingError, match="another pack"):
-        fit(replace(settings, pack=str(other)), say=quiet)
+        fit(replace(settings, pack=str(other)), on_progress=quiet)
 
 
 def test_a_pack_of_another_model_is_refused(config, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_pack_of_another_model_is_refused(config, tmp_path: Path) -> None:
         codec=tiny.codec(seed=9).state_dict(), vocabulary=vocabulary,
     )  # fmt: skip
     with pytest.raises(TrainingError, match="packed for a model with another codec"):
-        fit(replace(config(), model=str(tmp_path / "m")), say=quiet)
+        fit(replace(config(), model=str(tmp_path / "m")), on_progress=quiet)
 
 
 def test_a_full_disk_keeps_the_checkpoint(config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,19 +185,19 @@ def test_a_full_disk_keeps_the_checkpoint(config, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(state, "write_tensors", save)
     with pytest.raises(TrainingError, match=r"state\.safetensors cannot be written \(no space"):
-        fit(settings, say=quiet)
+        fit(settings, on_progress=quiet)
     assert state_of(settings).step == 5
-    assert fit(settings, say=quiet).resumed_at == 5
+    assert fit(settings, on_progress=quiet).resumed_at == 5
     whole = config("whole")
-    fit(whole, say=quiet)
+    fit(whole, on_progress=quiet)
     assert_equal(state_of(settings).weights, state_of(whole).weights)
     assert curve_of(settings) == curve_of(whole)
 
 
 def test_computing_twice_changes_nothing(config) -> None:
     plain, twice = config("plain"), config("twice", train="checkpointing = true")
-    fit(plain, say=quiet)
-    fit(twice, say=quiet)
+    fit(plain, on_progress=quiet)
+    fit(twice, on_progress=quiet)
     one, two = state_of(plain), state_of(twice)
     for name in one.weights:
         torch.testing.assert_close(one.weights[name], two.weights[name])
@@ -205,15 +205,18 @@ def test_computing_twice_changes_nothing(config) -> None:
 
 @pytest.mark.parametrize("seed", [2**24, 20_260_101, 2**31])
 def test_any_seed_will_do(config, seed: int) -> None:
-    assert fit(config(train=f"seed = {seed}"), say=quiet).step == 12
+    assert fit(config(train=f"seed = {seed}"), on_progress=quiet).step == 12
 
 
 def test_one_at_a_time_trains_in_a_folder(config) -> None:
     settings = config()
-    with alone_in(Path(settings.run)), pytest.raises(TrainingError, match="another run writes"):
-        fit(settings, say=quiet)
+    with (
+        locked_folder(Path(settings.run)),
+        pytest.raises(TrainingError, match="another run writes"),
+    ):
+        fit(settings, on_progress=quiet)
     assert not (Path(settings.run) / "curve.csv").exists()
-    assert fit(settings, say=quiet).step == 12
+    assert fit(settings, on_progress=quiet).step == 12
 
 
 def test_accumulated_batches_are_one_step(config) -> None:
@@ -221,7 +224,7 @@ def test_accumulated_batches_are_one_step(config) -> None:
 
     settings = config("b", train="accumulate = 4")
     one = replace(settings, train=replace(settings.train, steps=3, batch=1))
-    fit(one, say=quiet)
+    fit(one, on_progress=quiet)
     rows = curve_of(one)
     assert rows[-1]["step"] == "3"
     assert float(rows[-1]["epoch"]) == pytest.approx(1.0)
@@ -229,12 +232,12 @@ def test_accumulated_batches_are_one_step(config) -> None:
 
 def test_adapters_alone_are_trained(config, tiny_folder: Path) -> None:
     settings = config(more=LORA + 'also = ["out_norm"]\n')
-    done = fit(settings, say=quiet)
+    done = fit(settings, on_progress=quiet)
     # each of 2 layers: q, v: 4 (32 + 32), fc1: 4 (32 + 80); and a norm of 32
     assert done.weights == 2 * (2 * 4 * 64 + 4 * 112) + 32
     state = state_of(settings)
     assert any(bool(value.any()) for name, value in state.weights.items() if ".up." in name)
-    lm = begin(settings).lm
+    lm = load_for_training(settings).lm
     assert [len(module.down) for _, _, module in adapted(lm)] == [2, 1, 2, 1]
     base = load(tiny_folder, dtype="float32").lm.state_dict()
     held = lm.state_dict()
@@ -243,18 +246,18 @@ def test_adapters_alone_are_trained(config, tiny_folder: Path) -> None:
         base["transformer.layers.0.attention.in_proj.weight"],
     )
     with pytest.raises(TrainingError, match=r"lora\.also names 'head'"):
-        begin(config(more=LORA + 'also = ["head"]\n'))
+        load_for_training(config(more=LORA + 'also = ["head"]\n'))
 
 
 def test_frozen_weights_are_coarse_in_bfloat16(config) -> None:
     settings = config(train='precision = "bfloat16"', more=LORA)
-    fit(settings, say=quiet)
-    lm = begin(settings).lm
+    fit(settings, on_progress=quiet)
+    lm = load_for_training(settings).lm
     kinds = {w.requires_grad: w.dtype for w in lm.parameters()}
     assert kinds == {True: torch.float32, False: torch.bfloat16}
     assert all(value.dtype == torch.float32 for value in state_of(settings).weights.values())
     whole = config("whole", train='precision = "bfloat16"')
-    fit(whole, say=quiet)
+    fit(whole, on_progress=quiet)
     assert all(value.dtype == torch.float32 for value in state_of(whole).weights.values())
 
 
@@ -263,11 +266,11 @@ def test_other_pause_heads(config, heads: int) -> None:
     from dataclasses import replace
 
     settings = replace(config(), pause_heads=heads)
-    fit(settings, say=quiet)
+    fit(settings, on_progress=quiet)
     names = [name for name in state_of(settings).weights if name.startswith("pause_heads")]
     assert len(names) == heads
     old = load(settings.model, dtype="float32").lm
-    new = begin(settings).lm
+    new = load_for_training(settings).lm
     for a, b in zip(new.pause_heads, old.pause_heads, strict=False):
         assert torch.equal(a.weight, b.weight)
     x = torch.randint(0, 16, (1, 5, 5))
@@ -291,7 +294,7 @@ def test_new_pause_heads_learn(config, tmp_path: Path) -> None:
         codec=tiny.codec().state_dict(), vocabulary=vocabulary,
     )  # fmt: skip
     settings = replace(config(), model=str(bare), pause_heads=4)
-    fit(settings, say=quiet)
+    fit(settings, on_progress=quiet)
     heads = [v for n, v in state_of(settings).weights.items() if n.startswith("pause_heads")]
     assert len(heads) == 4
     assert all(bool(head.any()) for head in heads)
@@ -325,7 +328,7 @@ def test_tensorboard_where_it_is_installed(config, monkeypatch: pytest.MonkeyPat
     module.SummaryWriter = SummaryWriter  # pyright: ignore
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     settings = config()
-    fit(settings, say=quiet)
+    fit(settings, on_progress=quiet)
     losses = [(step, value) for name, value, step in told if name == "loss"]
     assert losses == [(int(r["step"]), float(r["loss"])) for r in curve_of(settings)]
     assert told[0] == ("from", 0.0, 0)
@@ -338,14 +341,14 @@ def test_tensorboard_where_it_is_installed(config, monkeypatch: pytest.MonkeyPat
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(settings, say=stop)
-    fit(settings, say=quiet)
+        fit(settings, on_progress=stop)
+    fit(settings, on_progress=quiet)
     assert [value for name, value, _ in told if name == "from"] == [0.0, 6.0]
 
 
 def test_the_course_is_drawn(config, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = config(train="dev_every = 4")
-    fit(settings, say=quiet)
+    fit(settings, on_progress=quiet)
     losses = [float(row["loss"]) for row in curve_of(settings)]
     svg = (Path(settings.run) / "curve.svg").read_text()
     line = svg.split('points="')[1].split('"')[0].split()
@@ -355,7 +358,7 @@ def test_the_course_is_drawn(config, monkeypatch: pytest.MonkeyPatch) -> None:
     assert heights == pytest.approx([top + 110 * (1 - x / max(losses)) for x in losses], abs=0.1)
     monkeypatch.setattr("kiku.train.curve._MOST_POINTS", 2)
     again = config("thin")
-    fit(again, say=quiet)
+    fit(again, on_progress=quiet)
     svg = (Path(again.run) / "curve.svg").read_text()
     assert len(svg.split('points="')[1].split('"')[0].split()) < 4
 
@@ -437,7 +440,7 @@ def test_without_pytorch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 def test_two_processes_are_one_with_twice_the_batches(config, tmp_path: Path) -> None:
     """torchrun with two of them, against one that accumulates two batches a step."""
     alone, together = config("alone", train="accumulate = 2"), config("together")
-    fit(alone, say=quiet)
+    fit(alone, on_progress=quiet)
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
         "-m", "kiku", "train", "fit", str(tmp_path / "together.toml"),
@@ -451,4 +454,4 @@ def test_two_processes_are_one_with_twice_the_batches(config, tmp_path: Path) ->
     for a, b in zip(curve_of(alone), curve_of(together), strict=True):
         assert float(a["loss"]) == pytest.approx(float(b["loss"]), rel=1e-3)
     with pytest.raises(TrainingError, match="another processes"):
-        fit(together, say=quiet)
+        fit(together, on_progress=quiet)

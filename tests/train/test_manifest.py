@@ -160,13 +160,13 @@ def test_what_nobody_wrote_down_is_told(tmp_path: Path) -> None:
     (lj / "metadata.csv").write_text("a|go\n")
     for name in ("a.wav", "b.wav"):
         (lj / "wavs" / name).touch()
-    for folder, untold in (
+    for folder, without_text in (
         (tmp_path / "libri", libri / "1-2-0001.flac"), (kaldi, kaldi / "b.wav"),
         (lj, lj / "wavs" / "b.wav"),
     ):  # fmt: skip
         said, unsaid = read_rows(folder)
         assert said.text in ("GO", "go")
-        assert unsaid.path == untold
+        assert unsaid.path == without_text
         assert problem_of(unsaid) == "no transcript"
 
 

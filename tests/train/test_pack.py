@@ -16,8 +16,8 @@ from kiku.cli import main
 from kiku.errors import TrainingError
 from kiku.nn.state import all_active
 from kiku.train import sounds
+from kiku.train.atomic_files import locked_folder
 from kiku.train.augment import Augmentation
-from kiku.train.durable import alone_in
 from kiku.train.examples import Packer, PackOptions
 from kiku.train.folders import read_rows
 from kiku.train.pack import pack
@@ -186,7 +186,10 @@ def test_copies_differ_and_are_of_train_only(loaded: Loaded, tmp_path: Path) -> 
 
 def test_one_at_a_time_writes_into_a_pack(loaded: Loaded, tmp_path: Path) -> None:
     rows = read_rows(write_corpus(tmp_path, 1))
-    with alone_in(tmp_path / "pack"), pytest.raises(TrainingError, match="another run writes into"):
+    with (
+        locked_folder(tmp_path / "pack"),
+        pytest.raises(TrainingError, match="another run writes into"),
+    ):
         pack(rows, loaded, tmp_path / "pack", PackOptions())
     assert pack(rows, loaded, tmp_path / "pack", PackOptions()).examples == {"train": 1}
 

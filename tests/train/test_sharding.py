@@ -17,6 +17,7 @@ from torch import distributed
 
 from kiku.checkpoint import load
 from kiku.errors import TrainingError
+from kiku.train import processes
 from kiku.train.export import export
 from kiku.train.fit import fit
 from kiku.train.processes import Processes
@@ -113,8 +114,8 @@ def test_one_part_is_the_whole(config, one_of_one: None, kind: str) -> None:
     way."""
     train, more = KINDS[kind]
     whole, parts = config("whole", train, more), config("parts", train + "shard = true\n", more)
-    fit(whole, say=quiet)
-    fit(parts, say=quiet)
+    fit(whole, on_progress=quiet)
+    fit(parts, on_progress=quiet)
     assert_same(state_of(parts), state_of(whole))
     assert curve_of(parts) == curve_of(whole)
     assert float(curve_of(whole)[-1]["grad_norm"]) > 0.5
@@ -125,15 +126,15 @@ def test_one_part_is_the_whole(config, one_of_one: None, kind: str) -> None:
 
     for name, first, then in (("a", "", "shard = true\n"), ("b", "shard = true\n", "")):
         with pytest.raises(KeyboardInterrupt):
-            fit(config(name, train + first, more), say=stop)
-        assert fit(config(name, train + then, more), say=quiet).resumed_at == 5
+            fit(config(name, train + first, more), on_progress=stop)
+        assert fit(config(name, train + then, more), on_progress=quiet).resumed_at == 5
         assert_same(state_of(config(name)), state_of(whole))
         assert curve_of(config(name)) == curve_of(whole)
 
 
 def test_alone_there_are_no_parts(config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kiku.train.fit.shard", None)
-    assert fit(config("alone", "shard = true\n"), say=quiet).step == 12
+    assert fit(config("alone", "shard = true\n"), on_progress=quiet).step == 12
 
 
 def test_tensors_are_written_as_safetensors_has_them(tmp_path: Path) -> None:
@@ -166,16 +167,19 @@ from kiku.train.settings import read_settings
 def say(line):
     if line.startswith(f"step {sys.argv[2]}/"):
         os.kill(os.getpid(), signal.SIGKILL)
-fit(read_settings(Path(sys.argv[1])), say=say)
+for config in sys.argv[1].split(","):
+    fit(read_settings(Path(config)), on_progress=say)
 """
 
 
-def together(folder: Path, run: str, killed_at: int = 0) -> int:
-    """Two processes under torchrun; the one that speaks is killed when it tells of a step."""
+def together(folder: Path, runs: str, killed_at: int = 0) -> int:
+    """Two processes under torchrun, which do one run after the other; the one that speaks is killed
+    when it tells of a step."""
     (folder / "program.py").write_text(PROGRAM)
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
-        str(folder / "program.py"), str(folder / f"{run}.toml"), str(killed_at),
+        str(folder / "program.py"), ",".join(str(folder / f"{run}.toml") for run in runs.split()),
+        str(killed_at),
     ]  # fmt: skip
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if killed_at:
@@ -192,7 +196,7 @@ def test_two_that_share_are_one_with_twice_the_batches(config, tmp_path: Path, k
     _, more = KINDS[kind]
     more = more.replace("dropout = 0.1", "")
     alone, shared = config("alone", "accumulate = 2\n", more), config("s", "shard = true\n", more)
-    fit(alone, say=quiet)
+    fit(alone, on_progress=quiet)
     together(tmp_path, "s")
     assert_close(state_of(shared), state_of(alone))
     assert_close_curves(shared, alone)
@@ -219,4 +223,28 @@ def test_a_kill_of_one_that_shares_changes_nothing(config, tmp_path: Path) -> No
     assert_close(state_of(other), state_of(whole))
     assert_close_curves(other, whole)
     with pytest.raises(TrainingError, match="another processes"):
-        fit(replace(whole, train=replace(whole.train, shard=False)), say=quiet)
+        fit(replace(whole, train=replace(whole.train, shard=False)), on_progress=quiet)
+
+
+def test_a_group_finds_nothing_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = distributed.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+    monkeypatch.setattr(processes, "_store", lambda: store)
+    one, two = (processes._store_of_one_group() for _ in range(2))  # pyright: ignore[reportPrivateUsage]
+    one.set("address", "of one")
+    assert one.check(["address"])
+    assert not two.check(["address"])
+
+
+@pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore")
+def test_two_processes_may_do_several_runs(config, tmp_path: Path) -> None:
+    """One after the other, in parts or not: each as if it were the only one."""
+    shared = [config(f"s{number}", "shard = true\n") for number in range(3)]
+    apart = [config(f"a{number}") for number in range(2)]
+    together(tmp_path, "s0 a0 s1 a1")
+    together(tmp_path, "s2")
+    for one in shared[1:]:
+        assert_same(state_of(one), state_of(shared[0]))
+        assert curve_of(one) == curve_of(shared[0])
+    assert_same(*map(state_of, apart))
+    assert_close(state_of(apart[0]), state_of(shared[0]))

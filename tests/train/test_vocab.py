@@ -16,7 +16,7 @@ from kiku.train.examples import PackOptions
 from kiku.train.export import export
 from kiku.train.fit import fit
 from kiku.train.folders import read_rows
-from kiku.train.model import begin
+from kiku.train.model import load_for_training
 from kiku.train.new_pieces import FILE, new_pieces_of
 from kiku.train.pack import pack
 from kiku.train.settings import FitSettings, read_settings
@@ -133,7 +133,7 @@ def test_adapters_learn_the_new_rows_and_no_old_ones(
     grown: Path, packed: Path, tmp_path: Path
 ) -> None:
     settings = settings_of(tmp_path, grown, packed)
-    done = fit(settings, say=quiet)
+    done = fit(settings, on_progress=quiet)
     base = load(grown)
     count = len(new_pieces_of(base, -1))
     state = read_state(Path(settings.run))
@@ -154,7 +154,7 @@ def test_adapters_learn_the_new_rows_and_no_old_ones(
         assert torch.equal(after[first + count :], before[first + count :])
         assert not torch.allclose(after[first:], before[first:], atol=1e-3)
     # What is exported says what was trained.
-    lm = begin(settings).lm.eval()
+    lm = load_for_training(settings).lm.eval()
     lm.load_state_dict(dict(state.weights), strict=False)
     columns = torch.randint(0, 16, (1, 9, 5), generator=torch.Generator().manual_seed(0))
     columns[..., 0] = torch.arange(first - 4, first + 5)
@@ -164,7 +164,7 @@ def test_adapters_learn_the_new_rows_and_no_old_ones(
 
 def test_which_rows_are_trained(grown: Path, packed: Path, tmp_path: Path) -> None:
     def rows(more: str) -> dict[str, int]:
-        lm = begin(settings_of(tmp_path, grown, packed, LORA + more)).lm
+        lm = load_for_training(settings_of(tmp_path, grown, packed, LORA + more)).lm
         return {n: len(w) for n, w in lm.named_parameters() if n.startswith("text_") and
                 w.requires_grad}  # fmt: skip
 
@@ -181,10 +181,10 @@ def test_which_rows_are_trained(grown: Path, packed: Path, tmp_path: Path) -> No
 def test_other_rows_are_another_run(grown: Path, packed: Path, tmp_path: Path) -> None:
     settings = settings_of(tmp_path, grown, packed)
     short = replace(settings, train=replace(settings.train, steps=2))
-    fit(short, say=quiet)
+    fit(short, on_progress=quiet)
     other = settings_of(tmp_path, grown, packed, LORA + "new_pieces = 2")
     with pytest.raises(TrainingError, match=r"begun with another lora\.new_pieces"):
-        fit(replace(other, train=short.train), say=quiet)
+        fit(replace(other, train=short.train), on_progress=quiet)
     note = grown / FILE
     held = note.read_text()
     values = json.loads(held)
@@ -192,11 +192,11 @@ def test_other_rows_are_another_run(grown: Path, packed: Path, tmp_path: Path) -
     try:
         note.write_text(json.dumps(moved))
         with pytest.raises(TrainingError, match="begun with another model"):
-            fit(short, say=quiet)
+            fit(short, on_progress=quiet)
         for wrong in ("{", json.dumps({**values, "count": 1}), '{"first": 1, "count": []}'):
             note.write_text(wrong)
             with pytest.raises(TrainingError, match=f"{FILE} does not fit"):
-                fit(short, say=quiet)
+                fit(short, on_progress=quiet)
     finally:
         note.write_text(held)
 
@@ -206,7 +206,7 @@ def test_a_pack_of_another_vocabulary_is_refused(
 ) -> None:
     settings = settings_of(tmp_path, tiny_folder, packed)
     with pytest.raises(TrainingError, match=r"packed with another vocabulary \(\d+ pieces; .*19"):
-        fit(settings, say=quiet)
+        fit(settings, on_progress=quiet)
 
 
 def test_pack_names_unknown_letters_and_where(
@@ -238,6 +238,14 @@ def test_the_command(
     assert "can spell all 4 words" in capsys.readouterr().err
     assert not (tmp_path / "n").exists()
     assert main(["train", "vocab", str(manifest), *again, "--any-letters"]) == 0
+    replace = [*again, "--any-letters", "--pieces", "1"]
+    size, other = len(load(tmp_path / "n").vocabulary), tmp_path / "n" / "preprocessor_config.json"
+    other.write_text("of another layout")
+    assert main(["train", "vocab", str(manifest), *replace]) == 1
+    assert "holds a model already" in capsys.readouterr().err
+    assert main(["train", "vocab", str(manifest), *replace, "--force"]) == 0
+    assert len(load(tmp_path / "n").vocabulary) < size
+    assert not other.exists()
     empty = write_manifest(tmp_path, [{"path": "a.wav", "words": []}])
     assert main(["train", "vocab", str(empty), *again]) == 1
     assert "no words" in capsys.readouterr().err
@@ -264,7 +272,7 @@ def test_a_new_vocabulary(
         assert torch.equal(new.lm.text_head.weight[i], old.lm.text_head.weight[there])
     done = pack(read_rows(manifest), new, tmp_path / "pack", PackOptions())
     assert done.examples == {"train": 4}
-    fit(settings_of(tmp_path, tmp_path / "m", tmp_path / "pack"), say=quiet)
+    fit(settings_of(tmp_path, tmp_path / "m", tmp_path / "pack"), on_progress=quiet)
     export(tmp_path / "run", tmp_path / "out")
     assert len(load(tmp_path / "out").vocabulary) == len(new.vocabulary)
 

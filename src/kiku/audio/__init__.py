@@ -12,14 +12,15 @@ from kiku.audio.resample import Resampler
 from kiku.audio.samples import (
     array_chunks,
     as_mono,
-    chunks_of,
     decoded,
     is_decoder,
     is_file,
     is_rated,
+    refuse_backwards,
     samples_of,
     source_of,
 )
+from kiku.audio.source import read_twice
 
 __all__ = [
     "ENDINGS",
@@ -33,7 +34,6 @@ __all__ = [
     "StreamWarning",
     "array_chunks",
     "as_mono",
-    "chunks_of",
     "decoded",
     "duration_s",
     "energy",
@@ -44,6 +44,8 @@ __all__ = [
     "num_channels",
     "read_chunks",
     "read_file",
+    "read_twice",
+    "refuse_backwards",
     "samples_of",
     "source_of",
 ]

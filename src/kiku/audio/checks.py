@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from kiku.audio.clock import Clock
+from kiku.audio.clock import SampleClock
 from kiku.audio.formats import MAX_FLOAT, MAX_LOUD, Mono
 from kiku.audio.pitch import Pitch
 from kiku.audio.power import energy
@@ -134,7 +134,7 @@ class SignalChecks:
         self._add(sound)
         return True
 
-    def feed(self, mono: Mono, clock: Clock) -> None:
+    def feed(self, mono: Mono, clock: SampleClock) -> None:
         """Check the next samples.
 
         Args:

@@ -22,7 +22,7 @@ def ticks_of(seconds: float) -> int:
 
 
 @dataclass(slots=True)
-class Clock:
+class SampleClock:
     """Counts samples at the present rate, and keeps the time before the last change of rate.
 
     A chunk costs one addition: `num_samples` is added to directly. Everything else is computed when

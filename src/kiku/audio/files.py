@@ -36,7 +36,7 @@ from kiku.audio.input import AudioInput
 from kiku.audio.ogg import MAGIC, OggLink, ogg_links
 from kiku.audio.player import PlayerClock
 from kiku.audio.samples import chunk_size_of, even_chunks, fed
-from kiku.audio.source import Reader, Source, open_source
+from kiku.audio.source import FileSource, Reader, open_source
 from kiku.audio.truncation import Heard, whole_length_s
 from kiku.errors import AudioError, TruncatedAudio
 
@@ -57,7 +57,7 @@ _STRICT_FORMATS = frozenset({"matroska", "mov", "mpegts", "flv", "nut"})
 
 
 def read_file(
-    source: Source, *, on_warning: OnWarning | None = None, track: int | None = None
+    source: FileSource, *, on_warning: OnWarning | None = None, track: int | None = None
 ) -> Generator[Chunk, None, None]:
     """Decode a recording into chunks for `AudioInput.feed`, as the iterator is asked.
 
@@ -84,7 +84,7 @@ def read_file(
 
 
 def read_chunks(
-    source: Source, sample_rate: int, *, chunk_s: float = 1.0
+    source: FileSource, sample_rate: int, *, chunk_s: float = 1.0
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Decode and resample a recording, chunk by chunk, as the iterator is asked.
 
@@ -113,7 +113,7 @@ def read_chunks(
     return even_chunks(_fed(source, sample_rate), chunk_size)
 
 
-def duration_s(source: Source, track: int | None = None) -> float | None:
+def duration_s(source: FileSource, track: int | None = None) -> float | None:
     """How long a recording says it is, in seconds, for a progress bar; None where it does not say.
 
     An estimate for some formats (mp3, raw aac). Nothing is consumed: standard input and pipes give
@@ -123,13 +123,13 @@ def duration_s(source: Source, track: int | None = None) -> float | None:
     return _peeked(source, track, stated_s)
 
 
-def num_channels(source: Source, track: int | None = None) -> int | None:
+def num_channels(source: FileSource, track: int | None = None) -> int | None:
     """How many channels a recording says it has; None where it does not say, as `duration_s`."""
     return _peeked(source, track, lambda _, found: found.codec_context.channels or None)
 
 
 def _peeked(
-    source: Source,
+    source: FileSource,
     track: int | None,
     look: Callable[[InputContainer, AudioStream], _T | None],
 ) -> _T | None:
@@ -174,13 +174,13 @@ def _log(warning: StreamWarning) -> None:
     _logger.warning("%s", warning.message)
 
 
-def _fed(source: Source, sample_rate: int) -> Generator[npt.NDArray[np.float32], None, None]:
+def _fed(source: FileSource, sample_rate: int) -> Generator[npt.NDArray[np.float32], None, None]:
     with closing(_decode(source, _log, refuse_bad=True)) as chunks:
         yield from fed(AudioInput(sample_rate, checks=False), chunks)
 
 
 def _decode(
-    source: Source, on_warning: OnWarning, *, refuse_bad: bool, track: int | None = None
+    source: FileSource, on_warning: OnWarning, *, refuse_bad: bool, track: int | None = None
 ) -> Generator[Chunk, None, None]:
     """The chunks of a recording; at the end, raises what was wrong. NaN and infinity are refused
     with `refuse_bad`, and otherwise left in."""

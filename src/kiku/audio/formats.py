@@ -5,6 +5,7 @@ round). Does not know what came before.
 """
 
 import operator
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from kiku.audio.g711 import A_LAW_PEAK, G711_RATE, MU_LAW_PEAK, a_law, mu_law
 from kiku.audio.opus import OPUS_RATE
 from kiku.errors import AudioError
+from kiku.serial import shown
 
 # By kind and bytes of a sample (the name of a dtype takes long to ask for): full scale of the
 # integer formats, and the value of silence in them.
@@ -24,6 +26,8 @@ _SCALES: dict[str, tuple[float, float]] = {
     "i4": (2.0**31, 0.0),
 }
 _FLOATS = ("f2", "f4", "f8")
+# Kinds of dtypes that are no numbers: objects, texts, records, times.
+_NO_NUMBERS = "OUSVMm"
 MAX_FLOAT = 64.0
 """Largest float that is taken as sound. A float recording may peak above 1, even by some factor;
 beyond this the values were integers."""
@@ -38,7 +42,7 @@ _MAX_GUESSED_CHANNELS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Encoding:
+class ByteEncoding:
     """How interleaved samples are written as bytes, and at which rate where none is given."""
 
     name: str
@@ -51,12 +55,12 @@ class Encoding:
 ENCODINGS = {
     encoding.name: encoding
     for encoding in (
-        Encoding("s16le", "<i2"),
-        Encoding("s32le", "<i4"),
-        Encoding("f32le", "<f4"),
-        Encoding("mulaw", "u1", mu_law, MU_LAW_PEAK, G711_RATE),
-        Encoding("alaw", "u1", a_law, A_LAW_PEAK, G711_RATE),
-        Encoding("opus", "u1", rate=OPUS_RATE),  # whole packets, decoded by `opus`
+        ByteEncoding("s16le", "<i2"),
+        ByteEncoding("s32le", "<i4"),
+        ByteEncoding("f32le", "<f4"),
+        ByteEncoding("mulaw", "u1", mu_law, MU_LAW_PEAK, G711_RATE),
+        ByteEncoding("alaw", "u1", a_law, A_LAW_PEAK, G711_RATE),
+        ByteEncoding("opus", "u1", rate=OPUS_RATE),  # whole packets, decoded by `opus`
     )
 }
 
@@ -87,13 +91,22 @@ def width_of(encoding: str, num_channels: int) -> int:
 def array_of(samples: npt.ArrayLike, *, copy: bool = False) -> npt.NDArray[np.generic]:
     """`samples` as an array of a dtype that can be sound; a new array if `copy` is set."""
     try:
-        array = np.array(samples) if copy else np.asarray(samples)
+        array = np.asarray(samples)  # `np.array` would ask tensors to copy, which they warn of
+        array = array.copy(order="K") if copy else array
     except Exception as error:  # tensors and others raise what they like
         raise AudioError(
             f"samples of type {type(samples).__name__} do not make an array ({error}): give a "
             "numpy array, which is tensor.detach().cpu().float().numpy() of a tensor"
         ) from None
     kind = array.dtype.str[1:]
+    if array.dtype.kind in _NO_NUMBERS:
+        given: Any = samples
+        is_one = given is None or isinstance(given, str | os.PathLike)
+        what = shown(given) if is_one else f"{type(samples).__name__} of dtype {array.dtype}"
+        raise AudioError(
+            f"{what} holds no samples: give an array of float32 in [-1, 1] or of int16, or bytes "
+            "(the path of a recording is for Recognizer.transcribe)"
+        )
     if kind not in _SCALES and kind not in _FLOATS:
         raise AudioError(
             f"samples of dtype {array.dtype} are not understood: "

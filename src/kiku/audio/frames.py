@@ -42,7 +42,7 @@ class FrameQueue:
         self.push(np.zeros(num_zeros, np.float32))
         return num_zeros
 
-    def take_pieces(self, num_frames: int) -> list[npt.NDArray[np.float32]]:
+    def take(self, num_frames: int) -> list[npt.NDArray[np.float32]]:
         """The samples of the oldest frames, in order, in pieces [S] of any lengths, uncopied;
         `num_frames` is at most `num_ready`."""
         wanted = num_frames * self.frame_size
@@ -59,21 +59,6 @@ class FrameQueue:
                 waiting[0] = piece[wanted:]
             wanted -= taken[-1].size
         return taken
-
-    def take(self, num_frames: int) -> npt.NDArray[np.float32]:
-        """The oldest frames, in order: [num_frames, frame_size] float32, owned by the caller.
-
-        Raises:
-            FrameError: fewer than `num_frames` whole frames are waiting.
-        """
-        if not 0 <= num_frames <= self.num_ready:
-            raise FrameError(
-                f"{num_frames} frames were asked for and {self.num_ready} are ready: "
-                "push more samples, or pad the last frame"
-            )
-        nothing = np.zeros(0, np.float32)
-        pieces = [nothing, *self.take_pieces(num_frames)]
-        return np.concatenate(pieces).reshape(num_frames, self.frame_size)
 
     def rest(self) -> npt.NDArray[np.float32]:
         """A copy of the samples after the last whole frame, fewer than `frame_size`."""

@@ -8,6 +8,7 @@ does not know frames.
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from kiku.audio.checks import QUIET_S, SignalChecks, StreamWarning
 from kiku.audio.chunk import Chunk
-from kiku.audio.clock import TICKS_PER_S, Clock, ticks_of
+from kiku.audio.clock import TICKS_PER_S, SampleClock, ticks_of
 from kiku.audio.formats import (
     ENCODINGS,
     FULL_SCALE,
@@ -105,9 +106,6 @@ class AudioInput:
                 f"the sound from {start_s} to {end_s} seconds is none: give a start of at least 0 "
                 "and an end behind it"
             )
-        self._settings = InputSettings(
-            self.sample_rate, format, self.channel, checks, rate_check, start_s, end_s
-        )
         self._start = ticks_of(start_s)
         self._end = None if end == math.inf else ticks_of(end)
         self._cuts = bool(self._start) or self._end is not None
@@ -116,7 +114,7 @@ class AudioInput:
         # At first no sound has any rate: a gap at the beginning is silence at the default one.
         rate = self._default_rate
         self._state = InputState(
-            Timeline(Clock(rate), Clock(rate)), SignalChecks(rate_check=rate_check)
+            Timeline(SampleClock(rate), SampleClock(rate)), SignalChecks(rate_check=rate_check)
         )
         self._resampler = Resampler(rate, self.sample_rate)
         self._opus: OpusDecoder | None = None
@@ -284,7 +282,11 @@ class AudioInput:
         one would give, within 1e-6 (1e-5 for rates with no simple ratio to `sample_rate`).
         """
         packets = None if self._opus is None else tuple(self._opus.packets)
-        saved = SavedInput(1, self._settings, self._state, self._resampler.save(), packets)
+        settings = InputSettings(
+            self.sample_rate, self.format, self.channel, self.checks,
+            self._state.checks.rate_check, self.start_s, self.end_s,
+        )  # fmt: skip
+        saved = SavedInput(1, settings, self._state, self._resampler.save(), packets)
         return to_plain(saved)
 
     @classmethod
@@ -303,15 +305,7 @@ class AudioInput:
     @classmethod
     def _restored(cls, saved: SavedInput) -> "AudioInput":
         settings, state = saved.settings, saved.state
-        one = cls(
-            settings.sample_rate,
-            settings.format,
-            channel=settings.channel,
-            checks=settings.checks,
-            rate_check=settings.rate_check,
-            start_s=settings.start_s,
-            end_s=settings.end_s,
-        )
+        one = cls(**{field.name: getattr(settings, field.name) for field in fields(settings)})
         one._resampler = Resampler.restore(state.times.taken.rate, one.sample_rate, saved.resampler)
         if saved.opus is not None:
             one._opus = OpusDecoder(saved.opus)

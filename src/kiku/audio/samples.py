@@ -62,36 +62,6 @@ def as_mono(
     return mixed(planes)
 
 
-def chunks_of(
-    samples: npt.ArrayLike,
-    rate: int,
-    sample_rate: int,
-    *,
-    chunk_s: float = 1.0,
-    channels_axis: int | None = None,
-) -> Iterator[npt.NDArray[np.float32]]:
-    """An array with its rate -> resampled mono chunks, converted piece by piece.
-
-    Args:
-        samples: as for `as_mono`.
-        rate: samples a second of `samples`.
-        sample_rate: samples a second of what comes out.
-        chunk_s: seconds in a chunk.
-        channels_axis: as for `as_mono`.
-
-    Returns:
-        An iterator of [S] float32 chunks of `round(chunk_s * sample_rate)` samples, the last one
-        shorter.
-
-    Raises:
-        AudioError: at the call, for rates, `chunk_s`, a dtype or shape that cannot be, or no
-            samples at all; while iterating, for NaN, infinity or values out of range.
-    """
-    chunk_size = chunk_size_of(sample_rate, chunk_s)
-    parts = array_chunks(samples, rate, channels_axis=channels_axis)
-    return even_chunks(fed(AudioInput(sample_rate, checks=False), parts), chunk_size)
-
-
 def array_chunks(
     samples: npt.ArrayLike, rate: int, *, channels_axis: int | None = None
 ) -> Iterator[Chunk]:
@@ -103,7 +73,7 @@ def array_chunks(
         channels_axis: as for `as_mono`.
 
     Raises:
-        AudioError: as `chunks_of`.
+        AudioError: at the call, for a rate, dtype or shape that cannot be, or no samples at all.
     """
     array = time_first(array_of(samples), channels_axis)
     if array.size == 0:
@@ -175,6 +145,7 @@ def samples_of(source: Any, rate: int | None) -> tuple[Any, int] | None:
     elif is_rated(source):
         own_rate, samples = source
     elif isinstance(source, list | tuple):
+        refuse_backwards(source)
         raise InputError(
             "a list of numbers is not taken for sound: give np.array(samples, np.float32) with its "
             "rate=..., or a list of recordings"
@@ -208,9 +179,22 @@ def is_rated(source: Any) -> bool:
     if not isinstance(source, tuple):
         return False
     pair = cast("tuple[Any, ...]", source)
-    if len(pair) != 2 or not hasattr(pair[1], "__array__") or np.ndim(pair[0]):
+    return len(pair) == 2 and hasattr(pair[1], "__array__") and _is_rate(pair[0])
+
+
+def refuse_backwards(source: Any) -> None:
+    """Raise InputError for `(array, rate)`, as soundfile and librosa give it."""
+    if isinstance(source, tuple) and is_rated(pair := cast("tuple[Any, ...]", source)[::-1]):
+        raise InputError(
+            "(samples, rate) is the other way round: write (rate, samples), or samples with "
+            f"rate={pair[0]} beside them"
+        )
+
+
+def _is_rate(number: Any) -> bool:
+    if np.ndim(number):
         return False
-    rate = plain_number(pair[0])
+    rate = plain_number(number)
     return isinstance(rate, float) or whole(rate) > 0  # what is not whole is for `checked_rate`
 
 
@@ -242,7 +226,7 @@ def even_chunks(
                 break
             queue.push(piece)
             while queue.num_ready:
-                yield queue.take(1)[0]
+                yield np.concatenate(queue.take(1))
     if queue.num_samples:
         yield queue.rest()
     if error is not None:

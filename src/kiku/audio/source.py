@@ -3,13 +3,14 @@
 Knows the operating system's errors and turns them into kiku's. Does not know what the bytes mean.
 """
 
+import io
 import os
 import re
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from kiku.errors import AudioError
 
@@ -21,10 +22,13 @@ _PEEK_SIZE = 4_096
 # Bytes of its end that are kept, if it cannot go back.
 _TAIL_SIZE = 8_192
 
+# Files around one another that are looked through: a temporary file, its buffer, its descriptor.
+_MOST_LAYERS = 8
+
 # A scheme of at least two letters: a single letter is a drive of Windows.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?=[^/])")
 
-Source = str | os.PathLike[str] | BinaryIO
+FileSource = str | os.PathLike[str] | BinaryIO
 
 
 class Reader:
@@ -62,6 +66,11 @@ class Reader:
         except OSError:
             # Some devices only show that they cannot move when they are asked to.
             self._seekable = False
+        if self._start > 0 and self._size is not None and self._size <= 0:
+            raise AudioError(
+                f"{label} is at its end, as it was read before: file.seek(0) goes back to its "
+                "beginning"
+            )
         # A pipe is read as its bytes come: `read` would wait until its whole buffer is full.
         self._read = file.read if self._seekable else getattr(file, "read1", file.read)
 
@@ -171,7 +180,7 @@ def tag_size(head: bytes) -> int:
 
 
 @contextmanager
-def open_source(source: Source) -> Generator[Reader, None, None]:
+def open_source(source: FileSource) -> Generator[Reader, None, None]:
     """The bytes of a recording; a path is closed at the end, a file of the caller is left open.
 
     Args:
@@ -186,6 +195,8 @@ def open_source(source: Source) -> Generator[Reader, None, None]:
                 raise AudioError("standard input is closed: name a file instead of -")
             yield Reader(sys.stdin.buffer, "standard input")
         else:
+            if source == "":  # as a Path, this is the current folder
+                raise AudioError("'' names no file: give the path of a recording")
             _refuse_address(str(source))
             with _open_path(Path(source)) as file:
                 yield Reader(file, str(source), Path(source).suffix)
@@ -194,8 +205,46 @@ def open_source(source: Source) -> Generator[Reader, None, None]:
     else:
         raise AudioError(
             f"sound cannot be read from a {type(source).__name__}: "
-            "give a path, '-' or a file opened with 'rb' (arrays go through chunks_of)"
+            "give a path, '-' or a file opened with 'rb' (arrays are for Recognizer.transcribe)"
         )
+
+
+def read_twice(sources: Sequence[Any]) -> tuple[int, int] | None:
+    """The places of two sources that are one open file; None where there are none.
+
+    They would take the sound from each other: what is open is read on from where it stands. Two
+    files around one file, or with one descriptor, are one. A path is opened for each.
+    """
+    seen: dict[object, tuple[int, Any]] = {}  # with the file, as the next could get its `id`
+    for i, source in enumerate(sources):
+        file = _innermost(source)
+        if file is None:
+            continue
+        key: object = id(file)
+        if isinstance(file, io.FileIO) and not file.closed:
+            key = ("descriptor", file.fileno())
+        if key in seen:
+            return seen[key][0], i
+        seen[key] = i, file
+    return None
+
+
+def _innermost(source: Any) -> Any:
+    """What is read where a source is read that is open; None for a path and for what is no file."""
+    file = source
+    if isinstance(source, str | os.PathLike):
+        file = getattr(sys.stdin, "buffer", None) if os.fspath(source) == "-" else None
+    inner, layers = file, 0
+    while callable(getattr(inner, "read", None)) and layers < _MOST_LAYERS:
+        file, inner, layers = inner, _inner_of(inner), layers + 1
+    return file if layers else None
+
+
+def _inner_of(file: Any) -> Any:
+    """The file around which a buffer or a temporary file stands."""
+    with suppress(ValueError):  # of a buffer from which it was taken
+        return getattr(file, "raw", None) or getattr(file, "file", None)
+    return None
 
 
 def _refuse_address(name: str) -> None:

@@ -5,7 +5,7 @@ Knows times and counts, and no samples. Does not know what the sound is.
 
 from dataclasses import dataclass
 
-from kiku.audio.clock import TICKS_PER_S, Clock
+from kiku.audio.clock import TICKS_PER_S, SampleClock
 
 # Gaps leave less than a sample of the lowest rate (1,000) for later.
 _MAX_OWED = TICKS_PER_S // 500
@@ -15,9 +15,9 @@ _MAX_OWED = TICKS_PER_S // 500
 class Timeline:
     """The times of one sound; its fields are all its state, which `serial` writes and reads."""
 
-    taken: Clock
+    taken: SampleClock
     """All of the sound so far."""
-    kept: Clock
+    kept: SampleClock
     """The part of the sound between start and end."""
     owed: int = 0
     """Ticks of silence that are no whole sample yet."""

@@ -217,12 +217,12 @@ def _in_process(job: _Job, parts: Sequence[str], recognizer: "Recognizer") -> di
 
 
 def _samples(job: _Job, recognizer: "Recognizer") -> "NDArray[np.float32]":
-    from kiku.measure.files import sound_of
+    from kiku.measure.files import joined_sound
     from kiku.measure.speed import noise
 
     if job.sound is None:
         return noise(recognizer.config)
-    return sound_of([job.sound], recognizer.config.sample_rate)
+    return joined_sound([job.sound], recognizer.config.sample_rate)
 
 
 def _noise_file(stack: ExitStack) -> Path:

@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from kiku.cli.feed import FLOOR_DB
-from kiku.cli.lines import label
 from kiku.cli.live_results import Cutter
 from kiku.stream import End, Event, StreamWarning
 from kiku.text import Partial, TurnEnd, TurnEndEager, TurnResumed, TurnStart, Word
+from kiku.text.cues import channel_label
 
 SURE, UNSURE = 0.9, 0.6
 """Probabilities from which on words are shown plainly, and in yellow; others are red."""
@@ -180,7 +180,7 @@ def words_as_text(words: Iterable[Word], partial: Partial | None = None) -> Text
     given: list[tuple[Word | Partial, str]] = [(word, _colour(word.probability)) for word in words]
     given += [] if partial is None else [(partial, "dim italic")]
     if given:
-        text.append(label(given[0][0].channel), "dim")
+        text.append(channel_label(given[0][0].channel), "dim")
     for i, (one, style) in enumerate(given):
         text.append(" " if i else "").append(one.text, style)
     return text

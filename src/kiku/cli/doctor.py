@@ -11,7 +11,7 @@ from kiku.cli.columns import columns
 from kiku.cli.terminal import FAILED
 
 if TYPE_CHECKING:
-    from kiku.measure.doctor import Report
+    from kiku.measure.doctor import DoctorReport
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
 
@@ -42,7 +42,7 @@ def doctor(as_json: _Json = False) -> int:
     return 0
 
 
-def _installed(report: "Report") -> Iterable[tuple[str, str]]:
+def _installed(report: "DoctorReport") -> Iterable[tuple[str, str]]:
     machine = report.machine
     yield "kiku", report.kiku
     yield "python", report.python
@@ -68,12 +68,12 @@ def _installed(report: "Report") -> Iterable[tuple[str, str]]:
     yield "microphones", "sounddevice is not installed" if count is None else str(count)
 
 
-def _kernels(report: "Report") -> Iterable[tuple[str, ...]]:
+def _kernels(report: "DoctorReport") -> Iterable[tuple[str, ...]]:
     for kernel in report.kernels:
         yield f"  {kernel.precision}", kernel.by, kernel.instructions, kernel.note
 
 
-def _speed(report: "Report") -> Iterable[tuple[str, ...]]:
+def _speed(report: "DoctorReport") -> Iterable[tuple[str, ...]]:
     yield "  MODEL", "WEIGHTS", "LIMIT", "TYPICAL", ""
     for e in report.expected:
         note = "" if e.real_time else "slower than speech"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from kiku.calibration import KINDS, Kind
+from kiku.calibration import KINDS, CalibrationKind
 from kiku.cli import terminal
 from kiku.cli.columns import columns
 from kiku.cli.loaded import ModelSettings, load_with
@@ -187,10 +187,10 @@ def evaluate(
     return job.run(recognizer, options, meter)
 
 
-def _kind(calibrate: str | None, output: Path | None) -> Kind | None:
+def _kind(calibrate: str | None, output: Path | None) -> CalibrationKind | None:
     if calibrate is None:
         return None
-    known: dict[str, Kind] = {one: one for one in KINDS}
+    known: dict[str, CalibrationKind] = {one: one for one in KINDS}
     kind = known.get(calibrate)
     if kind is None:
         raise typer.BadParameter(
@@ -247,7 +247,7 @@ class _Job:
     normalise: str
     by: tuple[str, ...]
     against: Path | None
-    calibrate: Kind | None
+    calibrate: CalibrationKind | None
     page: int
 
     def run(self, recognizer: "Recognizer", options: "HearingOptions", meter: Meter) -> int:
@@ -322,7 +322,7 @@ class _Job:
         return FAILED
 
 
-def _write_calibration(evaluation: "Evaluation", kind: Kind, path: Path) -> None:
+def _write_calibration(evaluation: "Evaluation", kind: CalibrationKind, path: Path) -> None:
     from kiku.evaluate.trust import crossed_ece
 
     found = evaluation.calibration(kind)

@@ -1,6 +1,7 @@
 """Words, as they come -> whole lines. With several channels, each has lines of its own."""
 
 from kiku.text import Segment, Word, segments
+from kiku.text.cues import channel_label, plain_text
 
 
 class LineCutter:
@@ -33,11 +34,6 @@ class LineCutter:
         return [segment for line in lines for segment in segments(line)]
 
 
-def label(channel: int | None) -> str:
-    """The label before the text of a channel, as in the formats of `kiku.text`."""
-    return "" if channel is None else f"[{channel}] "
-
-
 def line_text(line: Segment) -> str:
     """The line as it is printed."""
-    return label(line.channel) + " ".join(line.text.split())
+    return channel_label(line.channel) + plain_text(line.text)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, cast
 
-from kiku.audio.source import Source, open_source
+from kiku.audio.source import FileSource, open_source
 from kiku.errors import ConfigError
 from kiku.options import MAX_CHANNELS, MAX_INPUT_RATE, MIN_INPUT_RATE
 from kiku.serial import number_in
@@ -93,7 +93,7 @@ class _Headed:
 
 
 @contextmanager
-def opened(source: Source, raw: RawFormat | None) -> Generator[Source]:
+def opened(source: FileSource, raw: RawFormat | None) -> Generator[FileSource]:
     """The recording in a form that can be read: as it is, or with the header that it lacks.
 
     Raises:

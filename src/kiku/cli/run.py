@@ -9,10 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kiku.audio import duration_s
-from kiku.audio.source import Source
+from kiku.audio.source import FileSource
 from kiku.cli import terminal
 from kiku.cli.inputs import STDIN, Recording
-from kiku.cli.lines import label
 from kiku.cli.outputs import exists, forget_partial, partial_of, refuse_existing, write_whole
 from kiku.cli.progress import Bars, Meter
 from kiku.cli.raw import RawFormat, opened
@@ -22,6 +21,7 @@ from kiku.errors import AudioError, KikuError, OutputError, TruncatedAudio
 from kiku.options import StreamOptions
 from kiku.recognizer import Recognizer
 from kiku.text import FORMATS, CaptionOptions, Word
+from kiku.text.cues import channel_label
 from kiku.transcription import Transcription
 
 TXT = "txt"
@@ -176,7 +176,7 @@ class Run:
     def _of_source(
         self,
         recording: Recording,
-        source: Source,
+        source: FileSource,
         files: Mapping[str, Path],
         duration: float | None,
         bars: Bars,
@@ -266,7 +266,7 @@ class Run:
         for warning in result.warnings:
             if (warning.kind, warning.channel) not in told:
                 told.add((warning.kind, warning.channel))
-                message = f"{label(warning.channel)}{warning.message}"
+                message = f"{channel_label(warning.channel)}{warning.message}"
                 terminal.error(f"warning: {_labelled(recording, message)}")
 
     def _deliver(

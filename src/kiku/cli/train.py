@@ -59,6 +59,9 @@ _Manifest = Annotated[
 _Model = Annotated[
     str, typer.Option("--model", metavar="NAME", help="demo, a repository, or a folder.")
 ]
+_ForceModel = Annotated[
+    bool, typer.Option("--force", help="Replace the model in DIR, if there is one.")
+]
 _Device = Annotated[
     str, typer.Option("--device", metavar="NAME", help="cpu, cuda, ...; auto takes a GPU if any.")
 ]
@@ -84,6 +87,7 @@ def vocab(
     layout: Annotated[
         _ModelLayout, typer.Option(help="Kyutai's, or transformers'.")
     ] = _ModelLayout.NATIVE,
+    force: _ForceModel = False,
 ) -> int:
     """Make a model that can spell what recordings say: its own pieces, and new ones behind them.
 
@@ -98,7 +102,7 @@ def vocab(
     from kiku.train.vocab import VocabOptions, make_vocabulary
 
     options = VocabOptions(pieces, any_letters, "" if new is None else new.value)
-    done = make_vocabulary(rows, model, output, options, layout=layout.value)
+    done = make_vocabulary(rows, model, output, options, layout=layout.value, force=force)
     if done.left_out:
         terminal.error(f"{layout} has no place for {', '.join(done.left_out)}: left out")
     terminal.echo(_vocab_report(done))
@@ -139,14 +143,14 @@ def pack(
     from kiku.train.augment import read_augmentation
     from kiku.train.extra import need_torch
     from kiku.train.folders import read_rows
-    from kiku.train.places import refuse_no_pack
+    from kiku.train.places import check_pack_folder
 
     need_torch("kiku train pack")
     if lead not in ("zero", "pad"):
         raise typer.BadParameter(f"{lead!r} is neither zero nor pad", param_hint="--lead")
     augmentation = None if augment is None else read_augmentation(augment)
     rows = [row for one in manifest for row in read_rows(one)]
-    refuse_no_pack(output)  # before a model is loaded
+    check_pack_folder(output)  # before a model is loaded
     from kiku.checkpoint import load
     from kiku.train.device import choose_device
     from kiku.train.examples import PackOptions
@@ -157,7 +161,7 @@ def pack(
     )
     counter = _Counter("packed")
     done = pack_rows(
-        rows, load(model), output, options, device=choose_device(device), on_unit=counter.told
+        rows, load(model), output, options, device=choose_device(device), on_unit=counter.update
     )
     terminal.echo(_pack_report(done))
     if not done.examples:
@@ -202,7 +206,9 @@ def align(
 
     meter = Meter(quiet=False, forced=True)
     options = AlignOptions(steps=steps, seed=seed)
-    done = align_rows(rows, load(model), options, device=choose_device(device), say=meter.note)
+    done = align_rows(
+        rows, load(model), options, device=choose_device(device), on_progress=meter.note
+    )
     write_manifest(done.rows, output)
     write_whole(report, json.dumps(report_of(done), indent=1, ensure_ascii=False) + "\n")
     lines = [f"{len(done.rows):,} rows have times now: {output}"]
@@ -248,7 +254,7 @@ def fit(
     settings = read_settings(config)
     from kiku.train.fit import fit as run
 
-    done = run(settings, say=lambda line: terminal.echo(f"{line}\n"))
+    done = run(settings, on_progress=lambda line: terminal.echo(f"{line}\n"))
     if done.step == done.resumed_at:
         terminal.echo(f"{done.folder} is finished already\n")
     return 0
@@ -274,6 +280,7 @@ def export(
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="What it began with, if that lies elsewhere.")
     ] = None,
+    force: _ForceModel = False,
 ) -> int:
     """Write what was learned as a model that kiku, moshi and transformers load; adapters are
     merged.
@@ -289,7 +296,9 @@ def export(
             f"there is no {dtype!r}; there are auto, {', '.join(DTYPES)}", param_hint="--dtype"
         )
     which = "last" if last else "average"
-    done = write(run, output, layout=layout.value, which=which, dtype=dtype, model=model)
+    done = write(
+        run, output, layout=layout.value, which=which, dtype=dtype, model=model, force=force
+    )
     if done.left_out:
         terminal.error(f"{layout} has no place for {', '.join(done.left_out)}: left out")
     terminal.echo(f"{done.folder}\n")
@@ -302,7 +311,7 @@ class _Counter:
     def __init__(self, what: str) -> None:
         self._meter, self._what, self._next = Meter(quiet=False, forced=True), what, 0.1
 
-    def told(self, done: int, of: int, seconds: float) -> None:
+    def update(self, done: int, of: int, seconds: float) -> None:
         """Print a line at every tenth of the way."""
         if done / of >= self._next and done < of:
             self._next = done / of + 0.1

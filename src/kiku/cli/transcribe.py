@@ -25,6 +25,7 @@ from kiku.cli.terminal import FAILED, INTERRUPTED
 from kiku.cli.themes import themed
 from kiku.cli.transcribe_fleet import FleetOptions, on_ray, refuse_with_ray
 from kiku.errors import ConfigError, KikuError, OutputError
+from kiku.options import MAX_RECORDING_S
 from kiku.text import FORMATS
 
 _Paths = Annotated[
@@ -79,7 +80,7 @@ class RecordingOptions:
     TITLE: ClassVar[str] = SoundOptions.TITLE
 
     recursive: _Recursive = False
-    max_duration: MaxDuration = 86_400.0
+    max_duration: MaxDuration = MAX_RECORDING_S
     slots: _Slots = None
 
 

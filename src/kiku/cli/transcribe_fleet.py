@@ -25,9 +25,10 @@ OnRay = Annotated[
     bool,
     typer.Option(
         "--ray",
-        help="Transcribe on Ray: a cluster whose address (auto, HOST:PORT, ray://HOST:PORT) may "
-        "follow, else this machine. PATH may be s3://... and a manifest of JSON lines; -o takes "
-        "rows, -f jsonl or parquet, and captions beside. A second run does what is missing.",
+        help="Transcribe on Ray: a cluster whose address (HOST:PORT, auto, local) may follow, else "
+        "that of RAY_ADDRESS, else this machine. PATH may be s3://... and a manifest of JSON "
+        "lines; -o takes rows, -f jsonl or parquet, and captions beside. A second run does what is "
+        "missing.",
     ),
 ]
 Actors = Annotated[
@@ -50,7 +51,7 @@ DryRun = Annotated[
 Gpu = Annotated[str | None, typer.Option(metavar="NAME", help="--dry-run: as of kiku plan.")]
 Price = Annotated[float | None, typer.Option(metavar="PER_HOUR", help="--dry-run: of a machine.")]
 
-_ADDRESS = re.compile(r"ray://.+|[\w.-]+:\d+|auto")
+_ADDRESS = re.compile(r"ray://.+|[\w.-]+:\d+|auto|local")
 _FORMATS = ("jsonl", "parquet", "srt", "vtt", "txt", "tsv")
 
 
@@ -112,10 +113,10 @@ def on_ray(
             found = room.survey(sources, output, model=model, options=options, run=run)
             terminal.echo(columns(list(_plan(found, settings, fleet))))
             return 0
-        told = _Lines(quiet=quiet)
+        lines = _Lines(quiet=quiet)
         report = room.transcribe(
             sources, output, model=model, options=options, formats=named, run=run,
-            on_progress=told.tell,
+            on_progress=lines.show,
         )  # fmt: skip
     except InputError as error:
         raise typer.BadParameter(str(error)) from None
@@ -147,7 +148,7 @@ class _Lines:
     def __init__(self, *, quiet: bool) -> None:
         self._quiet, self._next_s = quiet, time.monotonic() + LINE_EVERY_S
 
-    def tell(self, progress: "Progress") -> None:
+    def show(self, progress: "Progress") -> None:
         if not self._quiet and time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + LINE_EVERY_S
             terminal.error(line_of(progress))

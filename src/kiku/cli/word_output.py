@@ -3,8 +3,9 @@
 from typing import Protocol
 
 from kiku.cli import terminal
-from kiku.cli.lines import LineCutter, label, line_text
+from kiku.cli.lines import LineCutter, line_text
 from kiku.text import Word, segments
+from kiku.text.cues import channel_label
 
 
 class Output(Protocol):
@@ -99,7 +100,7 @@ class Lines(_Titled):
     def pending(self) -> str:
         """The lines that may still grow."""
         return "\n".join(
-            label(line[0].channel) + " ".join(word.text for word in line)
+            channel_label(line[0].channel) + " ".join(word.text for word in line)
             for line in self._cutter.open
         )
 
@@ -118,7 +119,7 @@ class Flow(_Titled):
         if self._line and self._line[-1].channel == word.channel:
             cut = segments([*self._line, word])
             goes_on = len(cut) == 1
-        before = " " if goes_on else ("\n" if self._line else "") + label(word.channel)
+        before = " " if goes_on else ("\n" if self._line else "") + channel_label(word.channel)
         self._line = [*self._line, word] if goes_on else [word]
         terminal.echo(before + word.text)
 
@@ -138,5 +139,5 @@ def table_line(word: Word) -> str:
     """Start and end in seconds, probability, word."""
     return (
         f"{word.start:9.2f} {word.end:9.2f} {word.probability:7.3f}  "
-        f"{label(word.channel)}{word.text}\n"
+        f"{channel_label(word.channel)}{word.text}\n"
     )

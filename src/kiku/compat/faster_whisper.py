@@ -20,9 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kiku.audio import duration_s, read_file
 from kiku.checkpoint import DEMO, KNOWN_REPOS, is_local
 from kiku.compat.whisper_arguments import (
@@ -44,7 +41,7 @@ from kiku.compat.whisper_functions import (
 )
 from kiku.errors import UnsupportedConfig, VocabularyError
 from kiku.loading import load
-from kiku.recognizer import Recognizer
+from kiku.recognizer import Recognizer, SampleArray
 from kiku.text import segments as segments_of
 from kiku.text.segments import Segment as Sentence
 from kiku.transcription import Transcription
@@ -74,7 +71,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-Audio = str | os.PathLike[str] | BinaryIO | NDArray[np.generic]
+Audio = str | os.PathLike[str] | BinaryIO | SampleArray
 """A path, a file open for reading bytes, or samples at 16 kHz."""
 
 
@@ -161,7 +158,8 @@ class WhisperModel:
             device_index: which CUDA device; one.
             compute_type: "int8", "float16" ...; int8 is for processors, others run in half
                 precision instead, and a warning says so.
-            cpu_threads: how many threads compute; 0 is as many as the process may use.
+            cpu_threads: how many threads compute; 0 is as many as the process may use, and more
+                are not taken.
             num_workers: how many calls can run side by side.
             download_root: only None is allowed: HF_HOME says where models are kept.
             local_files_only: only False is allowed, except for a model in a folder:
@@ -321,12 +319,18 @@ class BatchedInferencePipeline:
 def _sentences(transcription: Transcription) -> Generator[Sentence, None, None]:
     """The words in sentences, each as soon as the next one has begun."""
     open_words = list[Any]()
-    for word in transcription:
-        open_words.append(word)
-        *whole, last = segments_of(open_words)
-        yield from whole
-        open_words = list(last.words)
+    problem: Exception | None = None
+    try:
+        for word in transcription:
+            open_words.append(word)
+            *whole, last = segments_of(open_words)
+            yield from whole
+            open_words = list(last.words)
+    except Exception as error:  # also a warning, where these are errors
+        problem = error
     yield from segments_of(open_words)
+    if problem is not None:
+        raise problem
 
 
 def _is_file(audio: Audio) -> bool:
@@ -336,8 +340,8 @@ def _is_file(audio: Audio) -> bool:
 def _length_s(audio: Audio) -> float:
     """Seconds of a recording. One that cannot be read raises now, as in faster-whisper."""
     if not _is_file(audio):
-        shape = np.shape(cast("Any", audio))
-        return shape[0] / SAMPLE_RATE if shape else math.nan
+        shape = getattr(audio, "shape", ())
+        return max(shape) / SAMPLE_RATE if shape else math.nan  # the other axis is of channels
     source = cast("str | BinaryIO", audio)
     length_s = duration_s(source)
     if length_s is None and isinstance(audio, str | os.PathLike) and not _comes_once(audio):

@@ -13,11 +13,12 @@ impossible values.
 
 from kiku.decoding.hotwords import HotwordBoosts, PhraseTrie
 from kiku.decoding.language import language_prior
-from kiku.decoding.picker import TokenPicker, token_picker
+from kiku.decoding.picker import TokenPicker, plain_sampler, token_picker
 from kiku.decoding.prompt import PromptPicker
-from kiku.decoding.sampling import Picker, Sampler, SamplingParams
+from kiku.decoding.sampling import DRAW, Picker, Sampler, SamplingParams
 
 __all__ = [
+    "DRAW",
     "HotwordBoosts",
     "PhraseTrie",
     "Picker",
@@ -26,5 +27,6 @@ __all__ = [
     "SamplingParams",
     "TokenPicker",
     "language_prior",
+    "plain_sampler",
     "token_picker",
 ]

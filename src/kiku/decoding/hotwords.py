@@ -8,15 +8,14 @@ phrases are one array, and one pass over it finds the strongest below each piece
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kiku.decoding.pieces import piece_kinds
-from kiku.errors import ConfigError, StreamError, VocabularyError
+from kiku.errors import ConfigError, VocabularyError
 from kiku.options import Hotword
-from kiku.serial import from_plain, to_plain
 from kiku.text import Vocabulary
 
 MAX_TRIE_PIECES = 100_000
@@ -367,19 +366,6 @@ class HotwordBoosts:
         self._num_tokens = state.num_tokens
         written = [state.written.get(hotword.text, _NEVER) for hotword in trie.hotwords]
         self._written = np.array(written, np.int64)
-
-    def save(self) -> dict[str, Any]:
-        """What has been written, in values for JSON."""
-        return to_plain(self.state())
-
-    def restore(self, saved: Any) -> None:
-        """As `go_on`, with what `save` gave.
-
-        Raises:
-            StreamError: `saved` is not what `save` gave.
-        """
-        what = "the saved course of the hotwords"
-        self.go_on(from_plain(BoostsState, saved, what=what, error=StreamError))
 
     def __deepcopy__(self, memo: object) -> "HotwordBoosts":
         other = HotwordBoosts.__new__(HotwordBoosts)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kiku.config import ModelConfig
 from kiku.decoding.hotwords import BoostsState, HotwordBoosts, PhraseTrie
 from kiku.decoding.pieces import piece_kinds
-from kiku.decoding.sampling import Sampler, SamplerState
+from kiku.decoding.sampling import Picker, Sampler, SamplerState
 from kiku.errors import ConfigError, StreamError
 from kiku.options import DecodingOptions
 from kiku.serial import from_plain, to_plain
@@ -23,10 +23,7 @@ from kiku.text import Vocabulary
 
 
 def token_picker(
-    options: DecodingOptions,
-    vocabulary: Vocabulary,
-    config: ModelConfig,
-    after: "TokenPicker | None" = None,
+    options: DecodingOptions, vocabulary: Vocabulary, config: ModelConfig
 ) -> "TokenPicker | None":
     """The picker of one stream's tokens; None where each token is the likeliest one, which engines
     pick by themselves, and faster.
@@ -35,19 +32,26 @@ def token_picker(
         options: how to pick; `num_codebooks` is not used here, but by the engine.
         vocabulary: the model's.
         config: the model's.
-        after: the stream's picker so far, where its options change: the new one goes on from it as
-            far as that makes sense (see `TokenPicker.go_on`).
 
     Raises:
-        ConfigError: the vocabulary cannot spell a hotword, they are too many, or the prior is of
-            another size.
+        ConfigError: the vocabulary cannot spell a hotword, they are too many, the prior is of
+            another size, or the model has fewer codebooks.
     """
-    if options.is_plain:
-        return None
-    picker = TokenPicker(options, vocabulary, config)
-    if after is not None:
-        picker.go_on(after.state())
-    return picker
+    most = config.lm.num_codebooks
+    if (options.num_codebooks or 1) > most:
+        raise ConfigError(
+            f"num_codebooks must be in 1..{most} for this model, not {options.num_codebooks}"
+        )
+    return None if options.is_plain else TokenPicker(options, vocabulary, config)
+
+
+def plain_sampler(picker: Picker | None) -> Sampler | None:
+    """The sampler that is all of `picker`: it weighs nothing else. None for any other picker. Who
+    draws in its place has to move it on (`Sampler.row`, `Sampler.skip`)."""
+    # A class made from one of these may do more.
+    if isinstance(picker, TokenPicker) and type(picker) is TokenPicker:
+        return picker.only_sampler
+    return picker if isinstance(picker, Sampler) and type(picker) is Sampler else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ class TokenPicker:
         Raises:
             ConfigError: see `token_picker`.
         """
-        self._setting = _Setting(options, vocabulary, config)
+        self._setting = _PickerSetting(options, vocabulary, config)
         self._sampler: Sampler | None = None
         if options.temperature > 0:
             self._sampler = Sampler(
@@ -114,6 +118,13 @@ class TokenPicker:
         if hotwords is not None:
             hotwords.text(token, carried)
         return token
+
+    @property
+    def only_sampler(self) -> Sampler | None:
+        """The sampler, where there are neither hotwords nor a prior."""
+        setting = self._setting
+        plain = self._hotwords is None and setting.besides is None and setting.among is None
+        return self._sampler if plain else None
 
     def _pick(self, logits: NDArray[np.float32], drawn: NDArray[np.float64] | None) -> int:
         if self._sampler is None or drawn is None:
@@ -152,7 +163,7 @@ class TokenPicker:
         self.go_on(from_plain(PickerState, saved, what="the saved picker", error=StreamError))
 
 
-class _Setting:
+class _PickerSetting:
     """What never changes while a stream's options stay; copies of a `TokenPicker` share it."""
 
     def __init__(
@@ -180,5 +191,5 @@ class _Setting:
             self.besides = besides if besides.any() else None
             self.among = among if among.any() else None
 
-    def __deepcopy__(self, memo: object) -> "_Setting":
+    def __deepcopy__(self, memo: object) -> "_PickerSetting":
         return self

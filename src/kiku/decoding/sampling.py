@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.errors import ConfigError, StreamError
-from kiku.serial import MAX_INT, from_plain, to_plain
+from kiku.errors import ConfigError
+from kiku.serial import MAX_INT
 
 Picker = Callable[[NDArray[np.float32]], int]
 """Picks a text token from logits [V] (float32, a copy that may be changed). One per stream; it may
@@ -22,6 +21,19 @@ _LEAST = 2.0**-54
 
 _BLOCK = 4
 """Numbers in a block of Philox, which is moved on by whole blocks."""
+
+DRAW = np.dtype(
+    [
+        ("temperature", np.float64),
+        ("top_k", np.int64),
+        ("top_p", np.float64),
+        ("key", np.uint64, (2,)),
+        ("drawn", np.int64),
+    ]
+)
+"""How a token is drawn, in plain numbers, for who draws in the place of a `Sampler`: its
+parameters, the key of its noise, and how many numbers of the noise were used before. All zero takes
+the likeliest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +101,39 @@ class Sampler:
     def go_on(self, state: SamplerState) -> None:
         """Go on with the noise of `state`, whatever this sampler's seed was. `state` is not copied:
         it changes with every draw."""
-        bits = np.random.Philox(state.seed)
-        bits.advance(state.drawn // _BLOCK)
+        low, high = np.random.Philox(state.seed).state["state"]["key"].tolist()
         self.state = state
-        self._random = np.random.Generator(bits)
-        self._random.random(state.drawn % _BLOCK)
+        self._key: tuple[int, int] = low, high
+        self._random: np.random.Generator | None = None
+
+    def _placed(self) -> np.random.Generator:
+        """The noise from the first number on that was not used."""
+        bits = np.random.Philox(self.state.seed)
+        bits.advance(self.state.drawn // _BLOCK)
+        random = np.random.Generator(bits)
+        random.random(self.state.drawn % _BLOCK)
+        return random
 
     def draw(self, num_tokens: int) -> NDArray[np.float64]:
         """[V] random numbers from 0 to 1 for the next token; each call gives the next ones."""
         # One number per token of the vocabulary, whatever will be cut: so the numbers of call n
         # never depend on logits.
+        if self._random is None:
+            self._random = self._placed()
         self.state.drawn += num_tokens
         return self._random.random(num_tokens)
+
+    @property
+    def row(self) -> tuple[float, int, float, tuple[int, int], int]:
+        """How the next token is drawn, as an element of an array of `DRAW`."""
+        params = self.params
+        top_k = min(params.top_k, MAX_INT)
+        return params.temperature, top_k, params.top_p, self._key, self.state.drawn
+
+    def skip(self, num_tokens: int) -> None:
+        """Go on as after `draw`: somebody else drew a token as `row` says."""
+        self.state.drawn += num_tokens
+        self._random = None
 
     def pick(self, logits: NDArray[np.float32], drawn: NDArray[np.float64]) -> int:
         """[V] and what `draw` gave -> a token. The same numbers may be used more than once."""
@@ -134,16 +167,3 @@ class Sampler:
         other = Sampler.of(self.params)
         other.go_on(replace(self.state))
         return other
-
-    def save(self) -> dict[str, Any]:
-        """Which noise, and how much of it was used, in values for JSON."""
-        return to_plain(self.state)
-
-    def restore(self, saved: Any) -> None:
-        """As `go_on`, with what `save` gave.
-
-        Raises:
-            StreamError: `saved` is not what `save` gave.
-        """
-        what = "the saved noise of a sampler"
-        self.go_on(from_plain(SamplerState, saved, what=what, error=StreamError))

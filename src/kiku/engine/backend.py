@@ -53,7 +53,7 @@ class Said:
     """The decoder's output for columns: [n, T] of several slots, or [T] of one."""
 
     tokens: NDArray[np.int64]
-    """[..., T] the likeliest token after each column"""
+    """[..., T] the likeliest token after each column, or the one that the backend drew"""
     logprobs: NDArray[np.float32]
     """[..., T] natural logarithms of their probabilities"""
     pauses: NDArray[np.float32] | None
@@ -88,6 +88,8 @@ class Backend(Protocol):
     reads_alike: bool
     """Whether `read` gives the same output for a column, bit for bit, however many columns it reads
     in one pass. Only then may their number follow the time that passes take."""
+    can_draw: bool
+    """Whether `read` draws tokens by chance. If not, it is never given `draws`."""
     description: str
     """What runs the model, for people: "onnx int8"."""
     first: Said
@@ -118,10 +120,16 @@ class Backend(Protocol):
         counts: NDArray[np.int64],
         *,
         logits: bool,
+        draws: NDArray[Any] | None = None,
     ) -> Said:
         """Let the decoder read the first `counts[i]` columns of the i-th slot, of [n, T, 1 + K].
 
         A code of -1 is left out. Columns and outputs beyond the counts mean nothing.
+
+        With `draws`, [n] of `kiku.decoding.DRAW`, the tokens of a row with a temperature are drawn
+        as `kiku.decoding.Sampler` draws them, and their log-probabilities are given: the token
+        after column t with the V numbers of the noise from `drawn + t * V` on. Where logits are no
+        finite numbers, the likeliest token is given.
         """
         ...
 

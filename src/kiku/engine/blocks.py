@@ -6,17 +6,43 @@ all its columns are read in one pass. The tokens up to and including the first w
 right, because each was computed from right tokens only. The slot is then rewound to just after
 them, and the rest is read again with the tokens of the last pass as guesses. Each token is picked
 once, in order, from logits that no later pass changes. So a sampler draws the same random numbers
-as it would frame by frame.
+as it would frame by frame. Where the backend draws, each column of a pass has the numbers of its
+own place, and those of columns that were read in vain are used again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.decoding import Picker
-from kiku.engine.backend import Backend, Said, StepOutput
+from kiku.decoding import DRAW, Picker, Sampler
+from kiku.engine.backend import Said, StepOutput
 from kiku.engine.widths import Widths
+
+
+@dataclass(frozen=True, slots=True)
+class BackendDraws:
+    """In place of a picker: the backend draws each token, as `sampler` would."""
+
+    sampler: Sampler
+    num_tokens: int
+    """V: how many numbers a token takes of the sampler's noise."""
+
+    def spend(self) -> None:
+        """A token that was drawn is kept."""
+        self.sampler.skip(self.num_tokens)
+
+
+def draw_rows(draws: Sequence[BackendDraws | None]) -> NDArray[Any] | None:
+    """What `Backend.read` is told of how n slots draw: [n] of `DRAW`; None where none does."""
+    if not any(draws):
+        return None
+    rows = np.zeros(len(draws), DRAW)
+    places = [i for i, one in enumerate(draws) if one is not None]
+    rows[places] = [one.sampler.row for one in draws if one is not None]
+    return rows
 
 
 class Block:
@@ -27,7 +53,7 @@ class Block:
         slot: int,
         codes: NDArray[np.int64],
         token: int,
-        picker: Picker | None,
+        picker: Picker | BackendDraws | None,
         *,
         guess: int,
         word_start: int,
@@ -39,19 +65,19 @@ class Block:
             slot: whose frames these are.
             codes: [T, K] of its frames.
             token: the text token before them.
-            picker: picks the tokens; None takes the likeliest.
+            picker: picks the tokens; None takes those that the backend gives.
             guess: the token that is guessed where nothing better is known.
             word_start: the token that opens a word, and never follows itself.
             keep_logits: whether `output` has the logits.
         """
         self.slot, self.keep_logits = slot, keep_logits
-        self._picker = picker
+        self.draws = picker if isinstance(picker, BackendDraws) else None
+        self._picker = None if isinstance(picker, BackendDraws) else picker
         self.failure: BaseException | None = None
         """The error that the picker raised; the tokens from there on are the likeliest."""
         self._word_start = word_start
         self.num_frames = len(codes)
         self.done = 0
-        self.num_passes = 0
         self.columns = np.empty((len(codes), 1 + codes.shape[1]), np.int64)
         """[T, 1 + K] as the decoder reads them. When all are done, every guess among the text
         tokens has been replaced by the token that was picked."""
@@ -75,7 +101,6 @@ class Block:
 
     def ask(self, width: int) -> NDArray[np.int64]:
         """The columns of the next pass, at most `width`: [t, 1 + K]."""
-        self.num_passes += 1
         return self.columns[self.done : self.done + width]
 
     def accept(self, said: Said) -> int:
@@ -116,6 +141,8 @@ class Block:
         if self._picker is not None and self.failure is None:
             assert said.logits is not None
             token, logprob = self._picked(self._picker, said.logits[i], token, logprob)
+        if self.draws is not None:
+            self.draws.spend()
         self._tokens.append(token)
         self._logprobs.append(logprob)
         if said.pauses is not None:
@@ -159,11 +186,17 @@ def logprob_of(logits: NDArray[np.float32], token: int) -> float:
     return float(logits[token]) - top - float(np.log(np.exp(logits - top).sum()))
 
 
-def decode_blocks(backend: Backend, blocks: Sequence[Block], widths: Widths) -> StepOutput:
+def decode_blocks(
+    read: Callable[..., Said],
+    rewind: Callable[[NDArray[np.int64], NDArray[np.int64]], None],
+    blocks: Sequence[Block],
+    widths: Widths,
+) -> StepOutput:
     """Decode blocks of any lengths, all in the same passes.
 
     Args:
-        backend: runs the decoder.
+        read: makes a pass of the decoder, as `Backend.read`.
+        rewind: takes columns of it back, as `Backend.rewind`.
         blocks: n of them.
         widths: chooses how many columns of a slot a pass reads, and learns from each pass.
 
@@ -181,18 +214,19 @@ def decode_blocks(backend: Backend, blocks: Sequence[Block], widths: Widths) -> 
             row[: len(part)] = part
         slots = np.array([block.slot for block in waiting])
         logits = any(block.wants_logits for block in waiting)
-        said = backend.read(slots, columns, counts, logits=logits)
+        draws = draw_rows([block.draws for block in waiting])
+        said = read(slots, columns, counts, logits=logits, draws=draws)
         in_vain = np.array(
             [block.accept(said.of(i, int(counts[i]))) for i, block in enumerate(waiting)]
         )
         if back := np.flatnonzero(in_vain).tolist():
-            backend.rewind(slots[back], in_vain[back])
+            rewind(slots[back], in_vain[back])
         widths.note(counts.tolist(), in_vain.tolist(), widths.clock() - began)
         waiting = [block for block in waiting if block.done < block.num_frames]
-    return joined([block.output() for block in blocks])
+    return joined_outputs([block.output() for block in blocks])
 
 
-def joined(rows: Sequence[StepOutput]) -> StepOutput:
+def joined_outputs(rows: Sequence[StepOutput]) -> StepOutput:
     """The outputs of several slots, packed into one."""
     pauses = [row.pauses for row in rows if row.pauses is not None]
     logits = [row.logits for row in rows if row.logits is not None]

@@ -1,6 +1,7 @@
 """Which engine runs a model: decided before anything is fetched, and before PyTorch is imported."""
 
 import importlib.util
+import logging
 import os
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Literal
 
 from kiku.engine.quota import quota_of_processors
 from kiku.errors import ConfigError, MissingExtra
+from kiku.serial import MAX_INT
 
 EngineName = Literal["onnx", "torch", "cuda"]
 
@@ -17,6 +19,8 @@ DTYPES: dict[EngineName, tuple[str, ...]] = {
     "cuda": ("float32", "bfloat16", "float16", "auto"),
 }
 """Dtypes in which each engine can keep a decoder's weights; "auto" is the checkpoint's own."""
+
+_logger = logging.getLogger(__name__)
 
 # Files that exist where a driver of an NVIDIA or AMD device is loaded.
 _SIGNS = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
@@ -126,12 +130,33 @@ def usable_threads(root: Path = Path("/")) -> int:
     Args:
         root: of the file system in which the quota is looked up.
     """
+    return min(_usable_processors(root), _asked_of_openmp() or MAX_INT)
+
+
+def usable_of(threads: int, root: Path = Path("/")) -> int:
+    """So many threads as somebody asked for, but no more than there are processors for: threads
+    beyond these wait for one another, hundreds of them for ever. The log says what was left out.
+
+    Args:
+        threads: as many as were asked for, whatever `OMP_NUM_THREADS` says.
+        root: of the file system in which the quota is looked up.
+    """
+    most = _usable_processors(root)
+    if threads <= most:
+        return threads
+    _logger.warning(
+        "%d threads were asked for, and this process may use %d processors: it computes with %d",
+        threads, most, most,
+    )  # fmt: skip
+    return most
+
+
+def _usable_processors(root: Path) -> int:
     try:
         number = len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
         number = os.cpu_count() or 1
-    limits = (quota_of_processors(root), _asked_of_openmp())
-    return min([number, *(limit for limit in limits if limit is not None)])
+    return min(number, quota_of_processors(root) or number)
 
 
 def _asked_of_openmp() -> int | None:

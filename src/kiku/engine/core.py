@@ -19,16 +19,13 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from kiku.config import HISTORY_FRAMES, PAD_ID, WORD_START_ID
-from kiku.decoding import Picker, Sampler, SamplingParams
-from kiku.engine.backend import Backend, StepOutput
-from kiku.engine.blocks import Block, decode_blocks
+from kiku.decoding import Picker, Sampler, SamplingParams, plain_sampler
+from kiku.engine.backend import Backend, Said, StepOutput
+from kiku.engine.blocks import BackendDraws, Block, decode_blocks, draw_rows
 from kiku.engine.forked import check_process, process
-from kiku.engine.history import History
+from kiku.engine.history import ColumnHistory
 from kiku.engine.widths import Widths
 from kiku.errors import ConfigError, FrameError, NoFreeSlot, StreamError
-
-MAX_POSITION = 2**40
-"""Frames that a slot may have read at most: more than a thousand years of sound."""
 
 _LEFT_OUT = -1
 """The code of a codebook that the decoder is not to read."""
@@ -43,6 +40,8 @@ class _Slot:
 
     picker: Picker | None
     num_codebooks: int
+    draws: BackendDraws | None = None
+    """The same as `picker`, where the backend can do it."""
     token: int = 0
     """The last token that was picked."""
     work: str = ""
@@ -61,7 +60,7 @@ class _Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class _Mark:
+class _SlotMark:
     """Where a slot stood."""
 
     backend: Any
@@ -100,7 +99,7 @@ class SlotEngine:
         """Chooses how many columns of a slot a pass reads when blocks are decoded."""
         self._lm = backend.lm_config
         self._held: dict[int, _Slot] = {}
-        self._history = History(backend.num_slots, self._lm.num_codebooks)
+        self._history = ColumnHistory(backend.num_slots, self._lm.num_codebooks)
         self._pid = process()
 
     @property
@@ -161,22 +160,21 @@ class SlotEngine:
             raise ConfigError(f"num_codebooks must be in 1..{most} for this model, not {limit}")
         if isinstance(picker, SamplingParams):
             picker = Sampler.of(picker)
-        return _Slot(picker, limit)
+        sampler = plain_sampler(picker) if self.backend.can_draw else None
+        draws = None if sampler is None else BackendDraws(sampler, self._lm.text_vocab_size)
+        return _Slot(picker, limit, draws)
 
     def _begin(self, slot: int) -> StepOutput:
         """Let the decoder forget the slot and read its initial column."""
         lm, held = self._lm, self._held[slot]
         self.backend.begin(slot)
         codes = np.full((1, lm.num_codebooks), lm.initial_code, np.int64)
-        block = self._block(slot, codes, lm.initial_text_id)
+        block = self._block(slot, codes, lm.initial_text_id, held.picker)
         said = self.backend.first
         if held.num_codebooks < lm.num_codebooks:  # `first` is for all codebooks
             one, slots = np.ones(1, np.int64), np.array([slot])
             self.backend.rewind(slots, one)
-            said = self.backend.read(slots, block.ask(1)[None], one, logits=True)
-            self.num_passes += 1
-        else:
-            block.ask(1)
+            said = self._read(slots, block.ask(1)[None], one, logits=True)
         block.accept(said.of(0, 1))
         held.token = block.token
         return block.output()
@@ -195,7 +193,7 @@ class SlotEngine:
             ConfigError: the model has no such number of codebooks.
         """
         held, new = self._of(slot), self._new(picker, num_codebooks)
-        held.picker, held.num_codebooks = new.picker, new.num_codebooks
+        held.picker, held.num_codebooks, held.draws = new.picker, new.num_codebooks, new.draws
 
     def close(self, slot: int) -> None:
         """Free a slot; a free one stays free."""
@@ -298,31 +296,36 @@ class SlotEngine:
         self._check_step(slots, counts, codes.shape, (self._lm.num_codebooks, "codes"))
         held = [self._held[slot] for slot in slots]
         plain = not self.keep_logits and all(
-            one.picker is None and one.num_codebooks == self._lm.num_codebooks for one in held
+            (one.picker is None or one.draws is not None)
+            and one.num_codebooks == self._lm.num_codebooks
+            for one in held
         )
         if plain and len(codes) == len(slots):
             return self._decode_frame(slots, held, codes)
         blocks: list[Block] = []
         at = 0
         for slot, one, count in zip(slots, held, counts, strict=True):
-            blocks.append(self._block(slot, codes[at : at + count], one.token))
+            part = codes[at : at + count]
+            blocks.append(self._block(slot, part, one.token, one.draws or one.picker))
             at += count
         return self._decode_blocks(blocks)
 
     def _decode_frame(
         self, slots: Sequence[int], held: Sequence[_Slot], codes: NDArray[np.int64]
     ) -> StepOutput:
-        """Decode one frame of each slot in one pass; every slot takes its likeliest token."""
+        """Decode one frame of each slot in one pass; every slot takes what the backend gives."""
         numbers = np.array(slots)
         columns = np.empty((len(slots), 1 + codes.shape[1]), np.int64)
         columns[:, 0] = [one.token for one in held]
         columns[:, 1:] = codes
         ones = np.ones(len(slots), np.int64)
-        said = self.backend.read(numbers, columns[:, None], ones, logits=False)
-        self.num_passes += 1
+        draws = draw_rows([one.draws for one in held])
+        said = self._read(numbers, columns[:, None], ones, logits=False, draws=draws)
         self._history.add_each(numbers, columns)
         for one, token in zip(held, said.tokens[:, 0].tolist(), strict=True):
             one.token = token
+            if one.draws is not None:
+                one.draws.spend()
         return StepOutput(
             said.tokens[:, 0],
             said.logprobs[:, 0],
@@ -331,19 +334,37 @@ class SlotEngine:
             (1,) * len(slots),
         )
 
-    def _block(self, slot: int, codes: NDArray[np.int64], token: int) -> Block:
+    def _block(
+        self,
+        slot: int,
+        codes: NDArray[np.int64],
+        token: int,
+        picker: Picker | BackendDraws | None,
+    ) -> Block:
         held = self._held[slot]
         if held.num_codebooks < codes.shape[1]:
             codes = codes.copy()
             codes[:, held.num_codebooks :] = _LEFT_OUT
         return Block(
-            slot, codes, token, held.picker,
+            slot, codes, token, picker,
             guess=self.pad_id, word_start=self.word_start_id, keep_logits=self.keep_logits,
         )  # fmt: skip
 
+    def _read(
+        self,
+        slots: NDArray[np.int64],
+        columns: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        *,
+        logits: bool,
+        draws: NDArray[Any] | None = None,
+    ) -> Said:
+        """A pass of the decoder, counted; see `Backend.read`."""
+        self.num_passes += 1
+        return self.backend.read(slots, columns, counts, logits=logits, draws=draws)
+
     def _decode_blocks(self, blocks: Sequence[Block]) -> StepOutput:
-        out = decode_blocks(self.backend, blocks, self.widths)
-        self.num_passes += max(block.num_passes for block in blocks)
+        out = decode_blocks(self._read, self.backend.rewind, blocks, self.widths)
         for block in blocks:
             self._held[block.slot].token = block.token
             self._history.add(block.slot, block.columns)
@@ -360,7 +381,7 @@ class SlotEngine:
             StreamError: the slot is not open, or in the middle of work.
         """
         held = self._of(slot, idle=True)
-        return _Mark(self.backend.mark(slot), held.token, int(self._history.counts[slot]))
+        return _SlotMark(self.backend.mark(slot), held.token, int(self._history.counts[slot]))
 
     def go_back(self, slot: int, mark: object) -> None:
         """Put the slot back to where `mark` was taken, exactly.
@@ -372,7 +393,7 @@ class SlotEngine:
             StreamError: the slot is not open, or in the middle of work.
         """
         held = self._of(slot, idle=True)
-        assert isinstance(mark, _Mark)
+        assert isinstance(mark, _SlotMark)
         self.backend.go_back(slot, mark.backend)
         held.token = mark.token
         self._history.counts[slot] = mark.num_columns
@@ -406,8 +427,7 @@ class SlotEngine:
         columns = held.take(most)
         for first in range(0, len(columns), self.backend.width):
             part = columns[first : first + self.backend.width]
-            self.backend.read(np.array([slot]), part[None], np.array([len(part)]), logits=False)
-            self.num_passes += 1
+            self._read(np.array([slot]), part[None], np.array([len(part)]), logits=False)
         return len(held.left)
 
     def _reread_initial(self, slot: int, held: _Slot) -> None:
@@ -441,7 +461,8 @@ class SlotEngine:
         if not len(columns):
             nothing = np.zeros(0, np.int64)
             return StepOutput(nothing, nothing.astype(np.float32), None, None, (0,)), 0
-        blocks = [self._block(slot, columns[:, 1:], held.token)]
+        picker = held.draws or held.picker
+        blocks = [self._block(slot, columns[:, 1:], held.token, picker)]
         return self._decode_blocks(blocks), len(held.left)
 
     def _at_work(self, slot: int, work: str, most: int | None) -> _Slot:

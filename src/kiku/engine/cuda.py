@@ -18,11 +18,13 @@ from torch import Tensor
 
 from kiku.codec import MimiEncoder, as_stored
 from kiku.config import REWIND_FRAMES, WORD_START_ID
+from kiku.decoding import DRAW
 from kiku.engine.backend import Said
 from kiku.engine.core import SlotEngine
-from kiku.engine.gpu.ahead import Ahead
+from kiku.engine.gpu.ahead import Ahead, Draws
 from kiku.engine.gpu.attention import pick_attend
-from kiku.engine.gpu.launches import Launches, LaunchOptions
+from kiku.engine.gpu.draws import draw_numbers, pick_draw
+from kiku.engine.gpu.launches import Launch, Launches, LaunchOptions
 from kiku.engine.gpu.memory import (
     Room,
     free_bytes,
@@ -68,13 +70,13 @@ def cuda_engine(
 
 
 @dataclass(frozen=True, slots=True)
-class _Mark:
+class _CudaMark:
     """Where a slot stood."""
 
     pasts: Tensor
     heard: int
     read: int
-    token: int
+    token: tuple[int, Draws]
 
 
 class CudaBackend:
@@ -100,10 +102,9 @@ class CudaBackend:
         self.num_slots = slots
         options.check(self.device)
         self.width = max(options.sizes)
-        K, pauses = lm.config.num_codebooks, lm.config.num_pause_heads
         self._heard = np.zeros(slots + 1, np.int64)  # latents of the codec
         self._read = np.zeros(slots + 1, np.int64)  # columns of the decoder
-        self._ahead = Ahead(slots, self.width, K, pauses)
+        self._ahead = Ahead(slots, self.width, lm.config)
         self.num_launches = 0
         """How often the device was given something to compute."""
         with told_as(lambda: no_weights(codec, lm, self.device)):
@@ -134,9 +135,12 @@ class CudaBackend:
                 Remembered(rings, pick_attend(options.attention, rings, device))
                 for rings in (self._rings, self._codec_rings)
             )
+            draw = pick_draw(options.sampling, lm.config.text_vocab_size, device)
+            self.can_draw = draw is not None
             network = Network(
-                codec, lm, pasts=self._pasts, codec_keys=codec_keys, keys=keys, table=table
-            )
+                codec, lm, pasts=self._pasts, codec_keys=codec_keys, keys=keys, table=table,
+                draw=draw,
+            )  # fmt: skip
             graphs = device.type == "cuda" if options.graphs is None else options.graphs
             which = LaunchOptions(graphs, options.guess, options.sizes, options.rows)
             return Launches(network, self.num_slots, device, which)
@@ -181,7 +185,7 @@ class CudaBackend:
         spare = np.full(n, self.num_slots)
         with self._on_device():
             said = self._said(n, 1, logits=True)
-            self._read_now(spare, columns, np.zeros(n, np.int64), said)
+            self._read_now(spare, columns, np.zeros(n, np.int64), np.zeros(n, DRAW), said)
             pauses = None if said.pauses is None else said.pauses[:1]
             assert said.logits is not None
             first = Said(said.tokens[:1], said.logprobs[:1], pauses, said.logits[:1])
@@ -239,10 +243,12 @@ class CudaBackend:
         given["slots"][:n] = slots
         given["heard"][:n] = self._heard[slots]
         given["pcm"][:n] = frames.reshape(n, T * size)
+        draws = self._ahead.next_draws(slots)
         if ahead:
             given["read"][:n] = self._read[slots]
             given["texts"][:n] = self._ahead.next_tokens(slots)
             given["limits"][:n] = self._ahead.limits(slots)
+            _put_draws(launch, draws)
         self.launches.run(launch)
         self.num_launches += 1
         self._heard[slots] += T * self.codec_config.downsample
@@ -256,15 +262,24 @@ class CudaBackend:
             told = launch.told.host
             pauses = told["pauses"][:n] if "pauses" in told else None
             said = Said(told["tokens"][:n], told["logprobs"][:n], pauses, None)
-            self._ahead.put(slots, columns, said, self.num_launches)
+            self._ahead.put(slots, columns, draws, said, self.num_launches)
         return codes
 
-    def read(self, slots: Ints, columns: Ints, counts: Ints, *, logits: bool) -> Said:
+    def read(
+        self,
+        slots: Ints,
+        columns: Ints,
+        counts: Ints,
+        *,
+        logits: bool,
+        draws: Draws | None = None,
+    ) -> Said:
         """See `Backend.read`."""
         n, T = len(columns), int(columns.shape[1])
+        draws = np.zeros(n, DRAW) if draws is None else draws
         said = self._said(n, T, logits=logits)
         run = self.num_launches if logits else None
-        there = self._ahead.answers(slots, columns, counts, run)
+        there = self._ahead.answers(slots, columns, counts, draws, run)
         missing = np.setdiff1d(np.arange(n), there)
         with self._on_device():
             if len(there):
@@ -273,11 +288,12 @@ class CudaBackend:
             for at in range(0, len(missing), most):
                 rows = missing[at : at + most]
                 part = self._said(len(rows), T, logits=logits)
-                self._read_now(slots[rows], columns[rows], self._read[slots[rows]], part)
+                start = self._read[slots[rows]]
+                self._read_now(slots[rows], columns[rows], start, draws[rows], part)
                 _put(said, rows, part)
         self._read[slots] += counts
         self._ahead.forget(slots)
-        self._ahead.note(slots, columns, said.tokens, counts)
+        self._ahead.note(slots, columns, draws, said.tokens, counts)
         return said
 
     def _answer(self, slots: Ints, rows: Ints, said: Said) -> None:
@@ -292,7 +308,7 @@ class CudaBackend:
             places = torch.from_numpy(self._ahead.rows(slots)).to(self.device)  # pyright: ignore[reportUnknownMemberType]
             said.logits[rows] = launch.logits[places, :T].cpu().numpy()
 
-    def _read_now(self, slots: Ints, columns: Ints, start: Ints, said: Said) -> None:
+    def _read_now(self, slots: Ints, columns: Ints, start: Ints, draws: Draws, said: Said) -> None:
         """Run one launch of the decoder for n slots, and fill `said` with its output."""
         n, T, _ = columns.shape
         launch = self.launches.of("read", self._size(T), n)
@@ -300,6 +316,7 @@ class CudaBackend:
         given["slots"][:n], given["read"][:n] = slots, start
         given["columns"][:n, :T] = columns
         given["columns"][:n, T:] = 0
+        _put_draws(launch, draws)
         self.launches.run(launch)
         self.num_launches += 1
         said.tokens[...], said.logprobs[...] = told["tokens"][:n, :T], told["logprobs"][:n, :T]
@@ -335,16 +352,16 @@ class CudaBackend:
         with self._on_device():
             pasts = self._pasts.rows[slot].clone()
         token = self._ahead.token_state(slot)
-        return _Mark(pasts, int(self._heard[slot]), int(self._read[slot]), token)
+        return _CudaMark(pasts, int(self._heard[slot]), int(self._read[slot]), token)
 
     def go_back(self, slot: int, mark: Any) -> None:
         """See `Backend.go_back`."""
-        assert isinstance(mark, _Mark)
+        assert isinstance(mark, _CudaMark)
         with self._on_device():
             self._pasts.rows[slot].copy_(mark.pasts)
         self._heard[slot], self._read[slot] = mark.heard, mark.read
         self._ahead.forget(slot)
-        self._ahead.put_token(slot, mark.token)
+        self._ahead.put_token(slot, *mark.token)
 
     def save(self, slot: int) -> dict[str, NDArray[Any]]:
         """See `Backend.save`. Of keys and values it holds the window only, in the dtype they are
@@ -399,6 +416,12 @@ def _parts(T: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
         size = max(size for size in sizes if size <= T - at)
         yield at, size
         at += size
+
+
+def _put_draws(launch: Launch, draws: Draws) -> None:
+    """Tell a call how its rows draw; nothing where the host draws."""
+    if "draws" in launch.given.host:
+        launch.given.host["draws"][: len(draws)] = draw_numbers(draws)
 
 
 def _put(said: Said, rows: Ints, part: Said) -> None:

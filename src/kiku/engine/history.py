@@ -8,7 +8,7 @@ from kiku.config import HISTORY_FRAMES, REWIND_FRAMES
 _ROOM = HISTORY_FRAMES + REWIND_FRAMES  # a slot that went back still has all of its history
 
 
-class History:
+class ColumnHistory:
     """Columns of B slots in rings of the last frames."""
 
     def __init__(self, num_slots: int, num_codebooks: int) -> None:

@@ -9,14 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.config import REWIND_FRAMES, TransformerConfig
+from kiku.config import MAX_POSITION, REWIND_FRAMES, TransformerConfig
 
 _SLACK_FRAMES = 80
 """Frames between two moves of a layer's keys. More would make attention, which computes over all
 that lies in the buffer, slower; fewer, the moves more frequent."""
-
-_MAX_POSITION = 2**42
-"""Positions that a saved slot may have come to at most: more than a thousand years of sound."""
 
 _KEPT_TYPES = (np.dtype(np.float32), np.dtype(np.float16))
 """Dtypes of keys and values; a saved slot may have either, whichever is kept here."""
@@ -32,7 +29,7 @@ class BatchLayout:
     """The same for the graph: its inputs, by the names that it declares."""
 
 
-class Memory(ABC):
+class PositionMemory(ABC):
     """What the attention of B slots remembers: keys and values of each layer, [B, H, P, D].
 
     Their order along P depends on the operator that reads them.
@@ -102,7 +99,7 @@ class Memory(ABC):
         position = saved["position"]
         if position.shape != (1,) or position.dtype != np.int64:
             raise ValueError("a position of another shape")
-        if not 0 <= int(position[0]) <= _MAX_POSITION:
+        if not 0 <= int(position[0]) <= MAX_POSITION:
             raise ValueError(f"a position of {int(position[0])}")
         seen = min(int(position[0]), self.config.window - 1)
         shape = (self.config.num_heads, seen, self.config.head_dim)
@@ -131,7 +128,7 @@ class Memory(ABC):
         return self._places(layer, slot, seen)
 
 
-class RingMemory(Memory):
+class RingMemory(PositionMemory):
     """For the operators of `kiku-kernels`: position p lies at p mod P, and nothing is moved."""
 
     def __init__(
@@ -150,7 +147,7 @@ class RingMemory(Memory):
         return np.arange(last - count, last, dtype=np.int64) % self.capacity
 
     def layout(self, slots: NDArray[np.int64], counts: NDArray[np.int64]) -> BatchLayout:
-        """See `Memory.layout`."""
+        """See `PositionMemory.layout`."""
         first_slot = int(slots.min())
         over = range(first_slot, int(slots.max()) + 1)
         rows = slots - first_slot
@@ -171,7 +168,7 @@ class RingMemory(Memory):
         )
 
 
-class OrderedMemory(Memory):
+class OrderedMemory(PositionMemory):
     """For ONNX Runtime's own operator: a layer's keys lie in order from place 0; new ones are
     appended.
 
@@ -190,7 +187,7 @@ class OrderedMemory(Memory):
         self._limits = np.repeat(self._first_limits[:, None], num_slots, axis=1)
 
     def forget(self, slot: int) -> None:
-        """See `Memory.forget`."""
+        """See `PositionMemory.forget`."""
         super().forget(slot)
         self._starts[:, slot] = 0
         self._limits[:, slot] = self._first_limits
@@ -230,7 +227,7 @@ class OrderedMemory(Memory):
         return np.maximum(places, 0).astype(np.int32)
 
     def layout(self, slots: NDArray[np.int64], counts: NDArray[np.int64]) -> BatchLayout:
-        """See `Memory.layout`; the operator wants the positions laid out by slot, [B, S]."""
+        """See `PositionMemory.layout`; the operator wants positions laid out by slot, [B, S]."""
         first_slot = int(slots.min())
         over = range(first_slot, int(slots.max()) + 1)
         most = int(counts.max())

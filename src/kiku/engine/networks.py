@@ -12,7 +12,7 @@ from kiku.config import ModelConfig, TransformerConfig
 from kiku.engine.backend import Said
 from kiku.engine.forked import Held
 from kiku.engine.kernels import Kernels
-from kiku.engine.memory import BatchLayout, Memory, OrderedMemory, RingMemory
+from kiku.engine.memory import BatchLayout, OrderedMemory, PositionMemory, RingMemory
 from kiku.engine.quiet import onnxruntime
 from kiku.errors import CheckpointError
 from kiku.graph import (
@@ -41,7 +41,7 @@ _MAX_BINDINGS = 32
 Array = NDArray[Any]
 
 
-class Network:
+class OnnxNetwork:
     """A session and the keys and values that it writes in place."""
 
     def __init__(
@@ -78,7 +78,7 @@ class Network:
                 f"({str(error).splitlines()[0]}); convert the model again"
             ) from error
         if used.variant is Variant.PLAIN:
-            self.memory: Memory = OrderedMemory(config, num_slots, max_block)
+            self.memory: PositionMemory = OrderedMemory(config, num_slots, max_block)
         else:
             dtype = _dtype_of_keys(session)
             self.memory = RingMemory(config, num_slots, max_block, dtype)
@@ -132,7 +132,7 @@ class CodecMark:
     pasts: list[Array]
 
 
-class Codec(Network):
+class OnnxCodec(OnnxNetwork):
     """The codec's session, keys and values, and the convolutions' state for every slot."""
 
     def __init__(
@@ -201,9 +201,9 @@ class Codec(Network):
 
     def check(self, saved: Mapping[str, Array]) -> None:
         """Raise ValueError unless `restore` could put these into a slot."""
-        fits(saved["begun"], (1, 1), np.bool_)
+        check_array(saved["begun"], (1, 1), np.bool_)
         for name, past in self._pasts.items():
-            fits(saved[f"past.{name}"], past.shape[1:], np.float32)
+            check_array(saved[f"past.{name}"], past.shape[1:], np.float32)
         self.memory.check(saved)
         if len(saved) != 1 + len(self._pasts) + self.memory.num_saved:
             raise ValueError("it holds parts that the codec does not have")
@@ -222,7 +222,7 @@ def _neighbours(slots: NDArray[np.int64]) -> slice | NDArray[np.int64]:
     return slice(first, first + n) if np.array_equal(slots, np.arange(first, first + n)) else slots
 
 
-class Decoder(Network):
+class OnnxDecoder(OnnxNetwork):
     """The decoder's session, and its keys and values."""
 
     def __init__(
@@ -277,7 +277,7 @@ class Decoder(Network):
         )
 
 
-def fits(array: Array, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+def check_array(array: Array, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
     """Raise ValueError unless an array has this shape and dtype, and is finite."""
     if array.shape != shape or array.dtype != dtype:
         raise ValueError(

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from kiku.config import REWIND_FRAMES, ModelConfig
 from kiku.engine.backend import Said
-from kiku.engine.choice import usable_threads
+from kiku.engine.choice import usable_of, usable_threads
 from kiku.engine.core import SlotEngine
 from kiku.engine.kernels import Kernels, kernels
-from kiku.engine.networks import WIDTH, Codec, CodecMark, Decoder
+from kiku.engine.networks import WIDTH, CodecMark, OnnxCodec, OnnxDecoder
 from kiku.graph import CODEC_GRAPH, DECODER_GRAPH, Variant, graph_file, stored_places
 
 
@@ -39,7 +39,8 @@ def onnx_engine(
         folder: has the files that `kiku.graph` wrote.
         config: of the model in these files.
         slots: how many.
-        threads: how many compute; None is one for each processor that this process may use.
+        threads: how many compute, but no more than one for each processor that this process may
+            use; None is as many.
         keep_logits: whether outputs have logits.
         precision: of the files, to be shown to people.
         used: the operators; None takes kiku's own where they can be used.
@@ -80,7 +81,7 @@ def _fingerprint(folder: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Mark:
+class _OnnxMark:
     """Where a slot stood."""
 
     codec: CodecMark
@@ -92,6 +93,7 @@ class OnnxBackend:
 
     max_block = REWIND_FRAMES
     width = WIDTH
+    can_draw = False
 
     def __init__(
         self,
@@ -106,13 +108,13 @@ class OnnxBackend:
         """See `onnx_engine`."""
         self.codec_config, self.lm_config = config.codec, config.lm
         self.num_slots = slots
-        self.threads = threads or usable_threads()
+        self.threads = usable_of(threads) if threads else usable_threads()
         self.description = f"onnx {precision}".strip()
         used = used or kernels()
         self.reads_alike = used.variant is Variant.OWN
         with ThreadPoolExecutor(1) as pool:  # both at once: each is busy with its own weights
-            codec = pool.submit(Codec, folder, config, slots, self.threads, used)
-            self._decoder = Decoder(folder, config, slots, self.threads, used)
+            codec = pool.submit(OnnxCodec, folder, config, slots, self.threads, used)
+            self._decoder = OnnxDecoder(folder, config, slots, self.threads, used)
             self._codec = codec.result()
         self.first = self._decoder.first
         self.signature = f"onnx {_fingerprint(folder)}"
@@ -136,6 +138,7 @@ class OnnxBackend:
         counts: NDArray[np.int64],
         *,
         logits: bool,
+        draws: NDArray[Any] | None = None,
     ) -> Said:
         """See `Backend.read`."""
         return self._decoder.read(slots, columns, counts, logits=logits)
@@ -146,11 +149,11 @@ class OnnxBackend:
 
     def mark(self, slot: int) -> Any:
         """See `Backend.mark`."""
-        return _Mark(self._codec.mark(slot), int(self._decoder.memory.position[slot]))
+        return _OnnxMark(self._codec.mark(slot), int(self._decoder.memory.position[slot]))
 
     def go_back(self, slot: int, mark: Any) -> None:
         """See `Backend.go_back`."""
-        assert isinstance(mark, _Mark)
+        assert isinstance(mark, _OnnxMark)
         self._codec.go_back(slot, mark.codec)
         self._decoder.memory.position[slot] = mark.position
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kiku.codec import MimiEncoder, MimiState
-from kiku.config import PAD_ID, REWIND_FRAMES, WORD_START_ID
+from kiku.config import MAX_POSITION, PAD_ID, REWIND_FRAMES, WORD_START_ID
 from kiku.engine.backend import Said
-from kiku.engine.core import MAX_POSITION, SlotEngine
+from kiku.engine.core import SlotEngine
 from kiku.engine.forked import is_forked
 from kiku.engine.gpu.precision import products
 from kiku.errors import ConfigError
@@ -103,7 +103,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
-class _State:
+class _TorchState:
     """What the two networks remember of the engine's slots."""
 
     def __init__(
@@ -126,7 +126,7 @@ class _State:
 
 
 @dataclass(frozen=True, slots=True)
-class _Mark:
+class _TorchMark:
     """Where a slot stood."""
 
     state: Mark
@@ -158,6 +158,7 @@ class TorchBackend:
 
     width = 16  # columns that the decoder reads in one pass of a block
     reads_alike = False
+    can_draw = False
 
     def __init__(
         self,
@@ -187,8 +188,8 @@ class TorchBackend:
         columns = None if longest is None else 1 + longest + self.width
         self._positions = np.zeros(slots, np.int64)  # of the decoder
         with torch.inference_mode():
-            self._state = _State(codec, lm, slots, self.device, (longest, columns))
-            self._primed = _State(codec, lm, 1, self.device, (0, 1))
+            self._state = _TorchState(codec, lm, slots, self.device, (longest, columns))
+            self._primed = _TorchState(codec, lm, 1, self.device, (0, 1))
             out = lm(lm.initial_column(1, self.device), self._primed.lm, all_active(1, self.device))
             self.first = self._said(out.logits, out.pauses, logits=True)
 
@@ -239,6 +240,7 @@ class TorchBackend:
         counts: NDArray[np.int64],
         *,
         logits: bool,
+        draws: NDArray[Any] | None = None,
     ) -> Said:
         """See `Backend.read`. What a slot has fewer columns than the longest is taken back."""
         most = columns.shape[1]
@@ -278,12 +280,12 @@ class TorchBackend:
     @torch.inference_mode()
     def mark(self, slot: int) -> Any:
         """See `Backend.mark`."""
-        return _Mark(mark(self._state.parts(), slot), int(self._positions[slot]))
+        return _TorchMark(mark(self._state.parts(), slot), int(self._positions[slot]))
 
     @torch.inference_mode()
     def go_back(self, slot: int, mark: Any) -> None:
         """See `Backend.go_back`."""
-        assert isinstance(mark, _Mark)
+        assert isinstance(mark, _TorchMark)
         rewind(self._state.parts(), slot, mark.state)
         self._positions[slot] = mark.position
 
@@ -327,6 +329,6 @@ def _as_tensor(array: NDArray[Any], like: Tensor) -> Tensor:
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         raise ValueError("a tensor holds numbers that are not finite")
     is_count = tensor.dtype == torch.int64
-    if is_count and not bool(((tensor >= 0) & (tensor <= 4 * MAX_POSITION)).all()):
+    if is_count and not bool(((tensor >= 0) & (tensor <= MAX_POSITION)).all()):
         raise ValueError("a position that cannot be")
     return tensor

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from kiku.calibration import Calibration, Kind
+from kiku.calibration import Calibration, CalibrationKind
 from kiku.errors import InputError
 from kiku.evaluate.aligning import check_extra
 from kiku.evaluate.chance import RESAMPLES, Difference, difference_of
@@ -85,7 +85,7 @@ class Evaluation:
         """Seconds that the machine took for it."""
         return sum(one.heard.took_s for one in self.scored)
 
-    def calibration(self, kind: Kind = "isotonic") -> Calibration:
+    def calibration(self, kind: CalibrationKind = "isotonic") -> Calibration:
         """A calibration under which words are right as often as their probabilities say, for
         `StreamOptions.calibration`.
 

@@ -22,7 +22,7 @@ from kiku.decoding import token_picker
 from kiku.engine import StepOutput
 from kiku.errors import AudioError, InputError
 from kiku.evaluate.manifest import Utterance
-from kiku.options import AudioFormat, StreamOptions, stream_options
+from kiku.options import MAX_RECORDING_S, AudioFormat, StreamOptions, checked_stream_options
 from kiku.recognizer import Recognizer
 from kiku.scheduler import Binding, Member, Opening, Scheduler, SlotOptions
 from kiku.stream import WordSession
@@ -33,9 +33,6 @@ LIVE_CHUNK_S = 0.08
 
 _RECORDED_CHUNK_S = 5.0
 """Seconds of a recording's chunk: as much as one step takes."""
-
-_MOST_S = 86_400.0
-"""Seconds of one utterance at most: a small file may claim days of silence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +124,7 @@ class HearingOptions:
         is_number = isinstance(chunk_s, int | float) and not isinstance(chunk_s, bool)
         if chunk_s is not None and not (is_number and 0.01 <= chunk_s <= 10):
             raise InputError(f"chunk_s must be from 0.01 to 10 seconds, not {chunk_s!r}")
-        stream = stream_options(self.stream)
+        stream = checked_stream_options(self.stream)
         object.__setattr__(self, "stream", stream)
         if (stream.start_s, stream.end_s, stream.channel, stream.track) != (0, None, "mix", None):
             raise InputError(
@@ -296,7 +293,7 @@ class _Hearing:
 def _sound(utterance: Utterance, rate: int, chunk_s: float) -> Iterator[Samples]:
     """The utterance's part of its file, in chunks."""
     first = round(utterance.start_s * rate)
-    end_s = utterance.start_s + _MOST_S if utterance.end_s is None else utterance.end_s
+    end_s = utterance.start_s + MAX_RECORDING_S if utterance.end_s is None else utterance.end_s
     last, at = round(end_s * rate), 0
     for chunk in read_chunks(utterance.path, rate, chunk_s=chunk_s):
         if at >= last:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kiku.calibration import Calibration, Kind, log_odds
+from kiku.calibration import Calibration, CalibrationKind, log_odds
 from kiku.errors import InputError
 from kiku.evaluate.scoring import Trust
 
@@ -73,7 +73,7 @@ def calibrated(trusts: Sequence[Trust], calibration: Calibration) -> list[Trust]
 
 
 def fit_calibration(
-    trusts: Sequence[Trust], kind: Kind = "isotonic", *, model: str = ""
+    trusts: Sequence[Trust], kind: CalibrationKind = "isotonic", *, model: str = ""
 ) -> Calibration:
     """A calibration that fits these words.
 
@@ -140,7 +140,7 @@ def _temperature(trusts: Sequence[Trust]) -> float:
     return round(math.exp((low + high) / 2), 6)
 
 
-def crossed_ece(groups: Sequence[Sequence[Trust]], kind: Kind) -> float | None:
+def crossed_ece(groups: Sequence[Sequence[Trust]], kind: CalibrationKind) -> float | None:
     """The calibration error to expect on other recordings than those the calibration was made of:
     each half of the utterances is calibrated by the other half. None if a half is too small.
 

@@ -1,22 +1,24 @@
-"""More recordings than one machine can hear: batches on Ray.
+"""Transcribe more recordings than one machine can: batches on Ray.
 
     sources.py      folders, patterns, manifests -> recordings, with their sizes; nothing is opened
-    planning.py     how long they are about; what is missing; which go together
-    looking.py      how long some say they are, asked in a process that may break
-    settings.py     which model, on what it runs, and what of that changes the words
-    batch.py        transcribe(): from the sources to the rows, whatever dies on the way
-    transcriber.py  what one process does: a recognizer whose slots are kept full
+    planning.py     estimated lengths, the limit of a run, and blocks of recordings
+    durations.py    lengths stated by some recordings, read in a process that may crash
+    settings.py     the model, what it runs on, and which of these settings change the words
+    batch.py        transcribe(): from the sources to the rows, even if processes die
+    transcriber.py  the work of one process: a recognizer whose slots are kept full
     opening.py      recordings in stores, opened a little ahead
     rows.py         a transcript -> rows, and captions of these
     store.py        the folder of results: what is finished, parts written whole or not at all
-    progress.py     how far it is
+    progress.py     progress of a batch
     places.py       folders and files wherever fsspec can reach them
     parquet.py      rows as Parquet
-    resources.py    what of a cluster each actor gets
-    on_ray.py       who hears: actors of Ray Data
-    quiet_ray.py    Ray, imported so that it reports to nobody
+    cluster.py      which cluster, and whether it can be reached
+    resources.py    the resources of a cluster that each actor gets
+    on_ray.py       the processes that transcribe: actors of Ray Data
+    quiet_ray.py    Ray, imported so that it sends no usage reports
+    serve_app.py    `kiku serve` on Ray Serve
 
-All but the last two work without Ray, which is an extra, as fsspec is.
+Only on_ray.py, quiet_ray.py and serve_app.py need Ray, which is an extra, as fsspec is.
 """
 
 from typing import TYPE_CHECKING, Any

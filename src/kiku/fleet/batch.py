@@ -1,18 +1,20 @@
-"""From the sources to the rows, whatever dies on the way.
+"""Run a batch from the sources to the rows, even if processes die on the way.
 
-What is missing is handed out in rounds. In the first, blocks are large; what is not answered since
-a process died goes again in blocks of as many recordings as there are slots; what is not answered
-then goes once more, alone; and what kills its process alone is told as a row. Nobody here knows who
-hears: processes of Ray, or of a test.
+Missing recordings are handed out in rounds. In the first round blocks are large. Recordings without
+a result, because a process died, go again in blocks of as many recordings as a process has slots;
+those still without a result go once more, each alone; and one that kills its process even alone
+gets a row that says so. This module does not know which processes transcribe: Ray's, or a test's.
 """
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from enum import StrEnum
+from typing import Protocol
 
 from kiku.errors import InputError, KikuError
+from kiku.fleet.cluster import refuse_client
 from kiku.fleet.planning import Block, Lengths, blocks_of, lengths_of, within
 from kiku.fleet.progress import Counter, Progress
 from kiku.fleet.rows import Key, key_of, row_of_problem
@@ -33,20 +35,23 @@ KILLED = (
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Where and how much of it."""
+    """Where a batch runs, and how much of it."""
 
     address: str | None = None
-    """Of a Ray cluster: "auto", "HOST:PORT", "ray://HOST:PORT"; None starts one on this machine,
-    unless the program is connected to one."""
+    """Address of a Ray cluster: "HOST:PORT", "auto", or "local", which starts one on this machine.
+    None is the cluster that the program is connected to, or the one in RAY_ADDRESS, else "local".
+    """
     actors: int | None = None
-    """Processes that hear; None is as many as there is room for."""
+    """Processes that transcribe; None is as many as there is room for."""
     limit_hours: float | None = None
-    """Of sound, of what is missing; None has all of it heard."""
+    """Hours of missing sound to transcribe; None transcribes all of it."""
     retry_failed: bool = False
-    """Hear again what could not be heard whole. Its old row stays until there is a new one."""
+    """Transcribe recordings again that failed, whole or in part. Their old rows stay until there
+    are new ones."""
 
     def __post_init__(self) -> None:
-        """Raise InputError for what cannot be."""
+        """Raise InputError for invalid values."""
+        refuse_client(self.address)
         if self.actors is not None and self.actors < 1:
             raise InputError(f"actors must be at least 1, not {self.actors}")
         if self.limit_hours is not None and not self.limit_hours > 0:
@@ -55,60 +60,67 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a batch has to do."""
+    """The work that a batch has to do."""
 
     items: list[Item]
-    """That are missing, within the limit."""
+    """Recordings that are missing, within the limit."""
     lengths: Lengths
-    """Of these."""
+    """Lengths of these recordings."""
     files: int
-    """Recordings that were named."""
+    """Number of recordings that the sources name."""
     finished: int
-    """Of these."""
+    """How many of the named recordings are finished."""
     failed_before: int
-    """Of the finished: could not be heard whole."""
+    """How many of the finished ones failed, whole or in part."""
 
     @property
     def hours(self) -> float:
-        """Of sound that are missing, about."""
+        """Estimated hours of sound of the missing recordings."""
         return self.lengths.total_s / 3600
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came of a batch."""
+    """The result of a batch."""
 
     survey: Survey
     progress: Progress
-    """At its end."""
+    """The progress at its end."""
     output: str
     killed: list[str] = field(default_factory=list[str])
-    """Recordings that killed their process."""
+    """Paths of recordings that killed their process."""
 
 
-Stage = Literal["many", "few", "alone"]
-"""The rounds: see the top of this file. From the second on a process has one block at a time, so
-that no other dies with it."""
+class Stage(StrEnum):
+    """The rounds: see the top of this file.
+
+    From the second round on a process has one block at a time, so that no other block is lost with
+    it.
+    """
+
+    LARGE_BLOCKS = "many"
+    SMALL_BLOCKS = "few"
+    SINGLE = "alone"
 
 
 class Broken(KikuError):
-    """A round came to an end before its time: what is left of it may be asked for again."""
+    """A round ended early: the rest of it may be asked for again."""
 
 
 class Workers(Protocol):
     """Processes that transcribe."""
 
     lanes: int
-    """Blocks that all of them together hear at once in the first round."""
+    """Blocks that all processes together transcribe at once in the first round."""
     slots: int
-    """Recordings that one of them hears at once."""
+    """Recordings that one process transcribes at once."""
 
     def transcribe(self, blocks: Sequence[Block], stage: Stage) -> Iterator[Transcribed]:
-        """Each recording when it is done; those of a process that died do not come.
+        """Give each recording when it is done; those of a process that died are missing.
 
         Raises:
             Broken: not all blocks were handed out.
-            KikuError: no process can hear anything, such as without a model.
+            KikuError: no process can transcribe anything, for example without a model.
         """
         ...
 
@@ -126,20 +138,21 @@ def transcribe(
     run: Run | None = None,
     on_progress: OnProgress | None = None,
 ) -> Report:
-    """Hear many recordings on Ray, and write a row for each; a second call does what is missing.
+    """Transcribe many recordings on Ray and write a row for each; a second call does the rest.
 
     Args:
         sources: files, folders (with all folders inside them), patterns or manifests (JSON lines
-            with a path in each), here or wherever fsspec reads: "s3://calls/2026".
-        output: a folder, here or there.
+            with a path in each), on this machine or wherever fsspec reads: "s3://calls/2026".
+        output: a folder, on this machine or wherever fsspec writes.
         model: as `kiku.load` takes it, or `ModelSettings`.
-        options: what is heard, and how.
-        formats: "jsonl" or "parquet" for the rows, and captions beside: "srt", "vtt", "txt", "tsv".
-        run: on which cluster, and how much of it.
-        on_progress: is told whenever a recording is done, in this thread.
+        options: what is transcribed, and how.
+        formats: "jsonl" or "parquet" for the rows, and captions as well: "srt", "vtt", "txt",
+            "tsv".
+        run: on which cluster, and how much of the batch.
+        on_progress: is called in this thread whenever a recording is done.
 
     Raises:
-        InputError: a source leads nowhere, or a format is not known.
+        InputError: a source leads to no recording, or a format is unknown.
         OutputError: the folder cannot be written.
         MissingExtra: the extra `fleet` is not installed.
         KikuError: the model cannot be loaded.
@@ -148,7 +161,7 @@ def transcribe(
 
     settings = ModelSettings(model) if isinstance(model, str) else model
     request = Request(settings, options or StreamOptions())
-    return heard_by(on_ray, sources, os.fspath(output), request, formats, run, on_progress)
+    return run_batch(on_ray, sources, os.fspath(output), request, formats, run, on_progress)
 
 
 def survey(
@@ -159,7 +172,7 @@ def survey(
     options: StreamOptions | None = None,
     run: Run | None = None,
 ) -> Survey:
-    """What `transcribe` would have to do: nothing is heard or written, and Ray is not needed.
+    """The work that `transcribe` would do. Nothing is transcribed or written; Ray is not needed.
 
     Raises:
         KikuError: as `transcribe`.
@@ -185,7 +198,7 @@ def _survey(
     return Survey(missing[:count], lengths, len(items), sum(done), failed)
 
 
-def heard_by(
+def run_batch(
     make: MakeWorkers,
     sources: Sources,
     output: str,
@@ -194,7 +207,7 @@ def heard_by(
     run: Run | None = None,
     on_progress: OnProgress | None = None,
 ) -> Report:
-    """As `transcribe`, by whoever `make` makes."""
+    """As `transcribe`, with the processes that `make` starts."""
     run = run or Run()
     _check(formats)
     request.check()
@@ -204,7 +217,7 @@ def heard_by(
         counter = Counter(len(todo.items), todo.lengths.total_s)
         if not todo.items:
             return Report(todo, counter.now(), output)
-        _check_names(items, store)  # all: those that are finished lie there, too
+        _check_names(items, store)  # all items: captions of finished ones are there, too
         _check_owners(todo.items, request, store)
         store.begin(request)
         work = _Work(todo, request, store, counter, on_progress)
@@ -226,7 +239,7 @@ def _check_names(items: Sequence[Item], store: Store) -> None:
     """Refuse captions that would replace one another."""
     taken: dict[str, Item] = {}
     for item in items if store.has_captions else ():
-        other = taken.setdefault(store.called(item.name), item)
+        other = taken.setdefault(store.normalised_name(item.name), item)
         if other is not item:
             raise InputError(
                 f"the captions of {other.path} and {item.path} would both be called {item.name}: "
@@ -239,7 +252,7 @@ def _check_owners(items: Sequence[Item], request: Request, store: Store) -> None
     for item in items if store.has_captions else ():
         key, owner = key_of(item, request).written, store.owner_of(item.name)
         if owner is None or owner._replace(size=key.size) == key:
-            continue  # of a size that it had before they are replaced: it is the same recording
+            continue  # the same recording, perhaps with another size before: replace its captions
         raise InputError(
             f"the captions of {item.path} would be called {item.name}, as those of {owner.path} "
             f"are, by {owner.model} with options {owner.options}: name another folder for these, "
@@ -248,7 +261,7 @@ def _check_owners(items: Sequence[Item], request: Request, store: Store) -> None
 
 
 class _Work:
-    """What is left to do of one run."""
+    """The rest of the work of one run."""
 
     def __init__(
         self, todo: Survey, request: Request, store: Store, counter: Counter,
@@ -264,14 +277,14 @@ class _Work:
         }
 
     def all(self, workers: Workers) -> None:
-        """Have all of it heard, in rounds; see the top of this file."""
+        """Have all of it transcribed, in rounds; see the top of this file."""
         items = list(self._left.values())
         lengths = [self._seconds[item.path] for item in items]
         least = -(-workers.slots // 2)
         blocks = list(blocks_of(items, lengths, lanes=workers.lanes, least=least))
-        self._round(workers, blocks, "many")
-        self._round(workers, self._left_in(workers.slots), "few")
-        self._round(workers, self._left_in(1), "alone")
+        self._round(workers, blocks, Stage.LARGE_BLOCKS)
+        self._round(workers, self._left_in(workers.slots), Stage.SMALL_BLOCKS)
+        self._round(workers, self._left_in(1), Stage.SINGLE)
         for item in list(self._left.values()):
             self.killed.append(item.path)
             self._take(
@@ -283,13 +296,15 @@ class _Work:
         return [left[first : first + most] for first in range(0, len(left), most)]
 
     def _round(self, workers: Workers, blocks: Sequence[Block], stage: Stage) -> None:
-        """Hand out all blocks; where that breaks off, what is left of them, as long as something
-        is done each time."""
+        """Hand out all blocks; if the round breaks off, hand out the rest of them again.
+
+        This goes on as long as each attempt finishes at least one recording.
+        """
         while blocks:
             before = len(self._left)
             try:
-                for heard in workers.transcribe(blocks, stage):
-                    self._take(heard)
+                for result in workers.transcribe(blocks, stage):
+                    self._take(result)
                 return
             except Broken:
                 if len(self._left) == before:
@@ -297,13 +312,13 @@ class _Work:
             left = [[item for item in block if item.path in self._left] for block in blocks]
             blocks = [block for block in left if block]
 
-    def _take(self, heard: Transcribed) -> None:
-        item = self._left.pop(heard.path, None)
-        if item is None:  # which was answered before: a process may be asked twice
+    def _take(self, result: Transcribed) -> None:
+        item = self._left.pop(result.path, None)
+        if item is None:  # it has a result already: a recording may be handed out twice
             return
-        first = heard.rows[0]
+        first = result.rows[0]
         each = self._request.options.channel == "each"
-        self._store.add(item.name, heard.rows, each=each)
+        self._store.add(item.name, result.rows, each=each)
         failed = first["problem"] is not None
         self._counter.add(self._seconds[item.path], first["duration"], failed=failed)
         if self._on_progress is not None:

@@ -1,9 +1,9 @@
-"""Who hears on Ray: actors of Ray Data, each with one model whose slots are kept full.
+"""The processes that transcribe on Ray: actors of Ray Data, each with one model and full slots.
 
-Paths go in, never sound. An actor hears several blocks at once, in threads that share its
-recognizer, so that the end of one block leaves no slot idle; a row comes back as soon as its
-recording is done. No task is retried by Ray: what a dead actor owes is asked for again by
-`kiku.fleet.batch`, which knows what came.
+Actors receive paths, never sound. An actor transcribes several blocks at once, in threads that
+share its recognizer, so that the end of one block leaves no slot idle; a row comes back as soon as
+its recording is done. Ray retries no task: `kiku.fleet.batch`, which knows the rows that came, asks
+again for the recordings of a dead actor.
 """
 
 import importlib
@@ -12,54 +12,58 @@ import logging
 import os
 import re
 import warnings
+from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
 from kiku.engine.choice import usable_threads
-from kiku.errors import InputError, KikuError
+from kiku.errors import KikuError
 from kiku.fleet.batch import Broken, Run, Stage, Workers
+from kiku.fleet.cluster import LOCAL, cluster_of, refuse_client, refuse_silent, unusable
 from kiku.fleet.planning import Block
 from kiku.fleet.quiet_ray import import_ray
-from kiku.fleet.resources import room_for, why_no_gpu
+from kiku.fleet.resources import room_for, wait_for_room, why_no_gpu
 from kiku.fleet.settings import Request
 from kiku.fleet.sources import Item
 from kiku.fleet.transcriber import Transcribed, Transcriber
 
 _LANES = 3
-"""Blocks that an actor hears at once."""
+"""Blocks that an actor transcribes at once."""
 _CPU_SLOTS, _GPU_SLOTS = 8, 64
 _ANSWER_S = 120.0
-"""A machine may have to import PyTorch first."""
+"""Seconds that a machine has to answer: it may have to import PyTorch first."""
 _ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b.*")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class _Actor:
-    """In a process of Ray: blocks in, rows out, both as text."""
+    """Runs in a process of Ray: takes blocks, gives rows, both as text."""
 
     def __init__(self, request: Request) -> None:
         self._transcriber: Transcriber | None = None
         self._problem = ""
         try:
             self._transcriber = Transcriber(request)
-        except KikuError as error:  # an actor that raises is one that died, whose words are lost
+        except KikuError as error:  # raising would count as death, and lose the message
             self._problem = str(error)
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, list[str]]]:
-        """Give out each row as soon as it is there."""
+        """Give each row as soon as it is there."""
         if self._transcriber is None:
-            yield {"heard": [json.dumps({"cannot": self._problem})]}
+            yield {"result": [json.dumps({"cannot": self._problem})]}
             return
         for text in batch["block"]:
             block = json.loads(str(text))
             items = [Item(**values) for values in block["items"]]
             try:
-                for heard in self._transcriber.transcribe(items, alone=block["stage"] == "alone"):
-                    yield {"heard": [json.dumps(asdict(heard))]}
+                for done in self._transcriber.transcribe(
+                    items, alone=block["stage"] == Stage.SINGLE
+                ):
+                    yield {"result": [json.dumps(asdict(done))]}
             except Exception as error:
-                # A device that is gone would fail everything: another process takes the place.
+                # With a device that is gone all would fail: end, and let a new process take over.
                 print(f"kiku: {type(error).__name__}: {error}; this process ends", flush=True)
                 os._exit(1)
 
@@ -83,20 +87,25 @@ class _OnRay:
 
     def transcribe(self, blocks: Sequence[Block], stage: Stage) -> Iterator[Transcribed]:
         """See `Workers.transcribe`."""
-        lanes = _LANES if stage == "many" else 1
+        lanes = _LANES if stage is Stage.LARGE_BLOCKS else 1
+        actors = min(self._actors, len(blocks))
+        if stage is Stage.LARGE_BLOCKS:  # in later rounds our own dead actors may still hold it
+            wait_for_room(
+                actors, self._remote, self._ray.available_resources, lambda: _held(self._ray)
+            )
         with _settings_of(self._data):
             rows = [
                 {"block": json.dumps({"stage": stage, "items": list(map(asdict, block))})}
                 for block in blocks
             ]
             pool = self._data.ActorPoolStrategy(
-                size=min(self._actors, len(rows)),
+                size=actors,
                 max_concurrent_calls_per_actor=lanes,
                 max_tasks_in_flight_per_actor=lanes,
                 enable_true_multi_threading=True,
             )
             with warnings.catch_warnings():
-                # There is no other way yet to say what becomes of the tasks of an actor that dies.
+                # Ray has no other way to say what becomes of the tasks of an actor that dies.
                 warnings.filterwarnings("ignore", ".*`ray_remote_args` is deprecated")
                 dataset = self._data.from_items(rows, override_num_blocks=len(rows)).map_batches(
                     _Actor, fn_constructor_args=(self._request,), batch_size=1, compute=pool,
@@ -107,13 +116,13 @@ class _OnRay:
     def _answers(self, dataset: Any) -> Iterator[Transcribed]:
         try:
             for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
-                for text in batch["heard"]:
+                for text in batch["result"]:
                     values = json.loads(str(text))
                     if "cannot" in values:
                         raise KikuError(values["cannot"])
                     yield Transcribed(**values)
         except self._ray.exceptions.RayError as error:
-            # Actors that die while they load, or rows that went with a node before they were taken.
+            # Actors died while they loaded, or rows were lost with a node before they were read.
             raise Broken(
                 f"no process of the cluster could hear anything more ({_reason(error)}): run "
                 "the same command again; where the cluster keeps its logs is what became of them"
@@ -122,17 +131,19 @@ class _OnRay:
 
 @contextmanager
 def on_ray(request: Request, run: Run) -> Generator[Workers]:
-    """Actors that hear, on the cluster that is wanted.
+    """Actors that transcribe, on the cluster of `run`.
 
     Raises:
         MissingExtra: Ray is not installed.
-        InputError: there is no such cluster, no machine in it has so many processors, or a GPU is
-            wanted that there is not.
+        InputError: the cluster does not exist or is reached through Ray Client, no machine in it
+            has enough processors, or a GPU is asked for and there is none.
     """
     ray = import_ray("kiku.fleet.transcribe")
     is_ours = not ray.is_initialized()
     if is_ours:
-        _connect(ray, run.address)
+        _connect(ray, cluster_of(run.address))
+    elif ray.util.client.ray.is_connected():
+        refuse_client("ray://, which this program is connected to,")
     try:
         yield _OnRay(ray, request, run)
     finally:
@@ -140,26 +151,25 @@ def on_ray(request: Request, run: Run) -> Generator[Workers]:
             ray.shutdown()
 
 
-def _connect(ray: Any, address: str | None) -> None:
-    more = {"num_cpus": usable_threads()} if address is None else {}
+def _connect(ray: Any, address: str) -> None:
+    is_new = address == LOCAL
+    refuse_silent(address)
+    more = {"num_cpus": usable_threads()} if is_new else {}
     try:
         ray.init(
-            address=address or "local",
-            include_dashboard=False if address is None else None,
-            # What is to be said is said here.
+            address=address,
+            include_dashboard=False if is_new else None,
+            # kiku prints its own messages.
             logging_level=logging.ERROR,
             log_to_driver=False,
             **more,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"there is no Ray cluster at {address or 'this machine'} ({_first_line(error)}): check "
-            "the address, and that this machine may reach it"
-        ) from error
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise unusable(address, _first_line(error)) from error
 
 
 def _why_no_gpus(ray: Any) -> list[str]:
-    """Of each machine with GPUs that cannot use them; all are asked at once."""
+    """Why machines with GPUs cannot use them, a sentence for each; all are asked at once."""
     by_node = importlib.import_module(
         "ray.util.scheduling_strategies"
     ).NodeAffinitySchedulingStrategy
@@ -180,10 +190,33 @@ def _why_no_gpus(ray: Any) -> list[str]:
     return [f"on {asked[one]} {why}" for one, why in found.items() if why]
 
 
+def _held(ray: Any) -> list[str]:
+    """What other programs hold of the cluster, one sentence for each; empty if the dashboard does
+    not answer."""
+    mine = ray.get_runtime_context().get_job_id()
+    found = defaultdict[tuple[str, str, str], float](float)
+    try:
+        state = importlib.import_module("ray.util.state")
+        actors = state.list_actors(filters=[("state", "=", "ALIVE")], detail=True, timeout=5)
+        tasks = state.list_tasks(filters=[("state", "=", "RUNNING")], detail=True, timeout=5)
+    except Exception:  # of any kind: a batch must not end because one line is incomplete
+        return []
+    for one in (*actors, *tasks):
+        name = getattr(one, "class_name", None) or one.name
+        wants: dict[str, float] = one.required_resources or {}
+        for what in ("GPU", "CPU"):
+            count = wants.get(what, 0)
+            if count and one.job_id != mine:
+                found[what, name, one.job_id] += count
+    return [f"{name} of job {job} holds {what}: {n:g}" for (what, name, job), n in found.items()]
+
+
 @contextmanager
 def _settings_of(data: Any) -> Generator[None]:
-    """Within, Ray Data shows no bars of its own, gives out each row at once, and goes on where an
-    actor dies: what is missing is asked for again."""
+    """In the block, Ray Data shows no progress bars, gives each row at once, and survives actors.
+
+    It goes on if an actor dies: missing recordings are asked for again.
+    """
     wanted = {
         "enable_progress_bars": False,
         "print_on_execution_start": False,
@@ -205,8 +238,7 @@ def _settings_of(data: Any) -> Generator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """What is at the bottom of an error of Ray's: the last line that names an error, or the first
-    line."""
+    """The cause in an error of Ray's: the last line that names an error, or the first line."""
     lines = _COLOUR.sub("", str(error)).strip().splitlines()
     named = [line for line in lines[1:] if _ERROR.match(line)]
     return named[-1] if named else _first_line(error)

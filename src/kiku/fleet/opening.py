@@ -1,5 +1,7 @@
-"""Recordings as a recognizer opens them: files of this machine by their paths, those in stores a
-little ahead, since a store takes a while to answer and the slots should not wait for it.
+"""Open recordings for a recognizer.
+
+Files of this machine are given by their paths. Recordings in stores are opened a little ahead: a
+store takes a while to answer, and the slots should not wait for it.
 """
 
 import io
@@ -21,8 +23,10 @@ _AHEAD = 8
 
 @contextmanager
 def opened(items: Sequence[Item]) -> "Generator[list[Source]]":
-    """What a recognizer is given for these; closed at the end. Nothing is opened yet but the first
-    ones that are in a store."""
+    """The sources that a recognizer gets for these recordings; they are closed at the end.
+
+    At first only the first recordings that are in a store are opened.
+    """
     with ThreadPoolExecutor(_AHEAD, "kiku-opening") as pool:
         remote = _Queue(pool, [item.path for item in items if not is_local(item.path)])
         sources: list[Source] = [
@@ -44,30 +48,30 @@ class _Queue:
         self._given = self._begun = 0
 
     def next(self) -> Any:
-        """The next of them."""
+        """The next recording."""
         self._given += 1
         return self._files[self._given - 1]
 
     def begin(self) -> None:
-        """Begin to open the first."""
+        """Begin to open the first recordings."""
         for _ in range(_AHEAD):
             self.open_next()
 
     def open_next(self) -> None:
-        """One is read now, so another may be opened."""
+        """Begin to open one more, because reading of one has begun."""
         if self._begun < len(self._files):
             self._begun += 1
             self._files[self._begun - 1].begin(self._pool)
 
     def close(self) -> None:
-        """Of those that were opened."""
+        """Close all recordings; no more are opened."""
         self._begun = len(self._files)
         for file in self._files:
             file.close()
 
 
 class _Stored(io.RawIOBase):
-    """A recording in a store: opened by another thread, read as any file."""
+    """A recording in a store: opened by another thread, read like any file."""
 
     def __init__(self, path: str, queue: _Queue) -> None:
         self.name = path
@@ -76,12 +80,12 @@ class _Stored(io.RawIOBase):
         self._file: Any = None
 
     def begin(self, pool: ThreadPoolExecutor) -> None:
-        """Have it opened."""
+        """Begin to open it in another thread."""
         self._opening = pool.submit(_open, self.name)
 
     def _opened(self) -> Any:
         if self._file is None:
-            if self._opening is None:  # out of turn
+            if self._opening is None:  # read out of order
                 self._file = _open(self.name)
             else:
                 self._file = self._opening.result()
@@ -105,7 +109,7 @@ class _Stored(io.RawIOBase):
             return cast("bytes", self._opened().read(size))
         except (OSError, AudioError):
             raise
-        except Exception as error:  # whatever the store's own package raises
+        except Exception as error:  # the store's own package may raise anything
             raise OSError(str(error)) from error
 
     def close(self) -> None:
@@ -116,14 +120,14 @@ class _Stored(io.RawIOBase):
 
 
 def _open(path: str) -> Any:
-    """An open file, of which the first bytes have come."""
+    """An open file whose first bytes have arrived."""
     try:
         files, name = place_of(path)
         file = files.open(name, "rb")
         file.read(1)
         file.seek(0)
         return file
-    except InputError as error:  # which names the path
+    except InputError as error:  # its message names the path
         raise AudioError(str(error)) from error
     except Exception as error:
         raise AudioError(f"{path}: cannot be opened ({_reason(error)})") from error

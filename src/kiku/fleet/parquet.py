@@ -1,4 +1,4 @@
-"""Rows as Parquet. pyarrow comes with the extra, and is imported when it is wanted."""
+"""Rows as Parquet. pyarrow comes with the extra, and is imported only when it is needed."""
 
 import importlib
 from collections.abc import Iterator, Sequence
@@ -10,23 +10,23 @@ from kiku.errors import MissingExtra
 from kiku.fleet.rows import plain
 
 _BATCH = 256
-"""Rows in memory at once: an hour's have some megabytes."""
+"""Rows in memory at once: the row of an hour of sound takes some megabytes."""
 
 
 def need() -> None:
-    """Say politely that it is missing, before anything is heard.
+    """Report that pyarrow is missing before anything is transcribed.
 
     Raises:
-        MissingExtra: it is.
+        MissingExtra: pyarrow is not installed.
     """
     if find_spec("pyarrow") is None:
         raise MissingExtra("Parquet", "fleet")
 
 
 def write(file: BinaryIO, rows: Sequence[dict[str, Any]]) -> None:
-    """All rows, with the types that they have in each part, whatever is missing in one."""
+    """Write all rows, with the same column types in every part, even if values are missing."""
     arrow, parquet = importlib.import_module("pyarrow"), _parquet()
-    # Parquet has UTF-8 alone; what was heard is that, names and what is said of them need not be.
+    # Parquet takes UTF-8 only; words are, but names of files and messages about them may not be.
     table = [
         {name: plain(one) if isinstance(one, str) else one for name, one in row.items()}
         for row in rows
@@ -35,7 +35,7 @@ def write(file: BinaryIO, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def read(file: BinaryIO, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Rows, or some columns of them."""
+    """The rows of a file, or some columns of them."""
     wanted = None if columns is None else list(columns)
     for batch in _parquet().ParquetFile(file).iter_batches(_BATCH, columns=wanted):
         yield from batch.to_pylist()

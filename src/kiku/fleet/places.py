@@ -1,6 +1,6 @@
 """Folders and files wherever fsspec can reach them: this machine, s3://, gs://, memory://.
 
-fsspec is an extra, imported when it is wanted.
+fsspec is an extra, imported only when it is needed.
 """
 
 import importlib
@@ -11,19 +11,19 @@ from kiku.errors import InputError, MissingExtra
 
 
 def place_of(path: str) -> tuple[Any, str]:
-    """The file system of a path, and what the path is called there; local ones are absolute.
+    """The file system of a path, and the path's name there; local paths become absolute.
 
     Raises:
-        InputError: there is no such kind of place, or what fsspec needs for it is not installed.
+        InputError: the kind of place is unknown, or a package that fsspec needs for it is missing.
         MissingExtra: fsspec is not installed.
-        Exception: what holds the place is not there, such as the archive of "zip://".
+        Exception: the container of the place does not exist, such as the archive of "zip://".
     """
     fsspec = _fsspec()
     try:
         if is_local(path):
             return fsspec.filesystem("file"), os.path.abspath(path.removeprefix("file://"))
         return fsspec.core.url_to_fs(path)
-    except ImportError as error:  # s3fs, gcsfs, adlfs: no extra of kiku's brings them
+    except ImportError as error:  # s3fs, gcsfs, adlfs: no extra of kiku installs them
         cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
         package = (cause.name or "").partition(".")[0]
         how = f"run  pip install {package}" if package else "install it"
@@ -38,23 +38,23 @@ def place_of(path: str) -> tuple[Any, str]:
 
 
 def is_local(path: str) -> bool:
-    """Whether a path is of this machine: it names no other place."""
+    """Whether a path is on this machine: it names no other place."""
     return "://" not in path or path.startswith("file://")
 
 
 def name_in(files: Any, path: str) -> str:
-    """What a path of a file system is called from outside: "s3://bucket/talk.mp3"."""
+    """The full address of a path of a file system: "s3://bucket/talk.mp3"."""
     name = str(files.unstrip_protocol(path))
     return path if is_local(name) else name
 
 
 _BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "obs", "cos"}
-"""Places without folders, where one that is made is a bucket: one that nobody wanted where the name
+"""Places without folders. Making a folder there would make a bucket, which nobody wants if the name
 was mistyped."""
 
 
 def make_folder(files: Any, path: str) -> None:
-    """Make a folder, unless it is there; in a bucket files need none."""
+    """Make a folder unless it exists; files in a bucket need none."""
     kinds = [files.protocol] if isinstance(files.protocol, str) else files.protocol
     if not _BUCKETS.intersection(kinds):
         files.makedirs(path, exist_ok=True)
@@ -66,17 +66,17 @@ def join(folder: str, *names: str) -> str:
 
 
 MARKS = "*?["
-"""Of patterns. They may stand in names, too: `rename` and `remove` take each as a name."""
+"""Marks of patterns. Names may contain them, too: `rename` and `remove` take them literally."""
 
 
 def rename(files: Any, old: str, new: str) -> None:
-    """Let a file have another name, in the place of what had it: at once where the place can."""
+    """Rename a file, replacing a file of the new name; atomically if the place supports it."""
     spec, asyn = (importlib.import_module(f"fsspec.{name}") for name in ("spec", "asyn"))
     by_copy = cast("Any", type(files)).mv is spec.AbstractFileSystem.mv
     if not by_copy and not isinstance(files, asyn.AsyncFileSystem):
         files.mv(old, new)
         return
-    # What stores have of `mv` looks for files that a name fits as a pattern; lists are no patterns.
+    # `mv` of stores takes a name for a pattern of files; `copy` does not do so with lists.
     files.copy([old], [new])
     remove(files, old)
 
@@ -85,7 +85,7 @@ def remove(files: Any, path: str) -> None:
     """Remove one file."""
     try:
         files.rm_file(path)
-    except NotImplementedError:  # some places have only this, which takes no patterns there
+    except NotImplementedError:  # some places have only `rm`, which takes no patterns there
         files.rm(path)
 
 

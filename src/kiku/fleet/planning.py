@@ -1,6 +1,6 @@
-"""How long recordings are about, how many of them are wanted, and which go together.
+"""Estimate the lengths of recordings, apply the limit of a run, and group recordings into blocks.
 
-Pure, but for looking into a few recordings.
+All functions are pure, except that the lengths of a few recordings are read.
 """
 
 import math
@@ -9,57 +9,60 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from kiku.fleet.looking import look_into
+from kiku.fleet.durations import probe_durations
 from kiku.fleet.sources import Item
 
-_LOOKED_INTO = 200
+_PROBED = 200
 _BYTES_A_SECOND = 16_000
-"""Of a recording that does not say how long it is: 128 kbit/s."""
+"""Bytes a second of a recording that does not state its length: 128 kbit/s."""
 
 WINDOW = 1_024
-"""Recordings that are sorted by length among themselves: further apart they stay in order, so that
-a run that was stopped has done what was named first."""
+"""Recordings that are sorted by length together. Windows stay in order, so that a run that was
+stopped has done the recordings that were named first."""
 BLOCK_S = 600.0
-"""Seconds of sound in a block at most, about."""
+"""Estimated seconds of sound in a block at most."""
 MOST = 256
 """Recordings in a block at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Seconds of each recording, about."""
+    """Estimated seconds of each recording."""
 
     seconds: list[float]
     stated: int
-    """How many of these were stated by a manifest, or by the recording itself; the others go by
-    their bytes."""
+    """How many of these were stated by a manifest, or by the recording itself; the others are
+    estimated from their bytes."""
 
     @property
     def total_s(self) -> float:
-        """Of all."""
+        """Seconds of all recordings."""
         return math.fsum(self.seconds)
 
     def between(self, start_s: float, end_s: float | None) -> "Lengths":
-        """Of the part of each that is heard."""
+        """Lengths of the part of each recording from `start_s` to `end_s`."""
         until_s = math.inf if end_s is None else end_s
         return Lengths([max(0.0, min(s, until_s) - start_s) for s in self.seconds], self.stated)
 
 
-Look = Callable[[Sequence[Item]], Sequence[float | None]]
+Probe = Callable[[Sequence[Item]], Sequence[float | None]]
 
 
-def lengths_of(items: Sequence[Item], look: Look | None = None) -> Lengths:
-    """Seconds of each: as a manifest says, as it says itself, or by its bytes and how many those
-    have in a second that end likewise. At most 200 are looked into, from all over the list."""
+def lengths_of(items: Sequence[Item], probe: Probe | None = None) -> Lengths:
+    """Seconds of each recording: from its manifest, from the recording itself, or from its bytes.
+
+    At most 200 recordings, spread over the list, are read. The others are estimated by the bytes a
+    second of those whose names have the same ending.
+    """
     unknown = [item for item in items if item.seconds is None and item.size is not None]
-    step = max(1, math.ceil(len(unknown) / _LOOKED_INTO))
-    looked = unknown[::step]
+    step = max(1, math.ceil(len(unknown) / _PROBED))
+    probed = unknown[::step]
     found = {
         item.path: seconds
-        for item, seconds in zip(looked, (look or look_into)(looked), strict=True)
+        for item, seconds in zip(probed, (probe or probe_durations)(probed), strict=True)
         if seconds is not None and math.isfinite(seconds)
     }
-    rate = _rates({item: found[item.path] for item in looked if item.path in found})
+    rate = _rates({item: found[item.path] for item in probed if item.path in found})
     stated = {item.path: item.seconds for item in items if item.seconds is not None} | found
     return Lengths(
         [stated.get(item.path, (item.size or 0) / rate(item)) for item in items], len(stated)
@@ -88,7 +91,7 @@ def _ending(item: Item) -> str:
 
 
 def within(lengths: Sequence[float], limit_s: float | None) -> int:
-    """How many of the first recordings have at most so many seconds together; one in any case."""
+    """How many of the first recordings have at most `limit_s` seconds in total; at least one."""
     if limit_s is None:
         return len(lengths)
     total = 0.0
@@ -109,11 +112,11 @@ def blocks_of(
     """Recordings in blocks of about the same length, the longest of a block first.
 
     Args:
-        items: in order.
+        items: recordings, in order.
         lengths: seconds of each.
-        lanes: blocks that are heard at once: each shall have some.
-        least: recordings in a block, where there are enough for all lanes: as many as fill the
-            slots.
+        lanes: blocks that are transcribed at once: there should be a block for each.
+        least: recordings in a block at least, if there are enough for all lanes: as many as fill
+            the slots.
     """
     most_s = min(BLOCK_S, max(1e-3, math.fsum(lengths)) / (2 * lanes))
     pairs = list(zip(items, lengths, strict=True))

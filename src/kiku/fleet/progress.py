@@ -1,4 +1,4 @@
-"""How far a batch is."""
+"""The progress of a batch."""
 
 import time
 from collections.abc import Callable
@@ -9,20 +9,20 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far it is; a new one for each time that somebody is told."""
+    """The progress at one time; each report has a new one."""
 
     files: int
     """Recordings that this run has done."""
     of: int
-    """Recordings that it has to do."""
+    """Recordings that this run has to do."""
     seconds: float
-    """Of sound that were heard."""
+    """Seconds of sound that were transcribed."""
     of_seconds: float
-    """Of sound that there are, about."""
+    """Estimated seconds of sound of all recordings."""
     wall_s: float
-    """Since the first recording was begun."""
+    """Seconds of wall time since the first recording was begun."""
     failed: int
-    """Recordings that could not be heard whole."""
+    """Recordings that failed, whole or in part."""
 
     @property
     def speed(self) -> float:
@@ -31,7 +31,7 @@ class Progress:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds that it will still take, about; None as long as nothing was heard."""
+        """Estimated seconds until the end; None until something was transcribed."""
         if self.files == self.of:
             return 0.0
         if not self.seconds:
@@ -40,22 +40,22 @@ class Progress:
 
 
 class Counter:
-    """Counts what is done."""
+    """Counts finished recordings."""
 
     def __init__(self, of: int, of_seconds: float, clock: Clock = time.monotonic) -> None:
-        """Of so many recordings, of so many seconds in all, about."""
+        """Begin a batch of `of` recordings with about `of_seconds` seconds in total."""
         self.files = self.failed = 0
         self.seconds = 0.0
         self._of, self._of_seconds, self._clock = of, of_seconds, clock
         self._since = clock()
 
     def add(self, stated_s: float, seconds: float, *, failed: bool) -> None:
-        """One is done.
+        """Count one finished recording.
 
         Args:
-            stated_s: its seconds, as they were estimated.
-            seconds: that were heard.
-            failed: it was not heard whole.
+            stated_s: its estimated seconds.
+            seconds: seconds that were transcribed.
+            failed: whether it failed, whole or in part.
         """
         self.files += 1
         self.failed += failed
@@ -63,6 +63,6 @@ class Counter:
         self._of_seconds += seconds - stated_s
 
     def now(self) -> Progress:
-        """How far it is."""
+        """The present progress."""
         wall_s = self._clock() - self._since
         return Progress(self.files, self._of, self.seconds, self._of_seconds, wall_s, self.failed)

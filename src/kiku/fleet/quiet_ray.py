@@ -1,8 +1,8 @@
-"""Ray, imported so that it reports to nobody: no usage statistics, from no process.
+"""Import Ray so that none of its processes sends usage statistics.
 
-Ray looks at a variable of the environment when it is imported, and so do the processes that it
-starts later, to which the environment is passed on. It stays set. What a cluster reports that
-others have started is decided there.
+Ray reads a variable of the environment when it is imported. The processes that it starts later do
+so too, and inherit the environment, so the variable stays set. A cluster that others have started
+keeps its own setting.
 """
 
 import importlib
@@ -16,11 +16,11 @@ def import_ray(what: str, part: str = "") -> Any:
     """Ray, or a part of it such as "data".
 
     Args:
-        what: needs it, for the message: "kiku transcribe --ray".
-        part: of the package.
+        what: the feature that needs it, for the message: "kiku transcribe --ray".
+        part: a module of the package.
 
     Raises:
-        MissingExtra: it is not installed.
+        MissingExtra: Ray is not installed.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:

@@ -1,4 +1,4 @@
-"""A transcript -> rows, one for each channel that is heard by itself; and captions of such rows.
+"""A transcript -> rows, one for each channel transcribed separately; and captions of these rows.
 
 A row holds plain values, ready for JSON lines and Parquet:
 `{path, size, model, options, version, channel, duration, problem, text, words, segments,
@@ -21,33 +21,35 @@ Row = dict[str, Any]
 
 
 class Key(NamedTuple):
-    """By what a finished recording is known."""
+    """The key of a finished recording."""
 
     path: str
     size: int | None
     model: str
     options: str
-    """The digest of all else that its words depend on."""
+    """Digest of all else that its words depend on."""
 
     @property
     def written(self) -> "Key":
-        """As any kind of rows gives it back; keys are compared so."""
+        """The key as it is read from rows of any format; keys are compared in this form."""
         return self._replace(path=plain(self.path), model=plain(self.model))
 
 
 def plain(text: str) -> str:
-    """What can be written anywhere: of a file's name that is not UTF-8 the bytes are spelled out,
-    as in "caf\\udce9.wav"."""
+    """Text that can be written anywhere: bytes of a file's name that are not UTF-8 are spelled out.
+
+    An example is "caf\\udce9.wav".
+    """
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def key_of(item: Item, request: Request) -> Key:
-    """Of a recording that is to be heard so."""
+    """The key of a recording that will be transcribed with this request."""
     return Key(item.path, item.size, request.settings.model, request.digest)
 
 
 def key_in(row: Mapping[str, Any]) -> Key:
-    """Of a row, to be compared with what is `written`."""
+    """The key of a row, to be compared with keys that are `written`."""
     return Key(row["path"], row["size"], row["model"], row["options"]).written
 
 
@@ -55,12 +57,12 @@ def rows_of(key: Key, transcript: Transcript, channel: Channel, num_channels: in
     """The rows of a recording.
 
     Args:
-        key: its own.
-        transcript: what was heard.
-        channel: what was wanted; "each" gives a row for each channel.
-        num_channels: of its sound, silent ones too; 0 where none of it could be read.
+        key: key of the recording.
+        transcript: transcript of the recording.
+        channel: the channel that was asked for; "each" gives a row for each channel.
+        num_channels: number of its channels, silent ones too; 0 if none of it could be read.
     """
-    problem = None if transcript.problem is None else said_of(transcript.problem)
+    problem = None if transcript.problem is None else message_of(transcript.problem)
     if channel != "each":
         one = None if channel == "mix" else channel
         return [_row(key, transcript, transcript.words, one, problem)]
@@ -73,12 +75,12 @@ def rows_of(key: Key, transcript: Transcript, channel: Channel, num_channels: in
 
 
 def row_of_problem(key: Key, problem: str) -> Row:
-    """Of a recording of which nothing was heard."""
+    """The row of a recording of which nothing was transcribed."""
     return _row(key, Transcript((), 0.0), (), None, problem)
 
 
-def said_of(error: Exception) -> str:
-    """What went wrong: kiku's errors say it themselves."""
+def message_of(error: Exception) -> str:
+    """The message of an error; errors that are not kiku's are named as unexpected."""
     if isinstance(error, kiku.KikuError):
         return str(error)
     return f"unexpected {type(error).__name__}: {error}"
@@ -88,30 +90,30 @@ def _row(
     key: Key, transcript: Transcript, words: Sequence[Word], channel: int | None,
     problem: str | None,
 ) -> Row:  # fmt: skip
-    said = replace(transcript, words=tuple(words)).to_dict()
+    values = replace(transcript, words=tuple(words)).to_dict()
     return {
         **key._asdict(),
         "version": kiku.__version__,
         "channel": channel,
         "duration": round(transcript.duration, 3),
         "problem": problem,
-        "text": said["text"],
-        "words": [_word(one) for one in said["words"]],
+        "text": values["text"],
+        "words": [_word(one) for one in values["words"]],
         "segments": [
             {"start": _time(one["start"]), "end": _time(one["end"]), "text": one["text"]}
-            for one in said["segments"]
+            for one in values["segments"]
         ],
-        "captions": None,  # what they are called, whoever writes some says
+        "captions": None,  # their name is set where captions are written
     }
 
 
-def _word(said: Mapping[str, Any]) -> dict[str, Any]:
-    probability = said["probability"]
+def _word(values: Mapping[str, Any]) -> dict[str, Any]:
+    probability = values["probability"]
     known = None if math.isnan(probability) else round(probability, 4)
     return {
-        "text": said["text"],
-        "start": _time(said["start"]),
-        "end": _time(said["end"]),
+        "text": values["text"],
+        "start": _time(values["start"]),
+        "end": _time(values["end"]),
         "probability": known,
     }
 
@@ -121,7 +123,7 @@ def _time(seconds: float) -> float:
 
 
 def captions_of(rows: Sequence[Row], ending: str, *, each: bool = False) -> str:
-    """A recording's rows as srt, vtt, txt or tsv; `each` marks channels."""
+    """Captions of a recording's rows as srt, vtt, txt or tsv; `each` marks channels."""
     words = [
         Word(
             one["text"], one["start"], one["end"],

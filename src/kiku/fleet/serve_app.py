@@ -6,42 +6,43 @@
 
     client -> HAProxy, which Ray runs on each node -> a replica's own port -> kiku.serve.app.App
 
-Sockets never pass through Ray's Python proxy. A replica has its slots for itself, and refuses by
-itself what it cannot hear. When Ray ends a replica, HAProxy sends it nothing new; its sockets go on
-for RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S and are then closed with 1012. docs/fleet.md says
-what else must be set.
+Sockets never pass through Ray's Python proxy. Each replica has its own slots, and itself refuses
+clients for whom it has none. When Ray ends a replica, HAProxy sends it nothing new; its sockets go
+on for RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S and are then closed with 1012. docs/fleet.md
+says what else must be set.
 """
 
-import importlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from kiku.errors import ConfigError, MissingExtra
+from kiku.errors import ConfigError
+from kiku.fleet.quiet_ray import import_ray
 
 if TYPE_CHECKING:
     from kiku.serve.app import App
     from kiku.serve.settings import Settings
 
 _DIRECT = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_ENABLE_DIRECT_INGRESS")
-"""Either of them keeps Ray's Python proxy out of the way of the sound."""
+"""Variables, one of which must be 1, so that sound does not pass through Ray's Python proxy."""
 
 _DRAIN, _DRAIN_S = "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", 30.0
-"""How long a replica that ends has for its sockets, and what Ray takes if nobody says."""
+"""The variable with the seconds for which sockets of an ending replica go on; Ray's default."""
 
 _GOODBYES_S = 15.0
-"""Between the last socket and the end of the process."""
+"""Seconds between the end of the last socket and the end of the process."""
 
 _SURPLUS = 64
-"""Requests of a replica beside those that hold slots. What waits at Ray's own limit is left without
-an answer, and a limit without a queue refuses everything: so kiku refuses, at once, before that."""
+"""Requests of a replica in addition to those that hold slots. A request that waits at Ray's own
+limit gets no answer, and a limit without a queue refuses everything: so kiku refuses requests
+itself, at once, before Ray's limit is reached."""
 
 _BUSY = 0.7
-"""Another replica is started when so much of the slots is held."""
+"""Share of the slots that is held when another replica is started."""
 
 _UP_S, _DOWN_S = 10.0, 900.0
-"""For so long there must be too few slots, or too many, before replicas are started or ended."""
+"""Seconds for which slots must be too few, or too many, before replicas are started, or ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +53,12 @@ class Scale:
     max_replicas: int = 1
     """More than `min_replicas` lets Ray start and end replicas by the slots that are held."""
     gpus: float = 0.0
-    """Of one replica."""
+    """GPUs of one replica."""
     cpus: float = 1.0
-    """Of one replica, as Ray counts them; how many threads compute is a setting."""
+    """CPUs of one replica, as Ray counts them; the number of threads is a separate setting."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for what cannot be."""
+        """Raise ConfigError for invalid values."""
         if not 1 <= self.min_replicas <= self.max_replicas:
             raise ConfigError(
                 f"min_replicas={self.min_replicas} and max_replicas={self.max_replicas} cannot be: "
@@ -68,14 +69,14 @@ class Scale:
 
 
 def app(args: Mapping[str, Any]) -> Any:
-    """The application as Ray Serve wants it named: `kiku.fleet.serve_app:app`.
+    """The application, which Ray Serve imports as `kiku.fleet.serve_app:app`.
 
     Args:
-        args: settings of `kiku serve` and fields of `Scale`, by name. What is missing is taken
+        args: settings of `kiku serve` and fields of `Scale`, by name. Missing settings are taken
             from the environment (`KIKU_SLOTS`).
 
     Raises:
-        ConfigError: a name that is not known, a value that cannot be, or Ray in another mode.
+        ConfigError: an unknown name, an invalid value, or Ray runs in another mode.
         MissingExtra: Ray Serve is not installed.
     """
     settings, scale = read(args, os.environ)
@@ -86,16 +87,16 @@ def application(settings: "Settings", scale: Scale) -> Any:
     """A `ray.serve.Application`, for `ray.serve.run`.
 
     Raises:
-        ConfigError: no `slots`, nobody would need a key, or Ray in another mode.
+        ConfigError: `slots` is missing, no key would be needed, or Ray runs in another mode.
         MissingExtra: Ray Serve is not installed.
     """
     check_ingress(os.environ)
-    # Ray's ports are open on all addresses of its nodes, and its own drain comes before ours.
+    # Ray's ports are open on all addresses of its nodes; Ray drains sockets before kiku could.
     settings = replace(settings, host="0.0.0.0", drain_s=0.0)
     settings.keys()
     if settings.slots is None:
         raise ConfigError("Ray counts replicas by their slots: give slots=N")
-    serve = _ray_serve()
+    serve = import_ray("kiku.fleet.serve_app", "serve")
     ingress = serve.ingress(_builder(settings))(_Replica)
     return serve.deployment(name="kiku", **options(settings.slots, scale, os.environ))(
         ingress
@@ -103,7 +104,7 @@ def application(settings: "Settings", scale: Scale) -> Any:
 
 
 class _Replica:
-    """What Ray makes of the application; all of it is in the ASGI interface."""
+    """The class of Ray's replicas; all behaviour is in the ASGI application."""
 
 
 def _builder(settings: "Settings") -> "Callable[[], App]":
@@ -114,7 +115,7 @@ def _builder(settings: "Settings") -> "Callable[[], App]":
 
 
 def build_app(settings: "Settings") -> "App":
-    """The application with its model; called where a replica begins, and takes a while.
+    """The application with its model; called when a replica starts, and takes a while.
 
     Raises:
         KikuError: the model cannot be loaded, or the node runs Ray in another mode.
@@ -129,7 +130,7 @@ def build_app(settings: "Settings") -> "App":
 
 
 def options(slots: int, scale: Scale, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Of the deployment."""
+    """The options of the deployment."""
     found: dict[str, Any] = {
         "max_ongoing_requests": slots + _SURPLUS,
         "max_queued_requests": 1,
@@ -148,10 +149,10 @@ def options(slots: int, scale: Scale, environment: Mapping[str, str]) -> dict[st
 
 
 def drain_s(environment: Mapping[str, str]) -> float:
-    """How long sockets of a replica that ends may go on.
+    """Seconds for which sockets of an ending replica may go on.
 
     Raises:
-        ConfigError: the environment says no number.
+        ConfigError: the variable of the environment is no number.
     """
     text = environment.get(_DRAIN, str(_DRAIN_S))
     try:
@@ -161,7 +162,7 @@ def drain_s(environment: Mapping[str, str]) -> float:
 
 
 def check_ingress(environment: Mapping[str, str]) -> None:
-    """See that sound will not pass through Ray's Python proxy.
+    """Check that sound will not pass through Ray's Python proxy.
 
     Raises:
         ConfigError: it would.
@@ -174,10 +175,10 @@ def check_ingress(environment: Mapping[str, str]) -> None:
 
 
 def read(args: Mapping[str, Any], environment: Mapping[str, str]) -> "tuple[Settings, Scale]":
-    """Settings and scale out of arguments, which are texts on a command line.
+    """Settings and scale from arguments, which are strings on a command line.
 
     Raises:
-        ConfigError: a name that is not known, or a value that cannot be.
+        ConfigError: an unknown name, or an invalid value.
     """
     from kiku.serve.settings import PREFIX, Settings
 
@@ -207,12 +208,3 @@ def _number(name: str, text: str, *, whole: bool) -> float:
     except ValueError:
         what = "a whole number" if whole else "a number"
         raise ConfigError(f"{name} must be {what}, not {text!r}") from None
-
-
-def _ray_serve() -> Any:
-    # Ray reads it as it is imported; the processes that it starts take it over.
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    try:
-        return importlib.import_module("ray.serve")
-    except ImportError as error:
-        raise MissingExtra("kiku.fleet.serve_app", "fleet") from error

@@ -1,4 +1,4 @@
-"""Which model hears, on what it runs, and what of that changes the words."""
+"""The model of a batch, what it runs on, and which of these settings change the words."""
 
 import hashlib
 import json
@@ -26,17 +26,17 @@ class ModelSettings:
     threads: int | None = None
     """Processors of one process; None takes 4, or all of a machine that has fewer."""
     slots: int | None = None
-    """Recordings that one process hears at once; None is 8, and 64 on a GPU."""
+    """Recordings that one process transcribes at once; None is 8, and 64 on a GPU."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for what cannot be."""
+        """Raise ConfigError for invalid values."""
         for name in ("threads", "slots"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}")
 
     def load(self) -> Recognizer:
-        """The model, ready.
+        """Load the model.
 
         Raises:
             KikuError: see `kiku.load`.
@@ -54,31 +54,31 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class Request:
-    """How recordings are heard."""
+    """How recordings are transcribed."""
 
     settings: ModelSettings
     options: StreamOptions = field(default_factory=StreamOptions)
 
     @property
-    def says(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """All that the words depend on, in plain values.
 
         Raises:
-            ConfigError: options that cannot be written down.
+            ConfigError: an option has no plain form.
         """
         settings = {name: getattr(self.settings, name) for name in _WORDS_DEPEND_ON}
         return {**settings, "options": self.options.to_dict()}
 
     def check(self) -> None:
-        """Raise ConfigError for options that cannot be written down, before anything is heard."""
+        """Raise ConfigError for options without a plain form, before anything is transcribed."""
         assert self.digest
 
     @cached_property
     def digest(self) -> str:
-        """A short name of it: rows that have it were heard so.
+        """A short name of the request: rows that have it were transcribed in this way.
 
         Raises:
-            ConfigError: options that cannot be written down.
+            ConfigError: an option has no plain form.
         """
-        text = json.dumps(self.says, sort_keys=True)
+        text = json.dumps(self.identity, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

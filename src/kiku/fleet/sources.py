@@ -1,4 +1,6 @@
-"""What was named -> the recordings to hear, with their sizes. Nothing is opened.
+"""Sources that the caller names -> the recordings to transcribe, with their sizes.
+
+No recording is opened.
 
 Sources are files, folders (and all folders inside them), patterns, and manifests: files of JSON
 lines with the path of a recording in each.
@@ -19,9 +21,10 @@ from kiku.manifest_rows import SECONDS, BadRow, path_in, row_of, seconds_in, sho
 
 _MANIFESTS = (".jsonl", ".ndjson")
 _ASKED_AT_ONCE = 32
-"""Sizes: a store answers in some ten milliseconds, and there may be 100,000 of them."""
+"""Sizes asked for at once: a store answers in about ten milliseconds, and there may be 100,000
+recordings."""
 _MOST = 1 << 63
-"""Bytes: what rows in Parquet have room for."""
+"""Bytes; a size must be below this to fit into rows in Parquet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,35 +32,35 @@ class Item:
     """One recording."""
 
     path: str
-    """Absolute, or an address: "s3://calls/2026/a.mp3"."""
+    """An absolute path, or an address: "s3://calls/2026/a.mp3"."""
     size: int | None
-    """Bytes; None where it is not there."""
+    """Bytes; None if the recording does not exist."""
     seconds: float | None = None
-    """As far as a manifest says it."""
+    """Length, if a manifest states it."""
     name: str = ""
-    """Below the folder that was named: its captions are called so."""
+    """Path relative to the folder that was named; its captions are named after it."""
 
 
 class Rows(Protocol):
-    """Such as a Ray Dataset."""
+    """A collection of rows, such as a Ray Dataset."""
 
     def iter_rows(self) -> Iterable[Mapping[str, Any]]:
-        """Rows as those of a manifest."""
+        """Rows like those of a manifest."""
         ...
 
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 Sources = Source | Iterable[Source] | Rows
 """A file, folder, pattern or manifest, or a row of a manifest; several of these; or a Ray Dataset
-of such rows."""
+of rows of a manifest."""
 
 
 def find_items(sources: Sources) -> list[Item]:
     """The recordings, each once, in the order in which they were named; those of a folder by name.
 
     Raises:
-        InputError: a source leads to no recording, a manifest cannot be read, or what fsspec needs
-            for a kind of place is not installed.
+        InputError: a source leads to no recording, a manifest cannot be read, or a package that
+            fsspec needs for a kind of place is not installed.
         MissingExtra: fsspec is not installed.
     """
     found: dict[str, Item] = {}
@@ -82,13 +85,13 @@ def find_items(sources: Sources) -> list[Item]:
 
 
 def _given(sources: Sources) -> Iterable[Any]:
-    """One after the other."""
+    """The sources one after the other."""
     given: Any = sources
     if isinstance(given, str | os.PathLike | Mapping):
         return [given]
     if callable(rows := getattr(given, "iter_rows", None)):
         return cast("Iterable[Any]", rows())
-    # What has columns is a table, which goes over their names; bytes go over numbers.
+    # Iterating over a table (it has columns) gives names of columns; over bytes, numbers.
     is_table = hasattr(given, "columns") or isinstance(given, bytes | bytearray)
     if is_table or not isinstance(given, Iterable):
         raise InputError(
@@ -114,8 +117,11 @@ def _kind(value: Any) -> str:
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of a program as a manifest would have it: without gaps, which tables fill with NaN, and
-    numbers and paths of other libraries as plain ones."""
+    """A row from a program, in the form of a manifest's row.
+
+    Gaps, which tables fill with NaN, are left out; numbers and paths of other libraries become
+    plain ones.
+    """
     plain: dict[str, Any] = {}
     for name, value in row.items():
         value = _text_of(value)
@@ -143,7 +149,7 @@ def _lead_to(source: str) -> Iterable[Item]:
         return [Item(name_in(files, path), size, name=PurePosixPath(path).name)]
     except KikuError:
         raise
-    except Exception as error:  # what the packages of stores raise is often no OSError
+    except Exception as error:  # packages of stores often raise other errors than OSError
         raise InputError(f"{source}: cannot be looked at ({error})") from error
 
 
@@ -152,15 +158,18 @@ def _has_marks(text: str) -> bool:
 
 
 def _parted(files: Any, path: str) -> tuple[str, str]:
-    """The folder of a pattern that is no pattern itself, and the pattern: a folder that is there
-    is meant by its name, as in "calls [2026]/*.wav"."""
+    """The leading folder of a pattern, and the pattern.
+
+    A folder that exists is taken literally, even if its name has marks of patterns, as in
+    "calls [2026]/*.wav".
+    """
     parts = path.split("/")
     for count, part in enumerate(parts):
         if _has_marks(part) and not files.exists("/".join(parts[: count + 1])):
             folder, rest = "/".join(parts[:count]), "/".join(parts[count:])
             named = "".join(f"[{one}]" if one in MARKS else one for one in folder)
             return folder, f"{named}/{rest}" if count else rest
-    return path, path  # it came to be there just now
+    return path, path  # it was created just now
 
 
 def _listed(
@@ -178,13 +187,15 @@ def _listed(
 
 def _is_recording(path: str) -> bool:
     name = PurePosixPath(path)
-    # Names with a dot in front are what systems leave behind, such as "._talk.mp3".
+    # Names that begin with a dot are files that systems leave behind, such as "._talk.mp3".
     return name.suffix.lower() in ENDINGS and not name.name.startswith(".")
 
 
 def _is_file(files: Any, path: str, info: Mapping[str, Any]) -> bool:
-    """Whether it is a file, or a link to one; links to folders are not entered: they may lead in a
-    circle."""
+    """Whether it is a file, or a link to one.
+
+    Links to folders are not followed: they may form a cycle.
+    """
     kind = info.get("type")
     return kind == "file" or (kind != "directory" and bool(files.isfile(path)))
 
@@ -207,7 +218,7 @@ def _in_manifest(files: Any, path: str, source: str) -> Iterator[Item]:
 
 
 def _of_row(row: Mapping[str, Any], folder: str) -> Item:
-    """Raises BadRow."""
+    """The recording of a manifest's row; raises BadRow."""
     path = path_in(row)
     _refuse_part(row, path)
     name = PurePosixPath(path).name
@@ -221,11 +232,11 @@ def _of_row(row: Mapping[str, Any], folder: str) -> Item:
 
 
 def _size_in(row: Mapping[str, Any]) -> int | None:
-    """Raises BadRow."""
+    """The size that a row states, in bytes; raises BadRow."""
     size = row.get("size")
     if size is None:
         return None
-    # Where a table has gaps, its whole numbers are floats.
+    # In a table with gaps whole numbers are floats.
     is_whole = isinstance(size, int) or (isinstance(size, float) and size.is_integer())
     if not is_whole or isinstance(size, bool) or not 0 <= size < _MOST:
         raise BadRow(f'"size" must be a number of bytes, at least 0, not {shown(size)}')
@@ -233,7 +244,7 @@ def _size_in(row: Mapping[str, Any]) -> int | None:
 
 
 def _refuse_part(row: Mapping[str, Any], path: str) -> None:
-    """Raise BadRow for a row that means a part: rows of results are of whole recordings."""
+    """Raise BadRow for a row of a part of a recording: result rows are of whole recordings."""
     start_s, end_s = seconds_in(row, "start") or 0.0, seconds_in(row, "end")
     if start_s or end_s is not None:
         until = "its end" if end_s is None else f"{end_s} s"
@@ -244,7 +255,7 @@ def _refuse_part(row: Mapping[str, Any], path: str) -> None:
 
 
 def _sized(items: Sequence[Item]) -> list[Item]:
-    """With their sizes, which the store is asked for where nobody said them."""
+    """The recordings with their sizes; the store is asked for those that are missing."""
     asked = [item for item in items if item.size is None]
     if not asked:
         return list(items)
@@ -254,7 +265,7 @@ def _sized(items: Sequence[Item]) -> list[Item]:
 
 
 def _size_of(item: Item) -> int | None:
-    """None where it is not there: whoever hears it says why."""
+    """The size in bytes; None if the recording does not exist: transcribing it then says why."""
     try:
         files, path = place_of(item.path)
         return int(files.info(path)["size"])

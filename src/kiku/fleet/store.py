@@ -1,14 +1,14 @@
 """The folder of a batch's results: what is finished, and rows written in parts.
 
     part-00000-5f3a91c2.jsonl    rows, or .parquet
-    captions/calls/a.mp3.srt     beside them, where they are wanted
-    options/5c0d7c41a9e2.json    what the rows with these options were heard with
+    captions/calls/a.mp3.srt     captions, if they are asked for
+    options/5c0d7c41a9e2.json    the settings and options of rows with this digest
 
-A part is written under another name and renamed, so that it is whole or not there. Rows are told
-finished by nothing but the rows themselves. Those of a recording that was heard again are in a
-later part, and count; the old ones are taken out behind them, so that at no time there are none.
-A row says what its captions are called, so that those of another recording do not replace them.
-One process writes: that which started the batch.
+A part is written under another name and then renamed, so that it is whole or does not exist. Only
+the rows themselves say which recordings are finished. If a recording was transcribed again, its
+rows in the later part count; the old ones are removed only after these are written, so that there
+are rows at all times. A row has the name of its captions, so that those of another recording do not
+replace them. Only the process that started the batch writes.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ import secrets
 import time
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from filelock import FileLock, Timeout
 
@@ -37,27 +37,29 @@ CAPTIONS = ("srt", "vtt", "txt", "tsv")
 
 _PART = re.compile(r"part-(\d+)-[0-9a-f]{8}\.(jsonl|parquet)$")
 MOST_ROWS = 1_000
-"""Of one part."""
+"""Rows in one part at most."""
 EVERY_S = 30.0
-"""So long rows wait at most for a part of their own, as long as others come."""
+"""Seconds that rows wait at most before a part is written, as long as further rows come."""
 
 
 class Store:
-    """Results of one batch. As a context manager it holds the folder, where it is of this
-    machine."""
+    """The results of one batch.
+
+    If it writes, a folder on this machine is locked until the store is closed or its context ends.
+    """
 
     def __init__(
         self, folder: str, formats: Sequence[str] = ("jsonl",), *, writing: bool = True
     ) -> None:
-        """Make the folder, unless it is there.
+        """Make the folder, unless it exists.
 
         Args:
             folder: wherever fsspec can write.
-            formats: "jsonl" or "parquet" for the rows, and captions beside: "srt", "vtt", ...
-            writing: False only looks: nothing is made or held.
+            formats: "jsonl" or "parquet" for the rows, and captions as well: "srt", "vtt", ...
+            writing: False only reads: nothing is made or locked.
 
         Raises:
-            InputError: there is no such kind of place, or a package for it is not installed.
+            InputError: the kind of place is unknown, or a package for it is not installed.
             OutputError: it cannot be made, or another run writes into it.
             MissingExtra: a package for this format is not installed.
         """
@@ -67,13 +69,13 @@ class Store:
         if self._kind == "parquet":
             parquet.need()
         self._folder, self._is_local = folder, is_local(folder)
-        with self._told("reached"):
+        with self._translate_errors("reached"):
             self._files, self._folder = place_of(folder)
         self._lock: FileLock | None = None
         self._ignores_case = False
         self._writing = writing
         if writing:
-            with self._told("made"):
+            with self._translate_errors("made"):
                 make_folder(self._files, self._folder)
             if self._is_local:
                 self._hold(folder)
@@ -86,11 +88,11 @@ class Store:
         self._part_of: dict[Key, str] = {}
         """The last part that has rows of a recording."""
         self._old = defaultdict[str, set[Key]](set)
-        """By part: recordings that have rows in a later one."""
+        """By part: recordings that have rows in a later part."""
         self._broken: set[str] = set()
-        """Recordings that were not heard whole at some time: there may be captions of a part."""
+        """Recordings (paths) that failed at some time: they may have captions of a part of them."""
         self._captions_of: dict[str, Key] = {}
-        """Whose the captions are that are called so: the last that was heard."""
+        """By name of captions: the recording they belong to, the last that was transcribed."""
         self._since = time.monotonic()
 
     def _hold(self, folder: str) -> None:
@@ -108,23 +110,26 @@ class Store:
 
     @property
     def has_captions(self) -> bool:
-        """Whether captions are written beside the rows."""
+        """Whether captions are written as well as rows."""
         return bool(self._captions)
 
     def owner_of(self, name: str) -> Key | None:
-        """The recording of an earlier run whose captions are called so; `finished` looks."""
-        return self._captions_of.get(self.called(name))
+        """The recording of an earlier run whose captions have this name, as `finished` found it."""
+        return self._captions_of.get(self.normalised_name(name))
 
-    def called(self, name: str) -> str:
-        """A name of captions, to be compared: alike for names that mean one file here."""
+    def normalised_name(self, name: str) -> str:
+        """A name of captions in the form for comparisons: equal for names of the same file here."""
         name = plain(name)
         return unicodedata.normalize("NFC", name).casefold() if self._ignores_case else name
 
-    # What is there.
+    # Reading results.
 
     def finished(self, request: Request) -> dict[Key, bool]:
-        """The recordings that were heard so, and of each whether it was heard whole: the last time,
-        where a run that heard it again was killed before it could take out the rows from before."""
+        """Recordings transcribed with this request, and whether each was transcribed whole.
+
+        If a recording has rows in several parts, its last rows count: a run that transcribed it
+        again was killed before it could remove the old rows.
+        """
         model, digest = plain(request.settings.model), request.digest
         found: dict[Key, bool] = {}
         self._part_of.clear()
@@ -138,7 +143,7 @@ class Store:
                 if row["problem"] is not None:
                     self._broken.add(key.path)
                 if row.get("captions") is not None:
-                    self._captions_of[self.called(row["captions"])] = key
+                    self._captions_of[self.normalised_name(row["captions"])] = key
             self._count(part, here)
             for key, whole in here.items():
                 if (key.model, key.options) == (model, digest):
@@ -146,7 +151,7 @@ class Store:
         return found
 
     def _count(self, part: str, keys: Iterable[Key]) -> None:
-        """Of these recordings it is the rows of this part that count, not those before it."""
+        """Note that the rows of these recordings in `part` count, not those in parts before it."""
         for key in keys:
             before = self._part_of.get(key, part)
             if before != part:
@@ -159,7 +164,7 @@ class Store:
             yield from self._read(part)
 
     def _parts(self) -> list[str]:
-        with self._told("listed"):
+        with self._translate_errors("listed"):
             self._files.invalidate_cache()
             if not self._files.exists(self._folder):
                 return []
@@ -167,40 +172,40 @@ class Store:
         return sorted(filter(_PART.search, names), key=lambda name: (_number_of(name), name))
 
     def _heads(self, part: str) -> Iterator[Row]:
-        """The rows of a part, at least the columns that say which they are."""
+        """The rows of a part, at least the columns that identify their recordings."""
         if part.endswith(".parquet"):
-            with self._told("read", part), self._files.open(part, "rb") as file:
+            with self._translate_errors("read", part), self._files.open(part, "rb") as file:
                 yield from parquet.read(file, [*Key._fields, "problem", "captions"])
         else:
             yield from self._read(part)
 
     def _read(self, part: str) -> Iterator[Row]:
         if part.endswith(".parquet"):
-            with self._told("read", part), self._files.open(part, "rb") as file:
+            with self._translate_errors("read", part), self._files.open(part, "rb") as file:
                 yield from parquet.read(file)
             return
-        with self._told("read", part), self._files.open(part, "rb") as file:
+        with self._translate_errors("read", part), self._files.open(part, "rb") as file:
             for number, line in enumerate(file, 1):
                 yield _row_in(line, f"{part}, line {number}")
 
-    # What is written.
+    # Writing results.
 
     def begin(self, request: Request) -> None:
-        """Write down what the rows to come are heard with.
+        """Write the settings and options with which the following rows are transcribed.
 
         Raises:
             OutputError: it cannot be written.
         """
-        text = json.dumps(request.says, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(request.identity, indent=2, ensure_ascii=False) + "\n"
         self._write(join(self._folder, "options", f"{request.digest}.json"), _bytes_of(text))
 
     def add(self, name: str, rows: Sequence[Row], *, each: bool = False) -> None:
-        """Keep the rows of one recording; its captions are there before they are.
+        """Add the rows of one recording; its captions are written before its rows.
 
         Args:
-            name: what its captions are called.
-            rows: of all its channels.
-            each: its channels were heard one by one.
+            name: name of its captions.
+            rows: rows of all its channels.
+            each: whether its channels were transcribed separately.
 
         Raises:
             OutputError: something cannot be written; what was written before is still there.
@@ -215,7 +220,7 @@ class Store:
             self.flush()
 
     def _add_captions(self, name: str, rows: Sequence[Row], ending: str, *, each: bool) -> None:
-        name = name if self._is_local else plain(name)  # stores have names of UTF-8
+        name = name if self._is_local else plain(name)  # names in stores are UTF-8
         path = join(self._folder, "captions", name)
         is_whole, has_words = rows[0]["problem"] is None, any(row["words"] for row in rows)
         text = captions_of(rows, ending, each=each)
@@ -224,12 +229,12 @@ class Store:
         elif has_words:
             self._write(f"{path}.partial.{ending}", _bytes_of(text))
         if plain(rows[0]["path"]) in self._broken and (is_whole or not has_words):
-            # Those of the time before are of no row any more.
-            with self._told("removed", path), contextlib.suppress(FileNotFoundError):
+            # Partial captions of the earlier attempt belong to no row.
+            with self._translate_errors("removed", path), contextlib.suppress(FileNotFoundError):
                 remove(self._files, f"{path}.partial.{ending}")
 
     def flush(self) -> None:
-        """Write what waits.
+        """Write the rows that wait as a part.
 
         Raises:
             OutputError: it cannot be written.
@@ -240,25 +245,25 @@ class Store:
         name = f"part-{self._number:05}-{secrets.token_hex(4)}.{self._kind}"
         part = join(self._folder, name)
         self._write_part(part, self._rows)
-        # A recording is heard once in a run: of those without rows before no more will come.
+        # A run transcribes a recording once: those without earlier rows need no note.
         self._count(part, filter(self._part_of.__contains__, map(key_in, self._rows)))
         self._number += 1
         self._rows = []
 
     def _take_out_old(self) -> None:
-        """Rows of which there are newer ones."""
+        """Remove rows of recordings that have newer rows."""
         while self._old:
             part, keys = self._old.popitem()
             self._write_part(part, [row for row in self._read(part) if key_in(row) not in keys])
 
     def _write_part(self, path: str, rows: Sequence[Row]) -> None:
         if not rows:
-            with self._told("removed", path):
+            with self._translate_errors("removed", path):
                 remove(self._files, path)
             return
         if path.endswith(".parquet"):
             buffer = io.BytesIO()
-            with self._told("written", path):
+            with self._translate_errors("written", path):
                 parquet.write(buffer, rows)
             self._write(path, buffer.getvalue())
         else:
@@ -266,10 +271,10 @@ class Store:
             self._write(path, _bytes_of("".join(lines)))
 
     def _write(self, path: str, data: bytes) -> None:
-        """Whole or not at all: whoever looks sees the old file or the new one."""
+        """Write a file whole or not at all: a reader sees the old file or the new one."""
         folder, _, name = path.rpartition("/")
         beside = join(folder, f".{name}.{secrets.token_hex(4)}.partial")
-        with self._told("written", path):
+        with self._translate_errors("written", path):
             make_folder(self._files, folder)
             try:
                 self._files.pipe_file(beside, data)
@@ -279,8 +284,18 @@ class Store:
                     remove(self._files, beside)
                 raise
 
-    def _told(self, what: str, path: str | None = None) -> "_Told":
-        return _Told(f"{path or self._folder} cannot be {what}")
+    @contextlib.contextmanager
+    def _translate_errors(self, what: str, path: str | None = None) -> Generator[None]:
+        """In the block, errors of a file system become kiku's OutputError."""
+        try:
+            yield
+        except KikuError:
+            raise
+        except Exception as error:  # packages of stores often raise other errors than OSError
+            raise OutputError(
+                f"{path or self._folder} cannot be {what} ({error}): check the place and its "
+                "permissions, and run the same command again; what is finished is not heard again"
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -299,30 +314,10 @@ class Store:
             self.close()
 
     def close(self) -> None:
-        """Another run may write into the folder."""
+        """Unlock the folder, so that another run may write into it."""
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()
-
-
-class _Told:
-    """Within, what a file system raises is told in kiku's words."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: Callable[..., Any] | None, error: BaseException | None, trace: object
-    ) -> None:
-        # What the packages of stores raise is often no OSError.
-        if isinstance(error, Exception) and not isinstance(error, KikuError):
-            raise OutputError(
-                f"{self._what} ({error}): check the place and its permissions, and run the same "
-                "command again; what is finished is not heard again"
-            ) from error
 
 
 def _number_of(part: str) -> int:
@@ -331,7 +326,7 @@ def _number_of(part: str) -> int:
 
 
 def _bytes_of(text: str) -> bytes:
-    # Of a name that is not UTF-8 JSON gives back what was there.
+    # A name that is not UTF-8 survives: JSON reads the escaped characters back.
     return text.encode("utf-8", "backslashreplace")
 
 

@@ -1,10 +1,9 @@
-"""What one process of a batch does: a recognizer that is given recordings, side by side.
+"""The work of one process of a batch: a recognizer transcribes several recordings at once.
 
-Several threads may hand it blocks at the same time: they share its slots and every step, so that
-the end of one block leaves no slot idle.
+Several threads may call it with blocks at the same time: they share its slots and every step, so
+that the end of one block leaves no slot idle.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,41 +20,38 @@ from kiku.transcription import as_done
 
 @dataclass(frozen=True, slots=True)
 class Transcribed:
-    """What became of one recording."""
+    """The result of one recording."""
 
     path: str
     rows: list[Row]
 
 
 class Transcriber:
-    """Hears recordings with one model."""
+    """Transcribes recordings with one model."""
 
     def __init__(self, request: Request, recognizer: Recognizer | None = None) -> None:
         """Load the model, unless it is given, and try it.
 
         Raises:
-            KikuError: see `kiku.load`; or options that the model cannot follow, which would
-                otherwise stand as a problem in each row.
+            KikuError: see `kiku.load`; or the model cannot follow the options, which would
+                otherwise be reported as a problem in each row.
         """
         self._request = request
         self._recognizer = recognizer or request.settings.load()
         silence = np.zeros(2_400, np.float32)
         options = replace(request.options, channel="mix", start_s=0.0, end_s=None)
         self._recognizer.transcribe(silence, options, rate=24_000)
-        # What is wrong with a recording stands in its row.
-        warnings.filterwarnings("ignore", "(?s).*everything before was transcribed")
 
     def transcribe(self, items: Sequence[Item], *, alone: bool = False) -> Iterator[Transcribed]:
-        """Each recording as soon as it is done; whatever is wrong with it is in its rows.
+        """Give each recording as soon as it is done; its problems are in its rows.
 
         Args:
-            items: go side by side.
-            alone: it is the last time that they are asked for: what is unexpected is in their
-                rows, too.
+            items: recordings that are transcribed at the same time.
+            alone: whether this is the last attempt: unexpected errors are in the rows, too.
 
         Raises:
-            Exception: something unexpected, such as a device that is gone: this process should
-                hear nothing more, lest everything that it is given fails.
+            Exception: an unexpected error, such as a device that is gone. This process should then
+                stop, because all further recordings would fail as well.
         """
         options = self._request.options
         with opened(items) as sources:

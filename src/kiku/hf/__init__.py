@@ -2,9 +2,9 @@
 
     from kiku.hf import KyutaiSpeechToTextForConditionalGeneration, KyutaiSpeechToTextProcessor
 
-Same names, arguments, outputs and files; `modeling` says where these follow the native models
-instead. Two things are added: the rows of a batch end with their own sound, and `processor.words`
-gives words with times.
+Names, arguments, outputs and files are the same; `modeling` lists where these classes follow the
+native models instead. There are two additions: each row of a batch ends with its own sound, and
+`processor.words` gives words with times.
 """
 
 try:

@@ -1,7 +1,7 @@
-"""Layer by layer through the decoder: any view, attention weights, checkpointed gradients.
+"""Run the decoder layer by layer: with any view, attention weights, checkpointed gradients.
 
-The decoder's own way (`Transformer`) knows one window and one count of positions. Here the caller
-says what each column sees, and may look at the weights, which that way never forms.
+The decoder's own `Transformer` supports one window and consecutive positions only. Here the caller
+says what each column sees, and can ask for the attention weights, which `Transformer` never forms.
 """
 
 from collections.abc import Callable
@@ -21,38 +21,38 @@ from kiku.nn.state import KVRing, all_active
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """Which layers forget what happened inside, and how."""
+class Checkpointing:
+    """Which layers drop their activations and recompute them for the gradients, and how."""
 
     run: Callable[..., Tensor]
     """Runs a function of tensors, as `torch.utils.checkpoint` does."""
     every: int
-    """The first layer of so many."""
+    """In each group of this many layers the first is checkpointed."""
 
 
-def checkpoint_by(arguments: dict[str, Any], every: int) -> Checkpoint:
-    """`torch.utils.checkpoint` with these arguments."""
-    return Checkpoint(partial(checkpoint, **arguments), every)  # pyright: ignore
+def checkpointing_with(arguments: dict[str, Any], every: int) -> Checkpointing:
+    """Checkpoint every `every`-th layer by `torch.utils.checkpoint` with these arguments."""
+    return Checkpointing(partial(checkpoint, **arguments), every)  # pyright: ignore
 
 
-def read_openly(
+def run_layers(
     lm: LM,
     x: Tensor,
     layout: Layout,
     *,
     trace: list[Tensor] | None = None,
     weights: list[Tensor] | None = None,
-    by: Checkpoint | None = None,
+    checkpointing: Checkpointing | None = None,
 ) -> Tensor:
     """Read one whole sequence, without a past.
 
     Args:
         lm: the decoder.
         x: [B, T, D] summed embeddings.
-        layout: what each column sees, and where it stands.
+        layout: what each column sees, and its position.
         trace: if given, the input of each layer is appended, padding as zeros.
         weights: if given, the attention weights [B, H, T, T] of each layer are appended.
-        by: runs each layer.
+        checkpointing: checkpoints layers; None checkpoints none.
 
     Returns:
         [B, T, D] before the last norm.
@@ -63,18 +63,21 @@ def read_openly(
     layers = zip(lm.transformer.layers, state.rings, strict=True)
     for i, (layer, ring) in enumerate(layers):
         if trace is not None:
-            if layout.real is not None:  # no real column looks at padding, whatever stands there
+            if layout.real is not None:  # no real column looks at padding, so its value is free
                 x = x.masked_fill(~layout.real.unsqueeze(-1), 0)
             trace.append(x)
         if weights is not None:
             weights.append(_weights(layer, x, None, places))
-        x = layer(x, ring, places) if by is None or i % by.every else by.run(layer, x, ring, places)
+        if checkpointing is None or i % checkpointing.every:
+            x = layer(x, ring, places)
+        else:
+            x = checkpointing.run(layer, x, ring, places)
     return x
 
 
 def _places(lm: LM, layout: Layout, B: int, T: int, device: torch.device) -> Places:
     positions = layout.positions
-    # Only differences matter; a row that counts from below 0 has no cosines there.
+    # Only differences matter; the table of cosines begins at 0, but a row may count from below 0.
     positions = positions - positions.min(1, keepdim=True).values if T else positions
     view = layout.view
     if view is None:
@@ -91,12 +94,14 @@ def _places(lm: LM, layout: Layout, B: int, T: int, device: torch.device) -> Pla
 
 
 def _weights(layer: Any, x: Tensor, keys: Tensor | None, places: Places) -> Tensor:
-    """[B, H, T, P] shares of each key in what a column takes in; float32 inside, as there.
+    """[B, H, T, P] attention weights: the share of each key in what a column takes in.
+
+    The softmax is computed in float32, as in transformers.
 
     Args:
-        layer: of the decoder.
+        layer: a layer of the decoder.
         x: [B, T, D] its input.
-        keys: [B, H, P, D] of a ring; None takes those of `x`.
+        keys: [B, H, P, D] keys of a ring; None takes those of `x`.
         places: see `CausalAttention`.
     """
     attention = layer.attention
@@ -119,14 +124,14 @@ def _weights(layer: Any, x: Tensor, keys: Tensor | None, places: Places) -> Tens
 def weights_with_past(
     lm: LM, inputs: list[Tensor], state: LMState, start: int, num_before: int
 ) -> list[Tensor]:
-    """The attention weights of columns that were read last, all rows at one position.
+    """The attention weights of the columns that were read last, all rows at the same position.
 
     Args:
         lm: the decoder.
-        inputs: of each layer, [B, T, D]; T at most one span.
-        state: what it remembers now, these columns included.
-        start: position of the first of them.
-        num_before: how many columns before them to show.
+        inputs: the input of each layer, [B, T, D]; T is at most one span.
+        state: the decoder's state after it has read these columns.
+        start: position of the first of these columns.
+        num_before: how many columns before them to include.
 
     Returns:
         For each layer [B, H, T, num_before + T], in the order of the columns.

@@ -1,4 +1,4 @@
-"""What the processor gives and `generate` takes: a dict of arrays that knows how to move."""
+"""`BatchFeature`: the dict of arrays that the processor gives and `generate` takes."""
 
 from typing import Any, Self
 

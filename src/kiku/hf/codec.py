@@ -21,7 +21,7 @@ _ONLY_ENCODES = (
 
 @dataclass(eq=False)
 class MimiEncoderOutput(ModelOutput):
-    """Of `MimiModel.encode`."""
+    """Output of `MimiModel.encode`."""
 
     audio_codes: Tensor
     """[B, K, T] int64, the semantic codebooks first"""
@@ -32,27 +32,27 @@ class MimiModel(MimiEncoder):
 
     @classmethod
     def around(cls, codec: MimiEncoder) -> "MimiModel":
-        """The same networks and weights, with these methods."""
+        """A `MimiModel` that shares the weights of `codec`."""
         with torch.device("meta"):
             model = cls(codec.config)
         model.load_state_dict(codec.state_dict(), assign=True)
-        # What is computed, and not loaded, follows.
+        # Tensors that are computed, not loaded, have to be moved as well.
         return model.to(codec.downsample.conv.weight.device).train(codec.training)
 
     def forward(
         self, pcm: Tensor, state: MimiState | None = None, active: Tensor | None = None
     ) -> Tensor:
-        """As `MimiEncoder.forward`. transformers' makes codes, and sound of them.
+        """As `MimiEncoder.forward`. (transformers' `forward` makes codes, and sound of them.)
 
         Raises:
-            UnsupportedConfig: it is called as transformers' is.
+            UnsupportedConfig: it is called like transformers' `forward`.
         """
         if state is None or active is None:
             raise UnsupportedConfig(_ONLY_ENCODES)
         return super().forward(pcm, state, active)
 
     def decode(self, *args: Any, **kwargs: Any) -> Any:
-        """Not built.
+        """Not built: kiku has no decoder from codes to sound.
 
         Raises:
             UnsupportedConfig: always.
@@ -60,8 +60,8 @@ class MimiModel(MimiEncoder):
         raise UnsupportedConfig(_ONLY_ENCODES)
 
     @property
-    def is_watched(self) -> bool:
-        """Whether somebody looks at what a part of it computes."""
+    def has_hooks(self) -> bool:
+        """Whether a forward hook or pre-hook is registered on any of its modules."""
         names = ("_forward_hooks", "_forward_pre_hooks")
         return any(getattr(one, name) for one in self.modules() for name in names)
 
@@ -72,11 +72,11 @@ class MimiModel(MimiEncoder):
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """Device of the weights."""
         return self.downsample.conv.weight.device
 
     def get_encoded_length(self, input_length: Tensor | int) -> Tensor:
-        """Samples of a recording -> frames, a last one that it does not fill included."""
+        """How many frames `input_length` samples give; an incomplete last frame counts."""
         size = self.config.frame_size
         return (torch.as_tensor(input_length) + size - 1).div(size, rounding_mode="floor")
 
@@ -98,19 +98,19 @@ class MimiModel(MimiEncoder):
             input_values: [B, 1, L] samples in [-1, 1]. A last frame that they do not fill is padded
                 inside each layer.
             padding_mask: changes nothing, as in transformers: silence has codes too.
-            num_quantizers: of how many codebooks, the first ones; None is all.
-            encoder_past_key_values: not taken, as the next two: sound is encoded whole here.
-            padding_cache: not taken.
-            use_streaming: not taken.
+            num_quantizers: how many codebooks to give, the first ones; None is all.
+            encoder_past_key_values: not supported, like the next two: sound is encoded whole here.
+            padding_cache: not supported.
+            use_streaming: not supported.
             return_dict: False for a tuple.
-            **kwargs: nothing but None.
+            **kwargs: only None is allowed.
 
         Returns:
             `audio_codes` [B, K, T].
 
         Raises:
-            InputError: (a ValueError) another shape, or codebooks that there are not.
-            UnsupportedConfig: a past.
+            InputError: (a ValueError) another shape, or a number of codebooks that is out of range.
+            UnsupportedConfig: a past is given.
         """
         refuse_unknown(kwargs, "encode")
         if encoder_past_key_values is not None or padding_cache is not None or use_streaming:
@@ -124,7 +124,7 @@ class MimiModel(MimiEncoder):
 
     @torch.no_grad()
     def codes_of(self, samples: Tensor) -> Tensor:
-        """[B, 1, L] -> [B, K, T], all at once."""
+        """[B, 1, L] samples -> [B, K, T] codes, all at once."""
         pcm = samples.to(device=self.device, dtype=self.dtype)
         state = self.init_state(len(pcm), self.device, self.dtype)
         with products():

@@ -1,8 +1,8 @@
 # pyright: basic
 # It takes and gives what transformers does, of any type.
-"""Columns through the decoder's trunk: what `forward` of both model classes shares.
+"""Run columns through the decoder's trunk: what `forward` of both model classes shares.
 
-Ids as transformers lays them out, padding on either side, and a past that may be there. Knows no
+It takes ids in transformers' layout, padding on either side, and perhaps a past. It handles no
 audio.
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kiku.errors import InputError, UnsupportedConfig
-from kiku.hf.attention import Checkpoint, read_openly, weights_with_past
+from kiku.hf.attention import Checkpointing, run_layers, weights_with_past
 from kiku.hf.configuration import KyutaiSpeechToTextConfig
 from kiku.hf.layout import Layout
 from kiku.hf.outputs import KyutaiSpeechToTextCache
@@ -24,9 +24,9 @@ from kiku.nn.state import all_active
 def to_columns(input_ids: Tensor, config: KyutaiSpeechToTextConfig, lm: LM) -> Tensor:
     """transformers' ids [B, T, 1 + K] -> kiku's columns.
 
-    `audio_pad_token_id` adds nothing (-1), in any place. A `bos_token_id` that is no text id (the
-    published 48000) stands for the trained start id; transformers would look up the row of a code
-    there.
+    `audio_pad_token_id` becomes -1 in any place: it adds nothing. A `bos_token_id` that is no text
+    id (the published 48000) stands for the trained start id; transformers would look up the row of
+    a code there.
 
     Raises:
         InputError: another shape, or ids out of range.
@@ -59,35 +59,37 @@ def read_columns(
     layout: Layout,
     trace: list[Tensor] | None = None,
     weights: list[Tensor] | None = None,
-    by: Checkpoint | None = None,
+    checkpointing: Checkpointing | None = None,
 ) -> Tensor:
     """Run the trunk.
 
-    In a plain layout a column that is padding is not read: it takes no position, and nothing is
-    remembered of it. Its output is zero in any layout.
+    In a plain layout a padding column is not read: it takes no position, and leaves nothing in the
+    past. Its output is zero in any layout.
 
     Args:
         lm: the decoder.
         embeds: [B, T, D] summed embeddings.
         past: advanced in place; None for one whole sequence that gradients may flow through.
-        layout: what is real, and what each column sees; a plain one where there is a past.
+        layout: which columns are real, and what each one sees; it must be plain if there is a past.
         trace: if given, the input of each layer [B, T, D] is appended, then the last hidden state.
         weights: if given, the attention weights of each layer [B, H, T, P] are appended.
-        by: runs each layer, where there is no past.
+        checkpointing: checkpoints layers, if there is no past.
 
     Returns:
         [B, T, D] after the last norm.
 
     Raises:
-        UnsupportedConfig: attention weights where rows have padding and a past.
+        UnsupportedConfig: attention weights are asked for, and rows have padding and a past.
     """
     B, real = len(embeds), layout.real
     layers: list[Tensor] = []
-    is_open = layout.view is not None or weights is not None or by is not None
-    # Moving rows gives copies of hidden states, which no gradient reaches.
+    is_open = layout.view is not None or weights is not None or checkpointing is not None
+    # `_advance_padded` would move rows and give copies of hidden states, which no gradient reaches.
     is_open |= real is not None and trace is not None and torch.is_grad_enabled()
     if past is None and is_open:
-        x = read_openly(lm, embeds, layout, trace=layers, weights=weights, by=by)
+        x = run_layers(
+            lm, embeds, layout, trace=layers, weights=weights, checkpointing=checkpointing
+        )
     elif past is not None and weights is not None:
         layers, x = _advance_watched(lm, embeds, past, layout, weights)
     elif real is None:
@@ -111,7 +113,7 @@ def _advance_watched(
     layout: Layout,
     weights: list[Tensor],
 ) -> tuple[list[Tensor], Tensor]:
-    """As `_advance`, and the attention weights of each layer."""
+    """As `_advance`; also appends the attention weights of each layer to `weights`."""
     seen = past.seen
     if layout.real is not None or not bool((past.state.position == seen).all()):
         raise UnsupportedConfig(
@@ -137,8 +139,11 @@ def _advance_watched(
 
 
 def _horizon(past: KyutaiSpeechToTextCache | None, x: Tensor) -> int | None:
-    """Which columns attention looks at: see `Transformer.forward`. Elsewhere than on a CPU shapes
-    that change with every column cost more than they save."""
+    """The `horizon` of `Transformer.forward`: no row is past this position after the call.
+
+    None, which is no limit, without a past, and on devices other than a CPU: there shapes that
+    change with every column cost more than they save.
+    """
     return None if past is None or x.device.type != "cpu" else past.seen + x.shape[1]
 
 
@@ -172,7 +177,7 @@ def _advance_padded(
     if past is None:
         parts = [_advance(lm, x, None, all_active(len(x), x.device), None)]
     else:
-        # What is remembered must not hold padding: rows drop out where their columns end.
+        # The past must not hold padding: a row becomes inactive where its columns end.
         ends = [0, *counts.unique().tolist()]
         horizon = _horizon(past, x)
         parts = [
@@ -191,7 +196,7 @@ def _advance_padded(
             1,
         )
         moved = moved.gather(1, back.unsqueeze(-1).expand_as(moved))
-        # Not a product: what a row gives that reads nothing may be NaN.
+        # Not a product with the mask: the output of a row that reads nothing may be NaN.
         return moved.masked_fill(~real.unsqueeze(-1), 0)
 
     outputs = restored([out for _, out in parts])

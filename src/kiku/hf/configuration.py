@@ -27,7 +27,7 @@ from kiku.errors import CheckpointError, ConfigError, UnsupportedConfig
 from kiku.hf.source import known_arguments, small_files
 from kiku.hf.values import Values
 
-# What transformers' classes have besides, and kiku's networks have no use for.
+# Defaults of fields that transformers' classes have and kiku's networks do not use.
 _MORE_DEFAULTS: dict[str, Any] = {
     "initializer_range": 0.02, "use_cache": True, "attention_dropout": 0.0, "eos_token_id": None,
 }  # fmt: skip
@@ -46,7 +46,7 @@ _MORE_NAMES = frozenset({
 
 
 class MimiConfig(Values):
-    """Numbers of the codec. Only its encoder half is built; the rest is kept for the way back."""
+    """Numbers of the codec. Only its encoder half is built; other values are kept and saved."""
 
     file_name = "config.json"
     model_type = "mimi"
@@ -85,7 +85,7 @@ class MimiConfig(Values):
             raise ConfigError(
                 f"`codebook_size` must be a power of 2, but is {values['codebook_size']}."
             )
-        # A frame rate in an old file is checked there, and follows from the other numbers.
+        # The frame rate of an old file is only checked: it follows from the other numbers.
         self._built = read_transformers_codec({**values, "frame_rate": frame_rate})
 
     def to_dict(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class MimiConfig(Values):
         return {**super().to_dict(), "model_type": self.model_type}
 
     def to_codec_config(self) -> CodecConfig:
-        """The same numbers as kiku calls them."""
+        """The same numbers as kiku's `CodecConfig`."""
         return read_transformers_codec(self.to_dict())
 
     @property
@@ -145,14 +145,14 @@ class KyutaiSpeechToTextConfig(Values):
     codebook_vocab_size: int
     """Codes of a codebook, the one that a model starts with included."""
     audio_pad_token_id: int
-    """Adds nothing, in any place of a column."""
+    """The id that adds nothing, in any place of a column."""
     bos_token_id: int | None
-    """The start id, as the output of `generate` begins with it."""
+    """The start id with which the output of `generate` begins."""
     pad_token_id: int | None
     """The text id of a frame without text."""
     eos_token_id: int | list[int] | None
-    """Where `generate` ends a row; None in all published models, whose rows end with their
-    sound."""
+    """The ids at which `generate` ends a row; None in all published models, whose rows end with
+    their sound."""
     num_codebooks: int
     use_cache: bool
     attention_dropout: float
@@ -196,7 +196,7 @@ class KyutaiSpeechToTextConfig(Values):
         self.frame_size = self.codec_config.frame_size
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Self:
-        """This: its numbers are the decoder's."""
+        """This config itself: its numbers are the decoder's."""
         return self
 
     def to_dict(self) -> dict[str, Any]:
@@ -212,8 +212,10 @@ class KyutaiSpeechToTextConfig(Values):
         return 0 <= self.audio_pad_token_id < max(self.vocab_size, self.codebook_vocab_size)
 
     def settle_pad(self) -> None:
-        """Where the pad hides an id, take the last row of the table, with a warning: what a file
-        says is corrected in the same way."""
+        """If the pad hides an id, use the last row of the table as the pad, with a warning.
+
+        The value in a checkpoint's file is corrected in the same way.
+        """
         if self.pad_hides_an_id:
             stated = self.audio_pad_token_id
             self.audio_pad_token_id = (
@@ -275,13 +277,13 @@ class KyutaiSpeechToTextConfig(Values):
 
         Args:
             config: the numbers that count.
-            stored: what the file of the checkpoint says besides; where both speak, `config` wins,
-                except for what only transformers uses (`bos_token_id`, `eos_token_id`,
-                `max_position_embeddings`).
+            stored: further values from the checkpoint's file. Where both have a value, `config`
+                wins, except for values that only transformers uses (`bos_token_id`,
+                `eos_token_id`, `max_position_embeddings`).
             keep: values that win over both.
         """
         stored, keep = dict(stored or {}), dict(keep or {})
-        # The tokenizer has this id; this config has no place for it.
+        # The word-start id belongs to the tokenizer; this config has no field for it.
         values = write_transformers(replace(config, word_start_id=WORD_START_ID))
         codec = {**(stored.pop("codec_config", None) or {}), **values.pop("codec_config")}
         for key in ("rope_theta", "rope_scaling"):
@@ -290,7 +292,7 @@ class KyutaiSpeechToTextConfig(Values):
         for key in ("bos_token_id", "eos_token_id", "max_position_embeddings", "architectures"):
             if stored:
                 values.pop(key)
-        if keep.keys() & {"rope_theta", "rope_scaling"}:  # the older spelling of what stands there
+        if keep.keys() & {"rope_theta", "rope_scaling"}:  # older spellings of `rope_parameters`
             values.pop("rope_parameters")
             stored.pop("rope_parameters", None)
         return cls(**{"codec_config": codec, **stored, **values, **keep})
@@ -298,15 +300,16 @@ class KyutaiSpeechToTextConfig(Values):
     def to_model_config(
         self, *, text_delay_s: float = 0.0, silence_prefix_s: float = 0.0
     ) -> ModelConfig:
-        """The same numbers as kiku calls them.
+        """The same numbers as kiku's `ModelConfig`.
 
         A start id that is no text id (the published 48000, or None) becomes the id after the last
         that can be emitted, which the native models start with.
 
         Args:
-            text_delay_s: by which text lags sound; transformers keeps it with the feature
-                extractor.
-            silence_prefix_s: that the model wants to hear first; likewise.
+            text_delay_s: seconds by which text lags sound; transformers keeps this with the
+                feature extractor.
+            silence_prefix_s: seconds of silence that the model needs before the sound; kept there
+                as well.
 
         Raises:
             UnsupportedConfig: a value that kiku does not build.
@@ -325,7 +328,7 @@ class KyutaiSpeechToTextConfig(Values):
 
 
 def _settle_theta(values: dict[str, Any], default: float) -> None:
-    """Both spellings of theta become that of transformers 5, in place."""
+    """Replace either spelling of theta by that of transformers 5, in place."""
     theta = rope_theta(values)
     values.pop("rope_theta", None)
     values.pop("rope_scaling", None)

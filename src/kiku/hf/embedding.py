@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 class KyutaiSpeechToTextEmbeddings(nn.Module):
-    """Columns to one vector each. It has no weights of its own: those are the decoder's."""
+    """Turns each column into one vector. It has no weights of its own: they are the decoder's."""
 
     def __init__(self, model: "KyutaiSpeechToTextModel") -> None:
-        """Of a model, whose decoder may be another one later."""
+        """Use the decoder of `model`, which may be replaced later."""
         super().__init__()
-        # Not a part of this module: the model is what it belongs to.
+        # Bypass registration as a submodule: this module is itself a part of the model.
         vars(self)["_model"] = model
 
     @property
     def weight(self) -> Tensor:
-        """[V, D] of the text ids; those of the codes are `code_embeddings` of the decoder."""
+        """[V, D] rows of the text ids; those of the codes are `code_embeddings` of the decoder."""
         return vars(self)["_model"].lm.text_embedding.weight
 
     def forward(self, input_ids: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""kiku's driver around networks that somebody else owns."""
+"""kiku's engine around networks that the caller owns."""
 
 from kiku.codec import MimiEncoder
 from kiku.engine import SlotEngine
@@ -9,8 +9,10 @@ from kiku.lm import LM
 def engine_around(
     codec: MimiEncoder, lm: LM, *, slots: int, longest: int, keep_logits: bool
 ) -> SlotEngine:
-    """An engine that leaves the networks in the mode that they were in, with room for recordings of
-    `longest` frames at most."""
+    """An engine around these networks, with room for recordings of at most `longest` frames.
+
+    The networks stay in the mode they are in, training or evaluation.
+    """
     modes = [(one, one.training) for one in (codec, lm)]
     device = str(lm.out_norm.weight.device)
     backend = TorchBackend(codec, lm, slots=slots, device=device, longest=longest)

@@ -1,6 +1,6 @@
 # pyright: basic
 # It takes and gives what transformers does, of any type.
-"""Samples to the model's input: one length, and the silence and delay that the model wants."""
+"""Turn samples into the model's input: one length, plus the silence and delay the model needs."""
 
 import logging
 import os
@@ -33,11 +33,11 @@ _PREFIX = "audio_silence_prefix_seconds"
 
 
 class KyutaiSpeechToTextFeatureExtractor(Values):
-    """Recordings to one padded batch, with silence before and the delay after; nothing resampled.
+    """Turns recordings into one padded batch, with silence before and the delay after each.
 
-    Equal to transformers' class of this name, except that lists of torch tensors are recognised as
-    batches, and that what fails there inside numpy (no recording at all, unequal lengths with
-    `padding=False`, stereo) is a clear error.
+    Nothing is resampled. Equal to transformers' class of this name, except that lists of torch
+    tensors are recognised as batches, and that input on which numpy fails there (no recording at
+    all, unequal lengths with `padding=False`, stereo) gives a clear error.
     """
 
     file_name = "preprocessor_config.json"
@@ -58,14 +58,14 @@ class KyutaiSpeechToTextFeatureExtractor(Values):
 
         Args:
             feature_size: channels; only 1 can be used.
-            sampling_rate: of the samples, in Hz.
+            sampling_rate: rate of the samples, in Hz.
             padding_value: what shorter rows are filled with.
-            chunk_length_s: with `overlap`: lengths are rounded up to whole chunks of so many
-                seconds.
-            overlap: share of a chunk, 0 to 1.
-            audio_delay_seconds: by which text lags sound; so much and one second more is added
-                after the sound.
-            audio_silence_prefix_seconds: added before the sound.
+            chunk_length_s: seconds per chunk; if `overlap` is given too, lengths are rounded up to
+                whole chunks.
+            overlap: overlap of two chunks as a share of a chunk, 0 to 1.
+            audio_delay_seconds: seconds by which text lags sound; this and one second more are
+                added after the sound.
+            audio_silence_prefix_seconds: seconds of silence added before the sound.
             **kwargs: `padding_side` ("right"), `return_attention_mask` (True); others are kept and
                 saved.
         """
@@ -108,11 +108,11 @@ class KyutaiSpeechToTextFeatureExtractor(Values):
 
     @classmethod
     def from_files(cls, files: SmallFiles, arguments: Mapping[str, Any]) -> Self:
-        """The feature extractor of what is already open; see `from_pretrained`."""
+        """As `from_pretrained`, from files that are already open."""
         values = files.feature_extractor
         if files.model_config is not None:
             known = write_preprocessor(files.model_config)
-            # Delay and silence are those that were corrected; the rest is as it lies there.
+            # Delay and silence are the corrected ones; the other values are those of the file.
             corrected = {key: known[key] for key in ("audio_delay_seconds", _PREFIX)}
             values = {**known, **values, **corrected}
         elif not values:
@@ -128,7 +128,7 @@ class KyutaiSpeechToTextFeatureExtractor(Values):
 
     @property
     def chunk_length(self) -> int | None:
-        """Samples of a chunk."""
+        """Samples per chunk."""
         return (
             None if self.chunk_length_s is None else int(self.chunk_length_s * self.sampling_rate)
         )
@@ -155,16 +155,16 @@ class KyutaiSpeechToTextFeatureExtractor(Values):
         Args:
             raw_audio: one recording [S] or several, samples in [-1, 1]. float64 and lists become
                 float32.
-            padding: None, True or "longest": to the longest recording; "max_length": to
-                `max_length` samples; False or "do_not_pad": all have one length already.
+            padding: None, True or "longest" pads to the longest recording; "max_length" to
+                `max_length` samples; False or "do_not_pad" not at all: all must have one length.
             truncation: cut at `max_length`; not together with `padding`.
-            max_length: samples, before silence and delay are added.
+            max_length: length in samples, before silence and delay are added.
             return_tensors: "pt", "np", or None for a list of arrays.
-            sampling_rate: of `raw_audio`; it is checked, never converted.
+            sampling_rate: rate of `raw_audio`; it is checked, never converted.
 
         Returns:
             `input_values` [B, 1, L] and, unless `padding=False`, `padding_mask` int32 [B, L]: 1
-            where a sample of the recording itself lies, 0 in everything that was added.
+            for samples of the recording itself, 0 for all that were added.
 
         Raises:
             InputError: (a ValueError) another rate, not mono, or arguments that do not fit
@@ -211,11 +211,11 @@ class KyutaiSpeechToTextFeatureExtractor(Values):
             processed_features: a dict with `input_values`, the samples of one recording or of
                 several, or a list of such dicts.
             padding: True or "longest", "max_length", or False for none.
-            max_length: samples.
+            max_length: length in samples.
             truncation: cut at `max_length`.
             pad_to_multiple_of: make the length a multiple of it.
             return_attention_mask: None is `self.return_attention_mask`.
-            return_tensors: "pt", "np", or None for what was given (arrays for lists).
+            return_tensors: "pt", "np", or None for the type of the input (arrays for lists).
 
         Returns:
             `input_values`, and `attention_mask` int32 where it is asked for.
@@ -244,7 +244,7 @@ class KyutaiSpeechToTextFeatureExtractor(Values):
             batch["attention_mask"] = masks if is_batch else masks[0]
         kind = "pt" if isinstance(samples[0], torch.Tensor) else "np"
         is_ragged = len({len(row) for row in rows}) > 1
-        # Rows that were not to be padded stay apart, unless one array is asked for.
+        # Rows of different lengths stay separate, unless one array is asked for.
         return (
             batch
             if is_ragged and not return_tensors

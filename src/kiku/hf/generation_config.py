@@ -2,8 +2,8 @@
 # It takes and gives what transformers does, of any type.
 """The values of `generate`: which act, which are refused, and which change nothing.
 
-Every field of transformers' `GenerationConfig` stands in exactly one of the three tables here (a
-test holds them against its class), so that none is ignored without a word.
+Every field of transformers' `GenerationConfig` is in exactly one of the three tables here (a test
+compares them with that class), so that none is ignored silently.
 """
 
 import logging
@@ -29,7 +29,7 @@ ACTING: dict[str, Any] = {
     "stop_strings": None, "suppress_tokens": None, "temperature": 1.0, "top_h": None, "top_k": 50,
     "top_p": 1.0, "typical_p": 1.0,
 }  # fmt: skip
-"""What acts, and what it is where nobody says anything."""
+"""Values that act, with their defaults."""
 
 REFUSED: dict[str, tuple[Any, ...]] = {
     "assistant_early_exit": (None,), "cache_implementation": (), "constraints": (None,),
@@ -38,7 +38,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "num_beams": (None, 1), "penalty_alpha": (None, 0.0), "prompt_lookup_num_tokens": (None,),
     "token_healing": (None, False), "use_mtp": (None, False), "watermarking_config": (None,),
 }  # fmt: skip
-"""What is not built, and the values of it that ask for nothing."""
+"""Values whose feature is not built, each with the settings that ask for nothing."""
 
 WITHOUT_EFFECT = frozenset({
     "assistant_confidence_threshold", "assistant_ensemble_weight", "assistant_lookbehind",
@@ -48,8 +48,8 @@ WITHOUT_EFFECT = frozenset({
     "num_assistant_tokens_schedule", "num_beam_groups", "prefill_chunk_size", "speculation_type",
     "target_lookbehind", "transformers_version", "use_cache",
 })  # fmt: skip
-"""What changes no id in transformers either, where there are no beams and no assistant; and the
-caches, which kiku has one of."""
+"""Values that change no id in transformers either, without beams or an assistant; and choices of
+caches, of which kiku has one."""
 
 _SAMPLING_ONLY = (
     "temperature", "top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff",
@@ -72,13 +72,12 @@ _REFUSED_ARGUMENTS = {
 
 
 class GenerationConfig(Values):
-    """Values of generation_config.json; what the file says besides is kept and saved."""
+    """Values of generation_config.json; other values of the file are kept and saved."""
 
     file_name = "generation_config.json"
 
     def __init__(self, **kwargs: Any) -> None:
-        """Leave open what is not given: the model's own values hold there, then transformers'
-        defaults.
+        """Leave values open that are not given: the model's own apply, then transformers' defaults.
 
         Args:
             **kwargs: `do_sample` (False), `temperature` (1.0), `top_k` (50), `top_p` (1.0),
@@ -99,15 +98,15 @@ class GenerationConfig(Values):
         return {key: value for key, value in super().to_dict().items() if value is not None}
 
 
-def settled(
+def resolve_config(
     model_values: GenerationConfig, values: Any, changes: Mapping[str, Any]
 ) -> GenerationConfig:
-    """The values of one call: `changes`, then `values`, then the model's, then the defaults.
+    """The values of one call: `changes` win over `values`, then the model's, then the defaults.
 
     Args:
-        model_values: of the model.
-        values: of this call; a `GenerationConfig` of either library, or None.
-        changes: the keywords of this call. One that is None is None, as in transformers.
+        model_values: the model's values.
+        values: values of this call; a `GenerationConfig` of either library, or None.
+        changes: the keywords of this call. An explicit None stays None, as in transformers.
 
     Raises:
         InputError: `changes` has a key that `generate` does not know.
@@ -131,7 +130,7 @@ _FIELDS = ACTING.keys() | REFUSED.keys() | WITHOUT_EFFECT
 
 
 def _check_arguments(changes: Mapping[str, Any]) -> None:
-    """Raise for what the keywords of a call ask for that no config could say."""
+    """Raise for keywords that are no values of a config, and unknown or asking for the unbuilt."""
     for key, why in _REFUSED_ARGUMENTS.items():
         if changes.get(key) is not None:
             raise UnsupportedConfig(f"generate: {key}: {why}; leave it out")
@@ -165,7 +164,7 @@ def _check_built(config: GenerationConfig) -> None:
 
 
 def _warn(config: GenerationConfig, given: Mapping[str, Any]) -> None:
-    """Say what of this call has no effect, as transformers does."""
+    """Warn of values of this call that have no effect, as transformers does."""
     without = {"length_penalty": (None, 1.0), "early_stopping": (None, False)}
     if not config.do_sample:
         without |= {key: (None, ACTING[key]) for key in _SAMPLING_ONLY}

@@ -1,4 +1,4 @@
-"""Which columns of a call are real, where they stand, and which of them each one sees.
+"""Which columns of a call are real, their positions, and which columns each one sees.
 
 There are two kinds of layout. In a plain one the real columns of each row follow one another
 without a gap: padding is then left out altogether, and there may be a past. Everything else (a hole
@@ -22,12 +22,12 @@ _NO_PAST = (
 
 @dataclass(frozen=True)
 class Layout:
-    """Of the T columns of one call."""
+    """Positions, padding and view of the T columns of one call."""
 
     positions: Tensor
-    """[B, T] as the caller counts them."""
+    """[B, T] positions as the caller counts them."""
     real: Tensor | None
-    """[B, T] which are no padding; None where all are."""
+    """[B, T] which columns are real, that is no padding; None if all are."""
     view: Tensor | None
     """[B or 1, 1 or H, T, T] which columns each one sees (booleans, or numbers that are added to
     the scores); None in a plain layout."""
@@ -46,7 +46,7 @@ def layout_of(
         attention_mask: [B, T], [B, past + T], or [B or 1, H or 1, T, T].
         position_ids: [B or 1, T]; None counts the columns.
         embeds: [B, T, D] the columns.
-        past: what was read before, or None.
+        past: the columns read before, or None.
         window: columns that each one sees at most, its own included.
 
     Raises:
@@ -124,7 +124,10 @@ def _has_hole(mask: Tensor) -> bool:
 
 
 def _counts_on(positions: Tensor, real: Tensor | None, past: Any) -> bool:
-    """Whether each real column stands one after the real one before it, that of the past too."""
+    """Whether each real column's position is one more than that of the real one before it.
+
+    The last real column of the past counts too.
+    """
     T = positions.shape[1]
     if real is None:
         real = torch.ones_like(positions, dtype=torch.bool)
@@ -146,10 +149,10 @@ def _open_view(
     mask: Tensor | None,
     window: int,
 ) -> Tensor:
-    """[B, 1, T, T]: the columns before, within the window, that are no padding.
+    """[B, 1, T, T]: each column sees the columns before it in the window that are no padding.
 
-    Positions without a mask say where a packed row begins anew, as in transformers: a column that
-    does not follow the one before it sees nothing before itself.
+    Positions without a mask say where a packed row begins a new sequence, as in transformers: a
+    column whose position does not follow that of the one before it sees nothing before itself.
     """
     B, T = positions.shape
     columns = torch.arange(T, device=positions.device)
@@ -161,5 +164,5 @@ def _open_view(
         jumps = positions[:, 1:] - positions[:, :-1] != 1
         part = torch.nn.functional.pad(jumps.cumsum(1), (1, 0))
         view = view & (part[:, :, None] == part[:, None, :])
-    # A column of padding sees itself: of nothing at all there is no mean.
+    # A padding column sees itself: the mean over no column at all is undefined.
     return (view | (age == 0)).unsqueeze(1)

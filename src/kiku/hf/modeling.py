@@ -1,19 +1,20 @@
 """transformers' two model classes of Kyutai Speech-To-Text, around kiku's networks.
 
-Names, arguments, outputs, shapes and dtypes are those of transformers 5.23. Where it deviates from
-the native models, these classes follow the native ones:
+Names, arguments, outputs, shapes and dtypes are those of transformers 5.23. Where transformers
+deviates from the native models, these classes follow the native ones:
 
-* Each frame of sound is read once; there, an `audio_window_size` (the published checkpoints have 1)
-  reads the first window twice and is late by it from then on. Its whole-file form (no
-  `audio_window_size`) gives equal tokens.
-* The first column holds the trained start id, the last row of the text table; there, `bos_token_id`
-  48000 looks up the row of a code. The returned sequences begin with `bos_token_id` all the same.
+* Each frame of sound is read once. In transformers an `audio_window_size` (the published
+  checkpoints have 1) reads the first window twice and is late by it from then on; its whole-file
+  form (no `audio_window_size`) gives equal tokens.
+* The first column holds the trained start id, the last row of the text table. In transformers
+  `bos_token_id` 48000 looks up the row of a code. The returned sequences begin with `bos_token_id`
+  all the same.
 * The id after the last text id, whose row of the head is filler, cannot be emitted: its logit is
-  -inf, there 0.
-* The 1B sees 750 frames; its published config says 375. A missing `rope_theta` is 100,000; there
-  10,000.
-* `forward` keeps to the window (`sliding_window`) at any length; there, only with a cache and one
-  position a call.
+  -inf. In transformers it is 0.
+* The 1B sees 750 frames; its published config says 375. A missing `rope_theta` is 100,000; in
+  transformers it is 10,000.
+* `forward` keeps to the window (`sliding_window`) at any length. transformers does so only with a
+  cache and one position a call.
 """
 
 from typing import Any
@@ -28,9 +29,9 @@ from kiku.hf.codec import MimiModel
 from kiku.hf.columns import read_columns
 from kiku.hf.configuration import KyutaiSpeechToTextConfig
 from kiku.hf.embedding import KyutaiSpeechToTextEmbeddings
-from kiku.hf.generate import Generates
 from kiku.hf.generation_config import GenerationConfig
-from kiku.hf.layout import layout_of
+from kiku.hf.generation_mixin import GenerationMixin
+from kiku.hf.layout import Layout, layout_of
 from kiku.hf.outputs import (
     BaseModelOutputWithPast,
     CausalLMOutputWithPast,
@@ -66,16 +67,16 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
         for module in self.lm.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=config.initializer_range)
-        # Not a part with weights of its own, which would be counted and saved twice.
+        # Not registered as a submodule: its weights would be counted and saved twice.
         vars(self)["embed_tokens"] = KyutaiSpeechToTextEmbeddings(self)
         self.eval()
 
     embed_tokens: KyutaiSpeechToTextEmbeddings
-    """Columns to their summed embeddings."""
+    """Turns columns into their summed embeddings."""
 
     @property
     def trunk(self) -> "KyutaiSpeechToTextModel":
-        """This."""
+        """This model itself."""
         return self
 
     def _apply(self, fn: Any, recurse: bool = True) -> "KyutaiSpeechToTextModel":
@@ -110,61 +111,48 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
                 nothing.
             attention_mask: [B, past + T] 0 where a column is padding, before or after a row; its
                 output is zero. Padding is not read: columns after it follow those before, unless
-                `position_ids` say otherwise. Holes count in `position_ids` that are left out, and
-                are taken without a past only, as are masks of four axes [B, 1 or H, T, T].
-            position_ids: [B, T] where the columns stand; None counts them. With a past they go on
-                by one from each real column to the next. Without one they may skip or begin anew:
-                without a mask a row then holds several sequences, which do not see one another.
-            past_key_values: of an earlier call; advanced in place. An empty cache of transformers
-                counts as None.
-            inputs_embeds: [B, T, D] in the place of `input_ids`.
+                `position_ids` say otherwise. If these are left out, a hole in a row takes
+                positions. It needs a call without a past, as do masks [B, 1 or H, T, T].
+            position_ids: [B, T] of the columns; None counts them. With a past they increase by one
+                from each real column to the next. Without one they may skip or begin again: without
+                a mask a row then holds several sequences, which do not see one another.
+            past_key_values: the past of an earlier call; advanced in place. An empty cache of
+                transformers counts as None.
+            inputs_embeds: [B, T, D] instead of `input_ids`.
             use_cache: return the past. Nothing read with a past can be differentiated, so None
-                means `config.use_cache`, but False while gradients are recorded, and for what is
-                taken without a past only.
-            output_hidden_states: return the input of every layer as well; None is the config's, as
-                for the next two.
+                means `config.use_cache`, but False while gradients are recorded, and for masks or
+                positions that are allowed only without a past.
+            output_hidden_states: return the input of every layer as well; None takes the config's
+                value, also for the next two arguments.
             output_attentions: return the attention weights of every layer as well.
             return_dict: False for a tuple.
-            **kwargs: nothing but None.
+            **kwargs: only None is allowed.
 
         Returns:
             `last_hidden_state` [B, T, D], `past_key_values`, `hidden_states`, `attentions`.
 
         Raises:
-            InputError: (a ValueError) shapes, ids, positions or a mask that cannot be.
-            UnsupportedConfig: attention weights where rows have padding and a past, dropout, or a
+            InputError: (a ValueError) invalid shapes, ids, positions or mask.
+            UnsupportedConfig: attention weights of rows with padding and a past, dropout, or a
                 cache of another kind.
         """
         refuse_unknown(kwargs, "forward")
         self._check_input(input_ids, inputs_embeds)
         past, grad = own_past(past_key_values), torch.is_grad_enabled()
         wants_cache = self.config.use_cache and not grad if use_cache is None else use_cache
-        says_states = self._says("output_hidden_states", output_hidden_states)
-        says_weights = self._says("output_attentions", output_attentions)
-        trace: list[Tensor] | None = [] if says_states else None
-        weights: list[Tensor] | None = [] if says_weights else None
         with torch.set_grad_enabled(grad and not (wants_cache or past)):
-            embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-            embeds = embeds.to(self.dtype)
+            embeds = self._embeds(input_ids, inputs_embeds)
             window = self.lm.config.transformer.window
             layout = layout_of(attention_mask, position_ids, embeds, past, window)
             if layout.view is not None:
                 _refuse_past(use_cache, past)
             elif past is None and wants_cache:
-                past = KyutaiSpeechToTextCache(self.lm, len(embeds))
-                begin_with(past_key_values, past)
-            by = self._checkpoint if self.training and torch.is_grad_enabled() else None
-            hidden = read_columns(self.lm, embeds, past, layout, trace, weights, by)
-        out = BaseModelOutputWithPast(
-            hidden,
-            past,
-            None if trace is None else tuple(trace),
-            None if weights is None else tuple(weights),
-        )
-        return out if self._says("return_dict", return_dict, True) else out.to_tuple()
+                past = self._new_past(len(embeds), past_key_values)
+            out = self._read(embeds, past, layout, output_hidden_states, output_attentions)
+        return out if self._switch("return_dict", return_dict, True) else out.to_tuple()
 
     def _check_input(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:
-        """Raise what `forward` does for inputs or a config that it cannot read with."""
+        """Raise InputError or UnsupportedConfig for inputs or a config that `forward` refuses."""
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("give exactly one of input_ids and inputs_embeds")
         if self.training and self.config.attention_dropout:
@@ -173,9 +161,43 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
                 "the config before training"
             )
 
+    def _embeds(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+        """[B, T, D] embeddings of the columns, in the decoder's dtype."""
+        embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        return embeds.to(self.dtype)
+
+    def _new_past(self, batch_size: int, past_key_values: Any) -> KyutaiSpeechToTextCache:
+        """An empty past; an empty cache that the caller gave stands for it from then on."""
+        past = KyutaiSpeechToTextCache(self.lm, batch_size)
+        begin_with(past_key_values, past)
+        return past
+
+    def _read(
+        self,
+        embeds: Tensor,
+        past: KyutaiSpeechToTextCache | None,
+        layout: Layout,
+        output_hidden_states: bool | None,
+        output_attentions: bool | None,
+    ) -> BaseModelOutputWithPast:
+        """The output of `forward` for embeddings [B, T, D] in this layout."""
+        wants_states = self._switch("output_hidden_states", output_hidden_states)
+        wants_weights = self._switch("output_attentions", output_attentions)
+        trace: list[Tensor] | None = [] if wants_states else None
+        weights: list[Tensor] | None = [] if wants_weights else None
+        is_learning = self.training and torch.is_grad_enabled()
+        checkpointing = self._checkpointing if is_learning else None
+        hidden = read_columns(self.lm, embeds, past, layout, trace, weights, checkpointing)
+        return BaseModelOutputWithPast(
+            hidden,
+            past,
+            None if trace is None else tuple(trace),
+            None if weights is None else tuple(weights),
+        )
+
 
 def _refuse_past(use_cache: bool | None, past: object) -> None:
-    """Raise InputError for a past beside a mask or positions that are read as one piece only."""
+    """Raise InputError if there is a past: this mask or these positions allow none."""
     if use_cache or past is not None:
         raise InputError(
             "this attention_mask or these position_ids are taken without a past only: leave "
@@ -183,7 +205,7 @@ def _refuse_past(use_cache: bool | None, past: object) -> None:
         )
 
 
-class KyutaiSpeechToTextForConditionalGeneration(Generates):
+class KyutaiSpeechToTextForConditionalGeneration(GenerationMixin):
     """The whole model: sound to text ids (`generate`), columns to logits and loss (`forward`)."""
 
     def __init__(self, config: KyutaiSpeechToTextConfig) -> None:
@@ -208,7 +230,7 @@ class KyutaiSpeechToTextForConditionalGeneration(Generates):
 
     @property
     def config(self) -> KyutaiSpeechToTextConfig:
-        """Its numbers."""
+        """The model's config."""
         return self.model.config
 
     @property
@@ -243,17 +265,17 @@ class KyutaiSpeechToTextForConditionalGeneration(Generates):
         num_items_in_batch: int | Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
-        """Read columns and say what comes next.
+        """Read columns and give the logits of the next text ids.
 
         Args:
             input_ids: see `KyutaiSpeechToTextModel.forward`, as for the arguments that are not
                 explained here.
             attention_mask: [B, past + T], or of four axes.
             position_ids: [B, T].
-            past_key_values: of an earlier call.
+            past_key_values: the past of an earlier call.
             inputs_embeds: [B, T, D].
-            labels: [B, T] text ids; position t is held against label t + 1; -100 is left out. The
-                text ids of `input_ids` themselves are the labels of a training step.
+            labels: [B, T] text ids; the logits of position t predict label t + 1; -100 is ignored.
+                For a training step pass the text ids of `input_ids` themselves.
             use_cache: return the past.
             logits_to_keep: only the last n positions (0: all), or a tensor: [n] positions, [B, n]
                 positions of each row, or [B, T] booleans (the logits are then [num_true,
@@ -262,16 +284,16 @@ class KyutaiSpeechToTextForConditionalGeneration(Generates):
             output_attentions: return the attention weights of every layer as well.
             return_dict: False for a tuple.
             num_items_in_batch: divide the summed loss by it, instead of the mean.
-            **kwargs: nothing but None.
+            **kwargs: only None is allowed.
 
         Returns:
             `loss`, `logits` [B, T, vocab_size], `past_key_values`, `hidden_states`, `attentions`.
-            The logit of an id that cannot be emitted is -inf, so the loss has no share for it
-            (transformers' has).
+            The logit of an id that cannot be emitted is -inf, so it has no share in the loss (in
+            transformers it has).
 
         Raises:
-            InputError: (a ValueError) shapes, ids or a mask that cannot be.
-            UnsupportedConfig: attention weights where rows have padding and a past, dropout, or a
+            InputError: (a ValueError) invalid shapes, ids or mask.
+            UnsupportedConfig: attention weights of rows with padding and a past, dropout, or a
                 cache of another kind.
         """
         trunk = self.model(
@@ -285,15 +307,15 @@ class KyutaiSpeechToTextForConditionalGeneration(Generates):
         out = CausalLMOutputWithPast(
             loss, logits, trunk.past_key_values, trunk.hidden_states, trunk.attentions
         )
-        return out if self._says("return_dict", return_dict, True) else out.to_tuple()
+        return out if self._switch("return_dict", return_dict, True) else out.to_tuple()
 
     def _padded(self, logits: Tensor) -> Tensor:
-        """[..., V] -> [..., vocab_size]"""
+        """[..., V] logits -> [..., vocab_size], -inf for ids without a row of the head."""
         return F.pad(logits, (0, self.vocab_size - logits.shape[-1]), value=-torch.inf)
 
 
 def _kept(hidden: Tensor, which: int | Tensor) -> Tensor:
-    """The positions of hidden [B, T, D] that logits are wanted of."""
+    """The positions of hidden [B, T, D] whose logits are asked for."""
     if isinstance(which, int):
         return hidden[:, -which:]
     if which.dim() == 2 and which.dtype != torch.bool:

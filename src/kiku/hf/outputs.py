@@ -1,4 +1,4 @@
-"""What `forward` and `generate` give back, and the past that `forward` can go on from."""
+"""What `forward` and `generate` return, and the past from which `forward` can continue."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -13,14 +13,14 @@ from kiku.nn.state import nbytes
 
 
 class ModelOutput:
-    """Base of the outputs: by attribute, by name, or by place among what is not None."""
+    """Base of the outputs: a value is read by attribute, name, or index among those not None."""
 
     def keys(self) -> list[str]:
-        """Names of what is not None."""
+        """Names of the values that are not None."""
         return [f.name for f in fields(self) if getattr(self, f.name) is not None]  # pyright: ignore
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """What is not None, in order: `return_dict=False`."""
+        """The values that are not None, in order: the output for `return_dict=False`."""
         return tuple(getattr(self, key) for key in self.keys())
 
     def __getitem__(self, key: str | int | slice) -> Any:
@@ -43,22 +43,22 @@ class ModelOutput:
 class KyutaiSpeechToTextCache:
     """The past of a batch: what the decoder remembers of the columns it has read.
 
-    It stands where transformers has a `Cache`, and is advanced in place by `forward`. It keeps the
-    window exactly (`sliding_window` positions, the current one included), however many positions
-    are read at once.
+    It takes the place of transformers' `Cache`; `forward` advances it in place. It keeps the window
+    exactly (`sliding_window` positions, the current one included), however many positions are read
+    at once.
     """
 
     def __init__(self, lm: LM, batch_size: int) -> None:
-        """Nothing read yet."""
+        """Begin with nothing read."""
         weight = lm.out_norm.weight
         self.state: LMState = lm.init_state(batch_size, weight.device, weight.dtype)
         self.seen = 0
         self.last_position = torch.full((batch_size,), -1, device=weight.device)
-        """[B] where the caller says that the last real column of each row stands."""
+        """[B] position of the last real column of each row, as the caller counts; -1 for none."""
 
     @property
     def batch_size(self) -> int:
-        """Rows."""
+        """Number of rows."""
         return len(self.state.position)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -66,18 +66,21 @@ class KyutaiSpeechToTextCache:
         return self.seen
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Go on with these rows, in this order; a row may come twice."""
+        """Keep only these rows, in this order; a row may occur twice."""
         state, self.last_position = self.state, self.last_position[indices]
         state.position = state.position[indices]
         for ring in state.rings:
             ring.keys, ring.values = ring.keys[indices], ring.values[indices]
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """The same, as searches by beams call it."""
+        """Another name of `batch_select_indices`, which beam search calls."""
         self.batch_select_indices(beam_idx)
 
     def note(self, positions: Tensor, real: Tensor | None) -> None:
-        """Columns at `positions` [B, T] were read, those that are `real` [B, T] (None: all)."""
+        """Record that columns at `positions` [B, T] were read; `real` [B, T] are no padding.
+
+        If `real` is None, none of them is padding.
+        """
         self.seen += positions.shape[1]
         if positions.shape[1]:
             known = positions if real is None else positions.masked_fill(~real, -1)
@@ -85,13 +88,15 @@ class KyutaiSpeechToTextCache:
             self.last_position = torch.where(last < 0, self.last_position, last)
 
     def nbytes(self) -> int:
-        """Memory that the past takes."""
+        """Bytes that the past takes."""
         return nbytes(self.state)
 
 
 def own_past(given: Any) -> KyutaiSpeechToTextCache | None:
-    """The past that a `past_key_values` means: kiku's own. A cache of transformers that is empty
-    stands for none, and later for the past that began with it (see `begin_with`).
+    """The past that the argument `past_key_values` stands for.
+
+    kiku's own cache stands for itself. An empty cache of transformers stands for no past at first,
+    and later for the past that began with it (see `begin_with`).
 
     Raises:
         UnsupportedConfig: another cache, with something in it.
@@ -109,7 +114,7 @@ def own_past(given: Any) -> KyutaiSpeechToTextCache | None:
 
 
 def begin_with(given: Any, past: KyutaiSpeechToTextCache) -> None:
-    """A caller who gave an empty cache gives it again, and means what was read since."""
+    """Note `past` on the empty cache `given`: a caller who passes that again means this past."""
     if given is not None:
         setattr(given, _BEGUN, past)
 
@@ -119,7 +124,7 @@ _BEGUN = "_kiku_past"
 
 @dataclass(eq=False)
 class BaseModelOutputWithPast(ModelOutput):
-    """Of `KyutaiSpeechToTextModel`."""
+    """Output of `KyutaiSpeechToTextModel`."""
 
     last_hidden_state: Tensor
     """[B, T, D] after the last norm"""
@@ -127,12 +132,12 @@ class BaseModelOutputWithPast(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
     """num_hidden_layers + 1 of [B, T, D]: the input of each layer, and the last hidden state"""
     attentions: tuple[Tensor, ...] | None = None
-    """num_hidden_layers of [B, H, T, P]: what each column takes of each column before"""
+    """num_hidden_layers of [B, H, T, P]: the weight that each column gives to each one before"""
 
 
 @dataclass(eq=False)
 class CausalLMOutputWithPast(ModelOutput):
-    """Of `KyutaiSpeechToTextForConditionalGeneration.forward`."""
+    """Output of `KyutaiSpeechToTextForConditionalGeneration.forward`."""
 
     loss: Tensor | None = None
     """scalar, where labels were given"""
@@ -142,20 +147,20 @@ class CausalLMOutputWithPast(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
     """num_hidden_layers + 1 of [B, T, D]: the input of each layer, and the last hidden state"""
     attentions: tuple[Tensor, ...] | None = None
-    """num_hidden_layers of [B, H, T, P]: what each column takes of each column before"""
+    """num_hidden_layers of [B, H, T, P]: the weight that each column gives to each one before"""
 
 
 @dataclass(eq=False)
 class GenerateDecoderOnlyOutput(ModelOutput):
-    """Of `generate(..., return_dict_in_generate=True)`."""
+    """Output of `generate(..., return_dict_in_generate=True)`."""
 
     sequences: torch.Tensor
     """[B, 1 + N] int64, the start id first"""
     scores: tuple[Tensor, ...] | None = None
-    """N of [B, vocab_size] float32: what was chosen from, after temperature, top_k and top_p"""
+    """N of [B, vocab_size] float32: the scores after temperature, top_k and top_p"""
     logits: tuple[Tensor, ...] | None = None
     """N of [B, vocab_size] float32, as the decoder gave them"""
     attentions: tuple[tuple[Tensor, ...], ...] | None = None
-    """N of num_hidden_layers of [B, H, 1, P], P as many columns as were seen"""
+    """N of num_hidden_layers of [B, H, 1, P]; P is the number of columns seen"""
     hidden_states: tuple[tuple[Tensor, ...], ...] | None = None
     """N of num_hidden_layers + 1 of [B, 1, D], as `forward` gives them"""

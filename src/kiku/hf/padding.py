@@ -1,4 +1,4 @@
-"""Rows of text ids to one length."""
+"""Pad rows of text ids to one length."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ _STRATEGIES = ("longest", "max_length", "do_not_pad")
 
 
 def padding_strategy(padding: bool | str, max_length: int | None) -> str:
-    """One of "longest", "max_length" and "do_not_pad".
+    """The strategy that `padding` means: "longest", "max_length" or "do_not_pad".
 
     Raises:
-        InputError: another one, or a length that is missing.
+        InputError: it is none of them, or "max_length" without a `max_length`.
     """
     if isinstance(padding, bool):
         return "longest" if padding else "do_not_pad"
@@ -37,7 +37,7 @@ def pad_rows(
     multiple: int | None,
     side: str | None,
 ) -> BatchFeature:
-    """See `KyutaiSpeechToTextTokenizer.pad`: lists, the mask always with them."""
+    """As `KyutaiSpeechToTextTokenizer.pad`, but gives lists, always with the mask."""
     if isinstance(encoded, list | tuple):
         encoded = {key: [one[key] for one in encoded] for key in (encoded[0] if encoded else ())}  # pyright: ignore[reportUnknownVariableType]
     ids = encoded.get("input_ids") if hasattr(encoded, "get") else None

@@ -17,7 +17,7 @@ from kiku.checkpoint.loading import Loaded, as_dtype
 from kiku.codec import MimiEncoder
 from kiku.engine.torch import pick_device
 from kiku.errors import InputError, UnsupportedConfig
-from kiku.hf.attention import Checkpoint, checkpoint_by
+from kiku.hf.attention import Checkpointing, checkpointing_with
 from kiku.hf.codec import MimiModel
 from kiku.hf.configuration import KyutaiSpeechToTextConfig
 from kiku.hf.generation_config import GenerationConfig
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 
 
 class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
-    """A model that comes from a checkpoint of any layout, and goes to one of transformers'."""
+    """A model that loads a checkpoint of any layout and saves one of transformers' layout."""
 
     config_class = KyutaiSpeechToTextConfig
     main_input_name = "input_ids"
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    # There is one implementation of attention, PyTorch's own, and none can be chosen.
+    # There is only one implementation of attention, PyTorch's own.
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = False
     _supports_attention_backend = _can_compile_fullgraph = _can_set_experts_implementation = False
     _keep_in_fp32_modules = _keep_in_fp32_modules_strict = _no_split_modules = None
     _tied_weights_keys = None
     all_tied_weights_keys: ClassVar[dict[str, str]] = {}
     generation_config: Any = None
-    _checkpoint: Checkpoint | None = None
+    _checkpointing: Checkpointing | None = None
     _files: Files | None = None
 
     @property
@@ -54,7 +54,7 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
 
     @property
     def base_model(self) -> "KyutaiSpeechToTextModel":
-        """The same."""
+        """Another name of `trunk`."""
         return self.trunk
 
     @classmethod
@@ -68,22 +68,22 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
 
     @classmethod
     def _from_config(cls, config: KyutaiSpeechToTextConfig, **kwargs: Any) -> Self:
-        """With random weights; `from_config` of transformers' Auto classes calls it."""
+        """A model with random weights; `from_config` of transformers' Auto classes calls this."""
         known_arguments(kwargs, ())
         return cls(config)
 
     @property
     def device(self) -> torch.device:
-        """Where the decoder is."""
+        """Device of the decoder."""
         return self.trunk.lm.out_norm.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the decoder; the codec is float32."""
+        """Dtype of the decoder; the codec is float32."""
         return self.trunk.lm.out_norm.weight.dtype
 
     def get_input_embeddings(self) -> nn.Module:
-        """The module that makes columns [B, T, 1 + K] one vector each [B, T, D]."""
+        """The module that turns columns [B, T, 1 + K] into one vector each [B, T, D]."""
         return self.trunk.embed_tokens
 
     def get_output_embeddings(self) -> nn.Module:
@@ -96,30 +96,31 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
         every_n_layers: int = 1,
         offload: bool = False,
     ) -> None:
-        """While training, forget what happened inside each layer and compute it again for the
-        gradients: less memory for more time.
+        """While training, drop the activations inside each layer and recompute them for gradients.
+
+        This takes less memory and more time.
 
         Args:
             gradient_checkpointing_kwargs: for `torch.utils.checkpoint`; `use_reentrant` is False
-                where nothing is said.
-            every_n_layers: only the first layer of so many; the others keep everything.
+                unless it is given.
+            every_n_layers: checkpoint only the first of every n layers; the others keep everything.
             offload: must be False: what is kept stays on the device.
 
         Raises:
-            InputError: (a ValueError) no number of layers.
+            InputError: (a ValueError) `every_n_layers` is less than 1.
             UnsupportedConfig: `offload=True`.
         """
         if every_n_layers < 1:
             raise InputError(f"every_n_layers must be at least 1, not {every_n_layers}")
         if offload:
             raise UnsupportedConfig("offload=True is not built; leave it out")
-        self.trunk._checkpoint = checkpoint_by(
+        self.trunk._checkpointing = checkpointing_with(
             {"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}, every_n_layers
         )
 
     def gradient_checkpointing_disable(self) -> None:
-        """Keep everything again."""
-        self.trunk._checkpoint = None
+        """Keep the activations of all layers again."""
+        self.trunk._checkpointing = None
 
     def activation_checkpointing_enable(
         self,
@@ -136,15 +137,15 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
 
     @property
     def is_gradient_checkpointing(self) -> bool:
-        """Whether layers are computed again for the gradients."""
-        return self.trunk._checkpoint is not None
+        """Whether layers are recomputed for the gradients."""
+        return self.trunk._checkpointing is not None
 
-    def _says(self, name: str, asked: bool | None, default: bool = False) -> bool:
-        """A switch of one call; None is the config's."""
+    def _switch(self, name: str, asked: bool | None, default: bool = False) -> bool:
+        """The value of the switch `name` in one call; None takes the config's."""
         return bool(getattr(self.trunk.config, name, default) if asked is None else asked)
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """How many weights there are, those of the embeddings left out where that is asked."""
+        """How many weights there are: all, or only trainable ones, or without embeddings."""
         tables = [one.weight for one in self.modules() if isinstance(one, nn.Embedding)]
         left_out = {id(one) for one in tables} if exclude_embeddings else set()
         return sum(
@@ -154,7 +155,7 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
         )
 
     def get_memory_footprint(self, return_buffers: bool = True) -> int:
-        """Bytes of the weights, and of what is kept beside them."""
+        """Bytes of the weights and, unless `return_buffers` is False, of the buffers."""
         kept = [*self.parameters(), *(self.buffers() if return_buffers else ())]
         return sum(one.numel() * one.element_size() for one in kept)
 
@@ -175,10 +176,10 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
         Args:
             pretrained_model_name_or_path: "demo", a folder, or a repository, of any layout that
                 kiku reads.
-            config: numbers in the place of the checkpoint's.
-            dtype: of the decoder (the codec is always float32): a torch.dtype, its name, or "auto",
-                which is the default: what config.json says; where it is silent, what is stored, but
-                float32 for decoders below 100 million weights.
+            config: numbers to use instead of the checkpoint's.
+            dtype: dtype of the decoder (the codec is always float32): a torch.dtype, its name, or
+                "auto", the default: the dtype that config.json states; if it states none, that of
+                the stored weights, but float32 for decoders below 100 million weights.
             torch_dtype: the older name of `dtype`.
             device_map: one device: "cpu", "cuda", 0, a torch.device, {"": ...}; "auto" is the
                 fastest there is. None is the CPU.
@@ -189,7 +190,7 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
 
         Raises:
             CheckpointError: it cannot be found, fetched or read.
-            ConfigError: (a ValueError) a device or dtype that there is not.
+            ConfigError: (a ValueError) a device or dtype that does not exist.
             InputError: (a ValueError) an unknown argument.
             UnsupportedConfig: several devices, or a model that kiku does not build.
         """
@@ -216,7 +217,7 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
         return model
 
     def _take(self, loaded: Loaded) -> None:
-        """Take over the loaded networks, with the config's numbers where they can differ."""
+        """Take over the loaded networks, with the config's numbers where these may differ."""
         trunk, lm, codec = self.trunk, loaded.lm, loaded.codec
         wanted = trunk.config.to_model_config()
         settled = replace(
@@ -228,7 +229,7 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
         if settled.lm != loaded.config.lm:
             lm = LM(settled.lm)
             lm.load_state_dict(loaded.lm.state_dict(), assign=True)
-            lm.to(device)  # what is computed, and not loaded
+            lm.to(device)  # tensors that are computed, not loaded
         if settled.codec != loaded.config.codec:
             codec = MimiEncoder(settled.codec)
             codec.load_state_dict(loaded.codec.state_dict(), assign=True)
@@ -257,19 +258,18 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
 
         The codec's decoder, which makes sound, is copied from the files the model was loaded from,
         so that nothing is lost; a model made from a config has none, and transformers then fills
-        that part at random. Pause heads have no place in this layout. A preprocessor_config.json is
-        written too, unless a processor was saved there before.
+        that part at random. This layout has no place for pause heads: they are not written. A
+        preprocessor_config.json is written too, unless a processor was saved there before.
 
         Args:
             save_directory: a folder; made if needed.
-            state_dict: weights in the place of the model's, by the names of its `state_dict()`.
+            state_dict: weights to write instead of the model's, by the names of its `state_dict()`.
             safe_serialization: safetensors are the only format.
             max_shard_size: changes nothing; one file is written.
-            **kwargs: nothing but what asks for nothing: `push_to_hub=False`, `variant=None` ...
+            **kwargs: only values that ask for nothing: `push_to_hub=False`, `variant=None` ...
 
         Raises:
-            InputError: (a ValueError) an argument that it does not know, or other names in
-                `state_dict`.
+            InputError: (a ValueError) an unknown argument, or other names in `state_dict`.
             CheckpointError: the folder cannot be written.
             UnsupportedConfig: another format, or a model that this layout cannot describe.
         """
@@ -281,24 +281,7 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
                 "save_pretrained writes safetensors only; leave safe_serialization out"
             )
         folder, trunk = Path(save_directory), self.trunk
-        lm, codec = self._parts_of(self.state_dict() if state_dict is None else state_dict)
-        files = self._files
-        decoder = None if files is None else read_mimi_decoder(files, trunk.model_config)
-        # What a processor has saved there is newer than what the model was loaded with.
-        preprocessor = folder / "preprocessor_config.json"
-        before = preprocessor.read_bytes() if preprocessor.is_file() else None
-        save_transformers(
-            folder,
-            trunk.model_config,
-            lm=lm,
-            codec=codec,
-            mimi_decoder=decoder,
-        )
-        if before is not None:
-            with in_place_of(preprocessor) as beside:
-                beside.write_bytes(before)
-        elif (folder / "processor_config.json").is_file():
-            preprocessor.unlink()
+        self._save_networks(folder, self.state_dict() if state_dict is None else state_dict)
         config = KyutaiSpeechToTextConfig.from_model_config(
             trunk.model_config, trunk.config.to_dict()
         )
@@ -307,6 +290,21 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
         config.save_pretrained(folder)
         if self.generation_config is not None:
             self.generation_config.save_pretrained(folder)
+
+    def _save_networks(self, folder: Path, state: Mapping[str, Tensor]) -> None:
+        """Write the weights `state` and their files, but keep what a processor has saved there."""
+        lm, codec = self._parts_of(state)
+        files, config = self._files, self.trunk.model_config
+        decoder = None if files is None else read_mimi_decoder(files, config)
+        # A file that a processor has saved there is newer than the one the model was loaded with.
+        preprocessor = folder / "preprocessor_config.json"
+        before = preprocessor.read_bytes() if preprocessor.is_file() else None
+        save_transformers(folder, config, lm=lm, codec=codec, mimi_decoder=decoder)
+        if before is not None:
+            with in_place_of(preprocessor) as beside:
+                beside.write_bytes(before)
+        elif (folder / "processor_config.json").is_file():
+            preprocessor.unlink()
 
     def _parts_of(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weights of the decoder and of the codec, by their own names."""
@@ -331,7 +329,7 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
 def _wanted_dtype(
     asked: str | torch.dtype | None, config: KyutaiSpeechToTextConfig | None, small: SmallFiles
 ) -> torch.dtype | None:
-    """None leaves it to the loader."""
+    """The dtype to load with; None leaves the choice to the loader."""
     if asked is None or asked == "auto":
         stored = small.config
         asked = config.dtype if config is not None else None
@@ -355,5 +353,5 @@ def one_device(device_map: Any) -> torch.device:
         return torch.device("cpu")
     if isinstance(device_map, str) and device_map in ("auto", "balanced", "sequential"):
         return pick_device(None)
-    # A bare number is the place of a GPU.
+    # A bare number is the index of a GPU.
     return pick_device(f"cuda:{device_map}" if isinstance(device_map, int) else str(device_map))

@@ -1,8 +1,9 @@
 # pyright: basic
 # It takes and gives what transformers does, of any type.
-"""Recordings to the model's input, and its ids to text and to words with times."""
+"""Turn recordings into the model's input, and its ids into text and words with times."""
 
 import json
+import logging
 import math
 import os
 import warnings
@@ -28,12 +29,14 @@ from kiku.hf.tokenizer import KyutaiSpeechToTextTokenizer
 from kiku.hf.values import write_text
 from kiku.text import Timing, Word, WordBuilder
 
+_logger = logging.getLogger(__name__)
+
 Audio = str | os.PathLike[str] | NDArray[Any] | Tensor | Sequence[float]
 """A path, or samples [S] in [-1, 1]."""
 
 
 class KyutaiSpeechToTextProcessor(PushesToHub):
-    """A feature extractor and a tokenizer; `words` is what transformers' class lacks."""
+    """A feature extractor and a tokenizer; transformers' class has no `words`."""
 
     model_input_names = ("input_values", "padding_mask", "input_ids", "attention_mask")
     published_frame_rate = CodecConfig().frame_rate
@@ -45,11 +48,12 @@ class KyutaiSpeechToTextProcessor(PushesToHub):
         *,
         frame_rate: float = published_frame_rate,
     ) -> None:
-        """Put the two together.
+        """Combine the two.
 
         Args:
-            feature_extractor: knows the delay and the silence that words' times are freed of.
-            tokenizer: knows the pieces of text.
+            feature_extractor: has the delay and the silence, which are subtracted from words'
+                times.
+            tokenizer: has the pieces of text.
             frame_rate: text ids per second; 12.5 with the published codec.
         """
         self.feature_extractor = feature_extractor
@@ -111,11 +115,11 @@ class KyutaiSpeechToTextProcessor(PushesToHub):
         }
 
     def to_json_string(self) -> str:
-        """The same as JSON."""
+        """The output of `to_dict` as JSON."""
         return _json(self.to_dict())
 
     def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
-        """The same as a file, under any name."""
+        """Write the output of `to_json_string` to a file of any name."""
         path = Path(json_file_path)
         write_text(path.parent, path.name, self.to_json_string())
 
@@ -136,12 +140,12 @@ class KyutaiSpeechToTextProcessor(PushesToHub):
         Args:
             audio: one recording or several (positionally, or by name, as transformers wants it):
                 samples in [-1, 1]; paths, which are decoded and resampled; rows of a dataset, which
-                say their rate.
-            text: also give the ids of a transcript (`input_ids`, `attention_mask`).
-            padding: see the feature extractor, as for the next two.
+                state their rate.
+            text: a transcript, whose ids are given as well (`input_ids`, `attention_mask`).
+            padding: see the feature extractor, also for the next two arguments.
             truncation: cut at `max_length`.
-            max_length: samples.
-            sampling_rate: of `audio`; checked, never converted.
+            max_length: length in samples.
+            sampling_rate: rate of `audio`; checked, never converted.
             return_tensors: "pt", "np" or None.
             **kwargs: the same arguments in transformers' dicts `audio_kwargs`, `text_kwargs` and
                 `common_kwargs`.
@@ -152,15 +156,11 @@ class KyutaiSpeechToTextProcessor(PushesToHub):
         Raises:
             InputError: (a ValueError) nothing given, samples that are integers, or arguments that
                 do not fit.
-            AudioError: a file cannot be read. One that stops in the middle gives what is there,
-                with a warning.
+            AudioError: a file cannot be read, or samples are not finite or beyond 64. A file that
+                breaks off gives the samples before the break, with a warning; of several, in the
+                log.
         """
-        nested = {
-            key: dict(kwargs.pop(key, None) or {})
-            for key in ("audio_kwargs", "text_kwargs", "common_kwargs")
-        }
-        if kwargs:
-            raise InputError(f"the processor does not know {', '.join(sorted(kwargs))}")
+        nested = _nested(kwargs)
         if audio is None and text is None:
             raise InputError(
                 f"You need to provide at least one input to call {type(self).__name__}: "
@@ -195,12 +195,12 @@ class KyutaiSpeechToTextProcessor(PushesToHub):
         return self.tokenizer.decode(token_ids, skip_special_tokens, **kwargs)
 
     def words(self, sequences: Any, logits: Sequence[Tensor] | None = None) -> list[list[Word]]:
-        """The words of each row with their times: in the recording, silence and delay taken off.
+        """The words of each row, with times in the recording: silence and delay are subtracted.
 
         Args:
-            sequences: [B, 1 + N] what `generate` gave, the start id first.
-            logits: N of [B, vocab_size], what `generate(..., return_dict_in_generate=True,
-                output_logits=True)` gave; for the words' probabilities.
+            sequences: [B, 1 + N] ids from `generate`, the start id first.
+            logits: N of [B, vocab_size], from `generate(..., return_dict_in_generate=True,
+                output_logits=True)`; for the words' probabilities.
 
         Returns:
             For each row its words; their `probability` is NaN without `logits`.
@@ -244,25 +244,47 @@ class KyutaiSpeechToTextProcessor(PushesToHub):
         return f"{type(self).__name__}({self.feature_extractor!r}, {self.tokenizer!r})"
 
 
+def _nested(kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """transformers' dicts of further arguments, by name; raises InputError for other arguments."""
+    names = ("audio_kwargs", "text_kwargs", "common_kwargs")
+    if unknown := sorted(kwargs.keys() - set(names)):
+        raise InputError(f"the processor does not know {', '.join(unknown)}")
+    return {name: dict(kwargs.get(name) or {}) for name in names}
+
+
 def recordings(audio: Any, rate: int) -> list[NDArray[np.float32]]:
-    """Every recording in what was given, which may be nested, as float32.
+    """All recordings in `audio`, which may be nested, as float32.
+
+    What breaks off is told: by a warning; by the log where there are several, as a warning that
+    raises would lose the others.
 
     Args:
         audio: samples, paths, rows of a dataset ({"array", "sampling_rate"}, {"path"} or {"bytes"};
-            or a decoder with `get_all_samples`), or lists of such.
-        rate: in Hz; what says its own rate is resampled to it, and its channels are mixed.
+            or a decoder with `get_all_samples`), or lists of these.
+        rate: in Hz; audio that states its own rate is resampled to it, and its channels are mixed.
 
     Raises:
-        AudioError: a file cannot be read, or samples of a row that cannot be.
-        InputError: integers, or something else.
+        AudioError: a file cannot be read, or samples are not finite or beyond 64.
+        InputError: the samples are integers, or `audio` is something else.
     """
+    told: list[str] = []
+    found = _recordings(audio, rate, told)
+    for message in told:
+        if isinstance(audio, list | tuple):
+            _logger.warning("%s", message)
+        else:
+            warnings.warn(message, stacklevel=3)  # the caller of the processor
+    return found
+
+
+def _recordings(audio: Any, rate: int, told: list[str]) -> list[NDArray[np.float32]]:
     if is_decoder(audio):
         found = audio.get_all_samples()
         mono = as_mono(found.data, channels_axis=0 if np.ndim(found.data) == 2 else None)
         return [_at_rate(mono, int(found.sample_rate), rate)]
     source = source_of(audio)
     if isinstance(source, str | os.PathLike | BytesIO):
-        return [_file(source, rate)]
+        return [_file(source, rate, told)]
     if isinstance(source, Mapping):
         return [_row_of_dataset(source, rate)]
     if isinstance(audio, Tensor):
@@ -273,35 +295,42 @@ def recordings(audio: Any, rate: int) -> list[NDArray[np.float32]]:
                 f"samples must be floats in [-1, 1], not {audio.dtype}; divide int16 by 32768 "
                 "(transformers takes them as they are, and the model then hears noise)"
             )
-        return [audio.astype(np.float32)]
+        if audio.ndim == 2 and 1 in audio.shape:  # one channel, as torchaudio gives it
+            audio = audio.reshape(-1)
+        # Of two axes the feature extractor says what is wrong.
+        return [as_mono(audio) if audio.ndim == 1 else audio.astype(np.float32)]
     if isinstance(audio, list | tuple) and audio:
         if isinstance(audio[0], float):
-            return [np.asarray(audio, dtype=np.float32)]
-        return [recording for one in audio for recording in recordings(one, rate)]
+            return [as_mono(audio)]
+        return [recording for one in audio for recording in _recordings(one, rate, told)]
     raise InputError(
         "Invalid input type. Must be a single audio, a list of audio, or a nested list of audio"
     )
 
 
 def _row_of_dataset(row: Mapping[str, Any], rate: int) -> NDArray[np.float32]:
-    """[S] of samples that say their rate."""
+    """[S] samples of a dataset's row, which has to state its rate."""
     if row["sampling_rate"] is None:
         raise InputError('a recording {"array": ...} has to say its rate as well: "sampling_rate"')
-    (found,) = recordings(np.asarray(row["array"]), rate)
+    (found,) = _recordings(np.asarray(row["array"]), rate, [])
     return _at_rate(as_mono(found), int(row["sampling_rate"]), rate)
 
 
 def _at_rate(mono: NDArray[np.float32], given: int, rate: int) -> NDArray[np.float32]:
-    """[S] at another rate."""
+    """[S] samples, resampled from the rate `given` to `rate`."""
     if given == rate:
         return mono
     resampler = Resampler(given, rate)
     return np.concatenate([resampler.push(mono), resampler.end()])
 
 
-def _file(source: str | os.PathLike[str] | BytesIO, rate: int) -> NDArray[np.float32]:
-    """[S] of a file that is named or open: what is there of it, with a warning, if it breaks
-    off."""
+def _file(
+    source: str | os.PathLike[str] | BytesIO, rate: int, told: list[str]
+) -> NDArray[np.float32]:
+    """[S] samples of a file, which is named or open.
+
+    If the file breaks off, they are those before the break, and `told` gets why.
+    """
     file = source if isinstance(source, BytesIO) else os.fspath(source)
     if isinstance(file, str) and file.startswith(("http://", "https://")):
         raise InputError(f"{file}: addresses are not fetched; download the file and give its path")
@@ -311,7 +340,7 @@ def _file(source: str | os.PathLike[str] | BytesIO, rate: int) -> NDArray[np.flo
     except AudioError as error:
         if not chunks:
             raise
-        warnings.warn(f"{error}; everything before was taken", stacklevel=4)
+        told.append(f"{error}; everything before was taken")
     return np.concatenate(chunks)
 
 

@@ -1,8 +1,8 @@
-"""What changes the logits of a batch before an id is picked, and what ends it.
+"""Logits processors, which change a batch's logits before an id is picked, and stopping criteria.
 
-The logits processors are transformers' own classes, in the order in which it applies them; they
-need transformers to be installed. Sampling by temperature, top_k and top_p, `eos_token_id` and
-`max_time` do not.
+The logits processors are transformers' own classes, in the order in which transformers applies
+them; they need transformers to be installed. Sampling by temperature, top_k and top_p,
+`eos_token_id` and `max_time` do not.
 """
 
 import time
@@ -23,21 +23,21 @@ Processor = Callable[[Tensor, Tensor], Tensor]
 """Takes ids [B, n] and scores [B, vocab_size], and gives the scores to pick from."""
 
 Criterion = Callable[[Tensor, Any], Any]
-"""Takes ids [B, n] and the scores so far, and says of each row [B] whether it is done."""
+"""Takes ids [B, n] and the scores so far, and says for each row [B] whether it is done."""
 
 _PLAIN = frozenset({
     "bos_token_id", "do_sample", "max_new_tokens", "min_length", "min_new_tokens",
     "num_return_sequences", "output_logits", "output_scores", "pad_token_id",
     "return_dict_in_generate", "temperature", "top_k", "top_p",
 })  # fmt: skip
-"""What acts without a processor or a criterion (the minimal lengths only hold an end back)."""
+"""Values that act without a processor or a criterion (minimal lengths only delay an end id)."""
 
 _WARPING = frozenset({"epsilon_cutoff", "eta_cutoff", "min_p", "top_h", "typical_p"})
-"""What acts only while sampling."""
+"""Values that act only while sampling."""
 
 
-def wanted(values: GenerationConfig) -> list[str]:
-    """The values that need all rows of a batch to be looked at together, id after id."""
+def stepwise_values(values: GenerationConfig) -> list[str]:
+    """Names of the values that need all rows of a batch together, one id after the other."""
     return [
         key
         for key, neutral in ACTING.items()
@@ -50,7 +50,7 @@ def wanted(values: GenerationConfig) -> list[str]:
 
 @dataclass(frozen=True)
 class Custom:
-    """What the caller of `generate` wrote himself."""
+    """The processors, criteria and functions that the caller of `generate` passed."""
 
     logits_processor: Sequence[Any] = ()
     stopping_criteria: Sequence[Any] = ()
@@ -65,16 +65,16 @@ class Custom:
         )
 
 
-class _Made:
-    """Processors of transformers' own classes, one after the other."""
+class _ProcessorList:
+    """Collects processors of transformers' own classes."""
 
     def __init__(self, values: GenerationConfig) -> None:
         self.values = values
         self.found: list[Any] = []
 
     def add(self, key: str, name: str, *arguments: Any, **named: Any) -> None:
-        """One of the class called `name`, for the sake of the value `key`."""
-        kind = _theirs("generation.logits_process", name, key)
+        """Add one of the class `name`, because of the value `key`."""
+        kind = _import_transformers("generation.logits_process", name, key)
         try:
             self.found.append(kind(*arguments, **named))
         except (TypeError, ValueError) as error:
@@ -83,7 +83,7 @@ class _Made:
             )
 
     def simple(self, key: str, name: str, **named: Any) -> None:
-        """One that takes nothing but the value, if that says anything."""
+        """Add one that takes the value `key`, unless that is its default."""
         value = getattr(self.values, key)
         if value is not None and value != ACTING[key]:
             self.add(key, name, value, **named)
@@ -92,101 +92,100 @@ class _Made:
 def logits_processors(
     values: GenerationConfig, custom: Custom, start: Tensor, num_tokens: int
 ) -> list[Processor]:
-    """All of them, in the order in which transformers applies them.
+    """All logits processors of a call, in the order in which transformers applies them.
 
     Args:
-        values: of this call.
-        custom: what the caller wrote himself; the class of one replaces a built one of its class.
-        start: [B, 1] the start ids, which stand where transformers has a prompt.
+        values: generation values of this call.
+        custom: what the caller passed; a processor of his replaces a built one of the same class.
+        start: [B, 1] the start ids, which take the place of transformers' prompt.
         num_tokens: how many ids are generated at most.
 
     Raises:
-        InputError: a value that the class refuses.
-        UnsupportedConfig: transformers is not installed.
+        InputError: a processor's class refuses a value.
+        UnsupportedConfig: a processor is needed, and transformers is not installed.
     """
-    made, device = _Made(values), start.device
-    made.simple("sequence_bias", "SequenceBiasLogitsProcessor")
-    made.simple(
+    processors, device = _ProcessorList(values), start.device
+    processors.simple("sequence_bias", "SequenceBiasLogitsProcessor")
+    processors.simple(
         "encoder_repetition_penalty",
         "EncoderRepetitionPenaltyLogitsProcessor",
         encoder_input_ids=start,
     )
-    made.simple("repetition_penalty", "RepetitionPenaltyLogitsProcessor")
-    made.simple("no_repeat_ngram_size", "NoRepeatNGramLogitsProcessor")
-    made.simple(
+    processors.simple("repetition_penalty", "RepetitionPenaltyLogitsProcessor")
+    processors.simple("no_repeat_ngram_size", "NoRepeatNGramLogitsProcessor")
+    processors.simple(
         "encoder_no_repeat_ngram_size", "EncoderNoRepeatNGramLogitsProcessor",
         encoder_input_ids=start,
     )  # fmt: skip
-    _add_ends(made, device)
+    _add_ends(processors, device)
     if custom.prefix_allowed_tokens_fn is not None:
-        made.add(
+        processors.add(
             "prefix_allowed_tokens_fn", "PrefixConstrainedLogitsProcessor",
             custom.prefix_allowed_tokens_fn, 1,
         )  # fmt: skip
-    made.simple("forced_bos_token_id", "ForcedBOSTokenLogitsProcessor")
+    processors.simple("forced_bos_token_id", "ForcedBOSTokenLogitsProcessor")
     if values.forced_eos_token_id is not None:
-        made.add(
+        processors.add(
             "forced_eos_token_id", "ForcedEOSTokenLogitsProcessor",
             1 + num_tokens, values.forced_eos_token_id, device=device,
         )  # fmt: skip
     if values.remove_invalid_values:
-        made.add("remove_invalid_values", "InfNanRemoveLogitsProcessor")
+        processors.add("remove_invalid_values", "InfNanRemoveLogitsProcessor")
     if values.exponential_decay_length_penalty is not None:
-        made.add(
+        processors.add(
             "exponential_decay_length_penalty", "ExponentialDecayLengthPenalty",
             tuple(values.exponential_decay_length_penalty), _ends(values, device, needed=True), 1,
         )  # fmt: skip
-    made.simple("suppress_tokens", "SuppressTokensLogitsProcessor", device=device)
+    processors.simple("suppress_tokens", "SuppressTokensLogitsProcessor", device=device)
     if values.begin_suppress_tokens is not None:
         first = 1 if values.forced_bos_token_id is None else 2
-        made.add(
+        processors.add(
             "begin_suppress_tokens", "SuppressTokensAtBeginLogitsProcessor",
             values.begin_suppress_tokens, first, device=device,
         )  # fmt: skip
-    made.found = _merged(made.found, custom.logits_processor)
+    processors.found = _merged(processors.found, custom.logits_processor)
     if values.do_sample:
-        _add_warpers(made, device)
+        _add_warpers(processors, device)
     if values.renormalize_logits:
-        made.add("renormalize_logits", "LogitNormalization")
-    return made.found
+        processors.add("renormalize_logits", "LogitNormalization")
+    return processors.found
 
 
-def _add_ends(made: _Made, device: torch.device) -> None:
-    """Those that keep words, or an end, away."""
-    values = made.values
+def _add_ends(processors: _ProcessorList, device: torch.device) -> None:
+    """Add the processors that forbid words, or an end id for some time."""
+    values = processors.values
     ends = _ends(values, device)
     if values.bad_words_ids is not None:
-        made.add("bad_words_ids", "NoBadWordsLogitsProcessor", values.bad_words_ids, ends)
+        processors.add("bad_words_ids", "NoBadWordsLogitsProcessor", values.bad_words_ids, ends)
     if ends is None:
         return
     # A minimum of new ids wins over a minimal length, which counts the start id.
     fewest = values.min_length if values.min_new_tokens is None else values.min_new_tokens + 1
     if fewest:
-        made.add("min_length", "MinLengthLogitsProcessor", fewest, ends, device=device)
+        processors.add("min_length", "MinLengthLogitsProcessor", fewest, ends, device=device)
     if values.min_new_tokens:
-        made.add(
+        processors.add(
             "min_new_tokens", "MinNewTokensLengthLogitsProcessor",
             1, values.min_new_tokens, ends, device=device,
         )  # fmt: skip
 
 
-def _add_warpers(made: _Made, device: torch.device) -> None:
-    """Those of sampling. Temperature, top_k and top_p are kiku's own, which need no
-    transformers."""
-    values = made.values
+def _add_warpers(processors: _ProcessorList, device: torch.device) -> None:
+    """Add the processors of sampling. Temperature, top_k and top_p need no transformers."""
+    values = processors.values
     temperature = 1.0 if values.temperature is None else values.temperature
     top_p = 1.0 if values.top_p is None else values.top_p
-    made.found.append(_Cut(Sampler(temperature)))
-    made.simple("top_h", "TopHLogitsWarper")
-    made.found.append(_Cut(Sampler(top_k=values.top_k or 0, top_p=top_p)))
-    made.simple("min_p", "MinPLogitsWarper")
-    made.simple("typical_p", "TypicalLogitsWarper")
-    made.simple("epsilon_cutoff", "EpsilonLogitsWarper")
-    made.simple("eta_cutoff", "EtaLogitsWarper", device=device)
+    processors.found.append(_SamplerProcessor(Sampler(temperature)))
+    processors.simple("top_h", "TopHLogitsWarper")
+    processors.found.append(_SamplerProcessor(Sampler(top_k=values.top_k or 0, top_p=top_p)))
+    processors.simple("min_p", "MinPLogitsWarper")
+    processors.simple("typical_p", "TypicalLogitsWarper")
+    processors.simple("epsilon_cutoff", "EpsilonLogitsWarper")
+    processors.simple("eta_cutoff", "EtaLogitsWarper", device=device)
 
 
-class _Cut:
-    """What a `Sampler` makes of scores before it draws."""
+class _SamplerProcessor:
+    """A processor that changes scores as a `Sampler` does before it draws."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
@@ -199,11 +198,11 @@ class _Cut:
 def stopping_criteria(
     values: GenerationConfig, custom: Custom, device: torch.device
 ) -> list[Criterion]:
-    """What ends a row before its sound does.
+    """The criteria that end a row before its sound does.
 
     Raises:
-        InputError: stop strings without a tokenizer.
-        UnsupportedConfig: stop strings, and transformers is not installed.
+        InputError: stop strings are given without a tokenizer.
+        UnsupportedConfig: stop strings are given, and transformers is not installed.
     """
     found: list[Any] = []
     if values.max_time is not None:
@@ -211,7 +210,9 @@ def stopping_criteria(
     if values.stop_strings is not None:
         if custom.tokenizer is None:
             raise InputError("generate: stop_strings need tokenizer=processor.tokenizer as well")
-        kind = _theirs("generation.stopping_criteria", "StopStringCriteria", "stop_strings")
+        kind = _import_transformers(
+            "generation.stopping_criteria", "StopStringCriteria", "stop_strings"
+        )
         try:
             found.append(kind(stop_strings=values.stop_strings, tokenizer=custom.tokenizer))
         except ValueError as error:
@@ -223,7 +224,7 @@ def stopping_criteria(
 
 
 class MaxTimeCriteria:
-    """Everything is done after so many seconds, counted from here."""
+    """All rows are done `max_time` seconds after this object was made."""
 
     def __init__(self, max_time: float) -> None:
         self.max_time, self._began = max_time, time.monotonic()
@@ -234,7 +235,7 @@ class MaxTimeCriteria:
 
 
 class EosTokenCriteria:
-    """A row is done once its last id is one of these."""
+    """A row is done once its last id is one of `eos_token_id`."""
 
     def __init__(self, eos_token_id: Tensor) -> None:
         self.eos_token_id = eos_token_id
@@ -244,7 +245,7 @@ class EosTokenCriteria:
 
 
 def _ends(values: GenerationConfig, device: torch.device, *, needed: bool = False) -> Any:
-    """The ids that end a row, as a tensor; None where there are none."""
+    """The ids that end a row, as a tensor; None if there are none."""
     ids = values.eos_token_id
     if ids is None:
         if needed:
@@ -263,7 +264,7 @@ def _merged(built: list[Any], custom: Iterable[Any]) -> list[Any]:
     return final + [one for one in custom if not any(one is other for other in final)]
 
 
-def _theirs(module: str, name: str, key: str) -> Any:
+def _import_transformers(module: str, name: str, key: str) -> Any:
     """A class of transformers.
 
     Raises:

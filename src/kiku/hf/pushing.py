@@ -1,4 +1,4 @@
-"""`push_to_hub`: what `save_pretrained` writes, to a repository."""
+"""`push_to_hub`: upload the files that `save_pretrained` writes to a repository."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,7 +9,7 @@ from kiku.hf.source import refuse_unknown
 
 
 class PushesToHub:
-    """Anything with a `save_pretrained`."""
+    """Base of classes with a `save_pretrained`."""
 
     save_pretrained: Any
 
@@ -31,20 +31,20 @@ class PushesToHub:
         Args:
             repo_id: "user/name".
             commit_message: None is "Upload" and the name of the class.
-            commit_description: the text below it.
+            commit_description: the text below the message.
             private: whether a repository that is made is private.
-            token: for the hub; None is the one that is logged in.
+            token: for the hub; None takes that of the user who is logged in.
             revision: a branch; None is the main one.
             create_pr: open a pull request instead.
             max_shard_size: changes nothing; one file of weights is written.
-            **kwargs: nothing but None.
+            **kwargs: only None is allowed.
 
         Returns:
             The address of the commit.
 
         Raises:
             CheckpointError: the hub refuses it, or cannot be reached.
-            InputError: (a ValueError) an argument that it does not know.
+            InputError: (a ValueError) an unknown argument.
         """
         refuse_unknown(kwargs, "push_to_hub")
         message = commit_message or f"Upload {type(self).__name__}"

@@ -1,4 +1,4 @@
-"""What a checkpoint's small files say: config, feature extractor, tokenizer, generation."""
+"""Read a checkpoint's small files: config, feature extractor, tokenizer, generation."""
 
 import os
 from collections.abc import Collection, Mapping
@@ -15,15 +15,15 @@ from kiku.errors import CheckpointError, InputError
 Source = str | os.PathLike[str]
 """ "demo", a folder, or a repository id."""
 
-_ACCESS = frozenset(f.name for f in fields(Access))
-"""Arguments that say how the hub and its cache are asked."""
+ACCESS = frozenset(f.name for f in fields(Access))
+"""Names of the arguments that say how the hub and its cache are accessed."""
 
 _STEERS_DOWNLOADS = frozenset({
     "force_download", "proxies", "resume_download", "subfolder", "use_auth_token",
 })  # fmt: skip
 
-# They choose among transformers' implementations, of which kiku has one; a dtype is a model's, and
-# programs give it to processors as well.
+# These choose among transformers' implementations, of which kiku has one. A dtype concerns models
+# only, but programs pass it to processors as well.
 _WITHOUT_EFFECT = frozenset({
     "attn_implementation", "dtype", "low_cpu_mem_usage", "torch_dtype", "trust_remote_code",
     "use_fast", "use_safetensors", "weights_only",
@@ -36,20 +36,20 @@ class SmallFiles:
 
     place: Place
     files: Files | None
-    """None where there is no config.json."""
+    """None if there is no config.json."""
     model_config: ModelConfig | None = field(default=None)
-    """Corrected; None where there is no config.json."""
+    """The config with its known errors corrected; None if there is no config.json."""
 
     @property
     def config(self) -> dict[str, Any]:
-        """config.json as it lies there, if it is transformers'; else nothing."""
+        """config.json as stored, if it is in transformers' layout; else empty."""
         if self.files is None or self.files.layout != "transformers":
             return {}
         return read_json(self.files.config)
 
     @property
     def feature_extractor(self) -> dict[str, Any]:
-        """The feature extractor's values as they lie there, from either file that holds them."""
+        """The feature extractor's values as stored, from either file that holds them."""
         values = self.json("preprocessor_config.json") or self.json("processor_config.json")
         return values.get("feature_extractor", values)
 
@@ -76,12 +76,12 @@ def small_files(source: Source, revision: str | None, arguments: Mapping[str, An
 
     Args:
         source: "demo", a folder, or a repository id.
-        revision: of a repository.
-        arguments: of a `from_pretrained`; those that say how the hub is asked count.
+        revision: branch, tag or commit of a repository.
+        arguments: of a `from_pretrained`; only those that say how the hub is accessed are used.
 
     Raises:
-        CheckpointError: there is nothing of the kind.
-        ConfigError: its config cannot be.
+        CheckpointError: it cannot be found.
+        ConfigError: its config is invalid.
     """
     name = source if isinstance(source, str) else Path(source)
     place = open_place(name, revision=revision, access=_access_of(arguments))
@@ -92,7 +92,7 @@ def small_files(source: Source, revision: str | None, arguments: Mapping[str, An
 
 
 def _access_of(arguments: Mapping[str, Any]) -> Access:
-    """Raises InputError where a value cannot be."""
+    """How the hub is accessed, from arguments; raises InputError if a value is invalid."""
     cache_dir, token = arguments.get("cache_dir") or None, arguments.get("token")
     local = arguments.get("local_files_only")
     if not isinstance(cache_dir, str | os.PathLike | None):
@@ -114,22 +114,22 @@ def _access_of(arguments: Mapping[str, Any]) -> Access:
 
 
 def known_arguments(arguments: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """Those of the arguments of a `from_pretrained` that are values; as such they are saved.
+    """The arguments of a `from_pretrained` that are values, which are later saved as such.
 
     Args:
-        arguments: what was given by name.
+        arguments: all arguments given by name.
         known: the names of values.
 
     Raises:
-        InputError: one that steers a download in another way than `Access` does, or is not known,
-            unless it asks for nothing.
+        InputError: an argument is unknown, or steers a download in a way that `Access` does not,
+            and asks for something.
     """
-    others = {k: value for k, value in arguments.items() if k not in known and k not in _ACCESS}
+    others = {k: value for k, value in arguments.items() if k not in known and k not in ACCESS}
     asked = {key for key, value in others.items() if value not in (None, False, "")}
     if found := sorted(_STEERS_DOWNLOADS & asked):
         raise InputError(
             f"from_pretrained does not take {', '.join(found)}; it takes "
-            f"{', '.join(sorted(_ACCESS))} and revision, and HF_TOKEN, HF_HOME and HF_HUB_OFFLINE "
+            f"{', '.join(sorted(ACCESS))} and revision, and HF_TOKEN, HF_HOME and HF_HUB_OFFLINE "
             "in the environment steer every download"
         )
     unknown = {
@@ -142,10 +142,10 @@ def known_arguments(arguments: Mapping[str, Any], known: Collection[str]) -> dic
 
 
 def refuse_unknown(arguments: Mapping[str, Any], what: str) -> None:
-    """Refuse arguments that are not known; None asks for nothing.
+    """Refuse unknown arguments, except those that are None, which asks for nothing.
 
     Raises:
-        InputError: there is one.
+        InputError: there is an unknown argument.
     """
     if unknown := sorted(key for key, value in arguments.items() if value is not None):
         raise InputError(f"{what} does not know {', '.join(unknown)}; leave it out")

@@ -1,6 +1,6 @@
 # pyright: basic
 # It takes and gives what transformers does, of any type.
-"""Ids to text as transformers' fast tokenizer gives it, from either vocabulary file."""
+"""Turn ids into text as transformers' fast tokenizer does, with either vocabulary file."""
 
 import json
 import os
@@ -39,7 +39,7 @@ _NAMED = (
 
 
 class KyutaiSpeechToTextTokenizer(PushesToHub):
-    """Text pieces by id. Stands where transformers has a `PreTrainedTokenizerFast`."""
+    """Text pieces by id. It takes the place of transformers' `PreTrainedTokenizerFast`."""
 
     model_input_names = ("input_ids", "attention_mask")
     padding_side = truncation_side = "right"
@@ -53,13 +53,13 @@ class KyutaiSpeechToTextTokenizer(PushesToHub):
         pad_id: int = PAD_ID,
         word_start_id: int = WORD_START_ID,
     ) -> None:
-        """Around a vocabulary.
+        """Wrap a vocabulary.
 
         Args:
-            vocabulary: of either kind.
+            vocabulary: from either kind of file.
             config: the values of tokenizer_config.json, kept for saving.
-            pad_id: the id of a frame without text; a model's config knows it.
-            word_start_id: the id that stands before most words; likewise.
+            pad_id: the id of a frame without text, as in a model's config.
+            word_start_id: the id that stands before most words, as in a model's config.
         """
         self.vocabulary = vocabulary
         self.pad_id = pad_id
@@ -86,11 +86,11 @@ class KyutaiSpeechToTextTokenizer(PushesToHub):
             pretrained_model_name_or_path: "demo", a folder, or a repository.
             revision: branch, tag or commit of the repository.
             **kwargs: `cache_dir`, `token` and `local_files_only` as in transformers;
-                nothing but what asks for nothing.
+                others only with values that ask for nothing.
 
         Raises:
             CheckpointError: it cannot be found.
-            InputError: (a ValueError) an argument that it does not know.
+            InputError: (a ValueError) an unknown argument.
             VocabularyError: it is damaged.
         """
         known_arguments(kwargs, ())
@@ -98,7 +98,7 @@ class KyutaiSpeechToTextTokenizer(PushesToHub):
 
     @classmethod
     def from_files(cls, files: SmallFiles) -> Self:
-        """The tokenizer of what is already open; see `from_pretrained`."""
+        """As `from_pretrained`, from files that are already open."""
         config, model = files.json("tokenizer_config.json"), files.model_config
         if model is None:
             return cls(Vocabulary.load(files.vocabulary), config)
@@ -153,7 +153,7 @@ class KyutaiSpeechToTextTokenizer(PushesToHub):
 
     @property
     def all_special_ids(self) -> list[int]:
-        """Their ids. Text that leaves special tokens out leaves out PAD and the like as well."""
+        """Ids of `all_special_tokens`. `decode` without special tokens leaves out PAD etc. too."""
         return self.convert_tokens_to_ids(self.all_special_tokens)
 
     def _named(self, key: str) -> str | None:
@@ -166,42 +166,42 @@ class KyutaiSpeechToTextTokenizer(PushesToHub):
 
     @property
     def pad_token_id(self) -> int:
-        """What rows are filled with: the model's id of a frame without text."""
+        """The id that rows are filled with: the model's id of a frame without text."""
         return self.pad_id
 
     @property
     def pad_token(self) -> str:
-        """Its spelling."""
+        """Spelling of `pad_token_id`."""
         return self.convert_ids_to_tokens(self.pad_id)
 
     @property
     def unk_token(self) -> str | None:
-        """The piece of text that cannot be spelled."""
+        """The piece that stands for text that cannot be spelled."""
         return self._named("unk_token")
 
     @property
     def unk_token_id(self) -> int | None:
-        """Its id."""
+        """Id of `unk_token`."""
         return self._named_id("unk_token")
 
     @property
     def bos_token(self) -> str | None:
-        """None, unless tokenizer_config.json names one; so it is with the next three."""
+        """The token at the beginning; None unless tokenizer_config.json names one."""
         return self._named("bos_token")
 
     @property
     def bos_token_id(self) -> int | None:
-        """Its id."""
+        """Id of `bos_token`; None if there is none."""
         return self._named_id("bos_token")
 
     @property
     def eos_token(self) -> str | None:
-        """A token at the end."""
+        """The token at the end; None unless tokenizer_config.json names one."""
         return self._named("eos_token")
 
     @property
     def eos_token_id(self) -> int | None:
-        """Its id."""
+        """Id of `eos_token`; None if there is none."""
         return self._named_id("eos_token")
 
     def __call__(
@@ -221,24 +221,23 @@ class KyutaiSpeechToTextTokenizer(PushesToHub):
         """Ids of one text or several.
 
         Args:
-            text: what to spell.
+            text: the text or texts to split into pieces.
             padding: fill shorter rows with `pad_id`; their mask is 0 there. See `pad`.
             return_tensors: "pt", "np", or None for lists.
             truncation: cut at `max_length`.
-            max_length: ids.
+            max_length: length in ids.
             pad_to_multiple_of: make the length a multiple of it.
             padding_side: "right" or "left".
             return_attention_mask: False leaves the mask out.
             add_special_tokens: changes nothing: these vocabularies add none.
-            **kwargs: nothing but None and False.
+            **kwargs: only None and False are allowed.
 
         Returns:
             `input_ids` and `attention_mask` [B, N] (lists [N] for a single text without
             `return_tensors`).
 
         Raises:
-            InputError: not text, rows of different lengths without padding, or an argument that it
-                does not know.
+            InputError: not text, rows of different lengths without padding, or an unknown argument.
         """
         refuse_unknown({k: v for k, v in kwargs.items() if v is not False}, "the tokenizer")
         texts = [text] if isinstance(text, str) else text
@@ -274,7 +273,7 @@ class KyutaiSpeechToTextTokenizer(PushesToHub):
             encoded_inputs: a dict with `input_ids` (one row or several) and perhaps
                 `attention_mask`, or a list of such dicts.
             padding: True or "longest", "max_length", or False for none.
-            max_length: ids.
+            max_length: length in ids.
             pad_to_multiple_of: make the length a multiple of it.
             padding_side: "right" (None) or "left".
             return_attention_mask: False leaves the mask out.
@@ -291,11 +290,11 @@ class KyutaiSpeechToTextTokenizer(PushesToHub):
         return batch.convert_to_tensors(return_tensors)
 
     def encode(self, text: str, return_tensors: str | None = None, **kwargs: Any) -> Any:
-        """Ids of one text: a list, or with `return_tensors` [1, N]. The rest is as in a call."""
+        """Ids of one text: a list, or with `return_tensors` [1, N]. Arguments are as in a call."""
         return self(text, return_tensors=return_tensors, **kwargs)["input_ids"]
 
     def tokenize(self, text: str) -> list[str]:
-        """The pieces of a text; one that there is not keeps its spelling."""
+        """The pieces of a text; a piece that the vocabulary lacks keeps its spelling."""
         return self._tokenizer.encode(text).tokens
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
@@ -304,7 +303,7 @@ class KyutaiSpeechToTextTokenizer(PushesToHub):
         return "".join(tokens) if decoder is None else decoder.decode(tokens)
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
-        """The spelling of an id, or of each of several; None for an id that there is not.
+        """The spelling of an id, or of each of several; None for an unknown id.
 
         Args:
             ids: an id, or several.
@@ -316,11 +315,11 @@ class KyutaiSpeechToTextTokenizer(PushesToHub):
         return [self._tokenizer.id_to_token(int(i)) for i in ids if int(i) not in left_out]
 
     def _convert_id_to_token(self, index: int) -> str | None:
-        """As transformers' stop strings ask for it."""
+        """The spelling of an id; transformers calls this for stop strings."""
         return self._tokenizer.id_to_token(index)
 
     def convert_tokens_to_ids(self, tokens: str | list[str]) -> Any:
-        """The id of a piece, or of each of several; that of `<unk>` for one that there is not."""
+        """The id of a piece, or of each of several; that of `<unk>` for an unknown piece."""
         if isinstance(tokens, str):
             found = self._tokenizer.token_to_id(tokens)
             return found if found is not None else self._tokenizer.token_to_id("<unk>")
@@ -351,7 +350,7 @@ class KyutaiSpeechToTextTokenizer(PushesToHub):
             ids = [ids]
         if len(ids) and not isinstance(ids[0], int | np.integer):
             return self.batch_decode(ids, skip_special_tokens, clean_up_tokenization_spaces)
-        # An id below 0 or beyond 32 bits is none that the library could be asked about.
+        # The library takes no id below 0 or beyond 32 bits.
         known = [int(i) for i in ids if 0 <= i < 2**32]
         return self._tokenizer.decode(known, skip_special_tokens=skip_special_tokens)
 

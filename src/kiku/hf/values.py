@@ -1,4 +1,4 @@
-"""Named values that go to a JSON file and back: configs, and the feature extractor."""
+"""Objects whose values are saved to a JSON file and loaded: configs and the feature extractor."""
 
 import json
 import os
@@ -18,14 +18,14 @@ class Values(PushesToHub):
     """An object whose attributes are its values; unknown ones are kept and saved."""
 
     file_name: ClassVar[str]
-    """Of the JSON file in a checkpoint."""
+    """Name of the JSON file in a checkpoint."""
 
     def to_dict(self) -> dict[str, Any]:
         """All values, JSON-ready."""
         return {key: _plain(value) for key, value in vars(self).items() if not key.startswith("_")}
 
     def to_json_string(self) -> str:
-        """What the file holds."""
+        """The content of the file."""
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
     def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
@@ -39,12 +39,12 @@ class Values(PushesToHub):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **changes: Any) -> Self:
-        """From `to_dict`'s output; `changes` win."""
+        """Make an object from `to_dict`'s output; `changes` win."""
         return cls(**{**values, **changes})
 
     @classmethod
     def from_json_file(cls, path: str | os.PathLike[str]) -> Self:
-        """From one file.
+        """Make an object from one file.
 
         Raises:
             CheckpointError: it cannot be read, or is no JSON object.
@@ -67,8 +67,8 @@ class Values(PushesToHub):
 def write_text(folder: str | os.PathLike[str], name: str, text: str) -> str:
     """Write the file `name` of `folder`, which is made if needed; the path is returned.
 
-    Whoever looks sees the old file or the whole new one; a link is replaced, not followed: folders
-    of the hub's cache consist of links into files that other models share.
+    A reader sees either the old file or the whole new one. A link is replaced, not followed:
+    folders of the hub's cache consist of links to files that other models share.
 
     Raises:
         CheckpointError: it cannot be written.

@@ -2,8 +2,6 @@
 
     times.py         many durations in a few numbers
     speed.py         steps of an engine: live streams, blocks, hours on end
-    live.py          live streams under load, through the whole loop; how long finalize takes
-    instrumented.py  an engine that notes how long its parts take, and can follow a script
     files.py         recordings: in blocks, and frame by frame
     subprocesses.py  memory and start-up, each in a process of its own
     dummy.py         dummy models: the published shapes with random weights

@@ -7,7 +7,7 @@ from kiku.engine.gpu.room import MAX_FRAMES, workspace_bytes
 from kiku.measure import known
 from kiku.measure.fits import DRIVER_BYTES, ENOUGH, Options
 from kiku.measure.hardware import Hardware
-from kiku.measure.roofline import CALL_FRAMES, Part, codec_dtype, places
+from kiku.measure.roofline import CALL_FRAMES, NetworkCost, codec_dtype, places
 
 _SEEN = {
     "gpu": "no GPU was measured; what others published comes to 0.2 to 0.4, or more",
@@ -17,7 +17,7 @@ _MEGA, _GIGA, _TERA = 1e6, 1e9, 1e12
 
 
 def assumptions(
-    config: ModelConfig, hardware: Hardware, options: Options, parts: Sequence[Part]
+    config: ModelConfig, hardware: Hardware, options: Options, parts: Sequence[NetworkCost]
 ) -> tuple[str, ...]:
     """All assumptions, one sentence each."""
     return (
@@ -62,7 +62,9 @@ def _of_kernels(hardware: Hardware, options: Options) -> tuple[str, ...]:
     )
 
 
-def _of_reading(config: ModelConfig, options: Options, parts: Sequence[Part]) -> tuple[str, ...]:
+def _of_reading(
+    config: ModelConfig, options: Options, parts: Sequence[NetworkCost]
+) -> tuple[str, ...]:
     codec, decoder = parts
     window_s = config.lm.transformer.window / config.frame_rate
     return (
@@ -75,7 +77,9 @@ def _of_reading(config: ModelConfig, options: Options, parts: Sequence[Part]) ->
     )
 
 
-def _of_computing(hardware: Hardware, options: Options, parts: Sequence[Part]) -> tuple[str, ...]:
+def _of_computing(
+    hardware: Hardware, options: Options, parts: Sequence[NetworkCost]
+) -> tuple[str, ...]:
     codec, decoder = parts
     (dtype, products), (kv, attention) = decoder.ops
     lines = (
@@ -95,7 +99,7 @@ def _of_computing(hardware: Hardware, options: Options, parts: Sequence[Part]) -
 
 
 def _of_memory(
-    config: ModelConfig, hardware: Hardware, options: Options, parts: Sequence[Part]
+    config: ModelConfig, hardware: Hardware, options: Options, parts: Sequence[NetworkCost]
 ) -> tuple[str, ...]:
     kept = sum(part.kept_bytes for part in parts)
     each = sum(part.kept_stream_bytes for part in parts)

@@ -79,7 +79,7 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class DoctorReport:
     """All that `examine` finds."""
 
     kiku: str
@@ -108,7 +108,7 @@ class Report:
         return {**asdict(self), "missing": self.missing}
 
 
-def examine(*, bandwidth: Callable[[], float] | None = None) -> Report:
+def examine(*, bandwidth: Callable[[], float] | None = None) -> DoctorReport:
     """Examine this installation and machine, and read the memory for half a second.
 
     Args:
@@ -119,15 +119,15 @@ def examine(*, bandwidth: Callable[[], float] | None = None) -> Report:
         measured = (bandwidth or _quick_bandwidth)()
     except MemoryError:
         measured = None
-    folder = cache_folder()
-    return Report(
+    folder = _cache_folder()
+    return DoctorReport(
         kiku=kiku.__version__,
         python=f"{platform.python_version()} ({sys.executable})",
         system=f"{platform.system()} {platform.release()} {machine.architecture}",
         packages={name: _version(name) for name in NEEDED},
         extras={extra: all(map(_is_there, names)) for extra, names in EXTRAS.items()},
         machine=machine,
-        kernels=kernels(machine, _own_kernels()),
+        kernels=kernels_of(machine, _own_kernels()),
         bandwidth_gb_s=None if measured is None else round(measured / 1e9, 1),
         expected=() if measured is None else expected(measured),
         cache=None if folder is None else str(folder),
@@ -136,7 +136,7 @@ def examine(*, bandwidth: Callable[[], float] | None = None) -> Report:
     )
 
 
-def kernels(machine: Machine, own: "Kernels") -> tuple[Kernel, ...]:
+def kernels_of(machine: Machine, own: "Kernels") -> tuple[Kernel, ...]:
     """Which instructions multiply matrices, and whose operators use them.
 
     Args:
@@ -178,7 +178,7 @@ def expected(bandwidth: float) -> tuple[Expected, ...]:
     return tuple(found)
 
 
-def cache_folder() -> Path | None:
+def _cache_folder() -> Path | None:
     """Where converted models are kept; None where there is no such folder."""
     from kiku import converted
 

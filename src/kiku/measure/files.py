@@ -52,7 +52,7 @@ def capped(recognizer: Recognizer, max_block: int) -> Recognizer:
     )
 
 
-def sound_of(paths: Sequence[str | Path], sample_rate: int) -> NDArray[np.float32]:
+def joined_sound(paths: Sequence[str | Path], sample_rate: int) -> NDArray[np.float32]:
     """[S] all recordings, one after the other.
 
     Raises:

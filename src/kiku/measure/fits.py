@@ -10,7 +10,7 @@ from kiku.engine.choice import DTYPES as ENGINE_DTYPES
 from kiku.engine.gpu.room import slots_in, workspace_bytes
 from kiku.errors import InputError
 from kiku.measure import known
-from kiku.measure.hardware import Hardware, within
+from kiku.measure.hardware import Hardware, check_within
 from kiku.measure.roofline import CALL_FRAMES, KV_BITS, codec, decoder, most_streams, step_ms
 
 DTYPES = ("float32", "bfloat16", "int8", "int4", "fp8")
@@ -70,9 +70,9 @@ class Options:
             if value is not None and value not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
             object.__setattr__(self, name, value)
-        within("p99_ms", self.p99_ms)
-        within("efficiency", self.efficiency, 1)
-        within("memory_share", self.memory_share, 1)
+        check_within("p99_ms", self.p99_ms)
+        check_within("efficiency", self.efficiency, 1)
+        check_within("memory_share", self.memory_share, 1)
 
     def chosen(self, hardware: Hardware, config: ModelConfig) -> "Options":
         """The same options, with a type in place of each None.

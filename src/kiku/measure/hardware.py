@@ -153,7 +153,7 @@ def gpu(
     given = {"memory_gb": memory_gb, "bandwidth_gb_s": bandwidth_gb_s, "tflops": tflops}
     for what, value in given.items():
         if value is not None:
-            within(what, value)
+            check_within(what, value)
     known = GPUS.get(name.lower().replace(" ", "").replace("_", "-"))
     if known is None:
         if memory_gb is None or bandwidth_gb_s is None or tflops is None:
@@ -183,10 +183,10 @@ def cpu(
     Raises:
         InputError: a number is out of range.
     """
-    within("cores", cores, least=1)
-    within("bandwidth_gb_s", bandwidth_gb_s)
+    check_within("cores", cores, least=1)
+    check_within("bandwidth_gb_s", bandwidth_gb_s)
     if memory_gb is not None:
-        within("memory_gb", memory_gb)
+        check_within("memory_gb", memory_gb)
     return _cpu(name or "a processor", cores, bandwidth_gb_s * _GB, memory_gb, "AVX-512 VNNI")
 
 
@@ -215,7 +215,7 @@ def _rates_of(tflops: float) -> dict[str, float]:
     return {"float32": tflops * _TERA / _FLOAT32_PART, "bfloat16": tflops * _TERA}
 
 
-def within(what: str, value: float, most: float = _MOST, *, least: float = _LEAST) -> None:
+def check_within(what: str, value: float, most: float = _MOST, *, least: float = _LEAST) -> None:
     """Check that a value is from `least` to `most`: above 0, and not absurd.
 
     Raises:

@@ -17,11 +17,11 @@ from kiku.checkpoint.model_shapes import SHAPES
 from kiku.config import ModelConfig
 from kiku.measure.hardware import GPUS, Hardware
 from kiku.measure.machine import Machine
-from kiku.measure.roofline import Part, step_ms
+from kiku.measure.roofline import NetworkCost, step_ms
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedStreams:
     """A published figure: how many streams a GPU serves."""
 
     model: str
@@ -37,7 +37,7 @@ class Published:
 class Beside:
     """A published figure, compared with the roofline."""
 
-    published: Published
+    published: PublishedStreams
     share: float
     """The roofline's time of such a step, divided by the published `step_ms`."""
 
@@ -45,11 +45,11 @@ class Beside:
 _README = "README of kyutai-labs/delayed-streams-modeling"
 _SERVER = "Kyutai's Rust server"
 PUBLISHED = (
-    Published("1b", "h100", 400, 80.0, f"400 live streams, {_SERVER}", _README),
-    Published(
+    PublishedStreams("1b", "h100", 400, 80.0, f"400 live streams, {_SERVER}", _README),
+    PublishedStreams(
         "1b", "l40s", 64, 80 / 3, f"64 live streams at 3 times real time, {_SERVER}", _README
     ),
-    Published(
+    PublishedStreams(
         "2.6b", "h100", 256, 80 / 1.49,
         "256 streams at 1.49 times real time, 380 s of sound a second",
         "arXiv 2509.08753, table 10",
@@ -92,7 +92,7 @@ class Measured:
         return next(((few, more) for (few, a), (more, b) in pairs if a > 1.1 * b), None)
 
 
-def shape_of(config: ModelConfig) -> str | None:
+def shape_name(config: ModelConfig) -> str | None:
     """The name under which figures of a model of this shape are kept, whatever it is called."""
     for name, known in {**SHAPES, DEMO: _demo()}.items():
         if config.lm.transformer == known.lm.transformer:
@@ -105,7 +105,9 @@ def _demo() -> ModelConfig:
     return read_config(find(DEMO, weights=False))
 
 
-def published(shape: str | None, hardware: Hardware, parts: Sequence[Part]) -> tuple[Beside, ...]:
+def published(
+    shape: str | None, hardware: Hardware, parts: Sequence[NetworkCost]
+) -> tuple[Beside, ...]:
     """What is published of this model on this GPU."""
     return tuple(
         Beside(one, round(step_ms(parts, hardware, one.streams) / one.step_ms, 2))

@@ -17,7 +17,7 @@ from kiku.errors import InputError
 from kiku.measure import known
 from kiku.measure.assumptions import assumptions
 from kiku.measure.fits import Basis, Figure, Fits, Options
-from kiku.measure.hardware import Hardware, within
+from kiku.measure.hardware import Hardware, check_within
 
 _MOST = 1e12  # streams, hours, prices
 
@@ -39,12 +39,12 @@ class Wanted:
 
     def __post_init__(self) -> None:
         if self.streams is not None:
-            within("streams", self.streams, _MOST, least=1)
+            check_within("streams", self.streams, _MOST, least=1)
         if self.hours_per_day is not None:
-            within("hours_per_day", self.hours_per_day, _MOST)
+            check_within("hours_per_day", self.hours_per_day, _MOST)
         if self.price is None:
             return
-        within("price", self.price, _MOST, least=0)
+        check_within("price", self.price, _MOST, least=0)
         if self.streams is None and self.hours_per_day is None:
             raise InputError("price needs something to be paid for: give streams or hours_per_day")
 
@@ -150,7 +150,7 @@ def plan(
     name, config = model_of(model) if isinstance(model, str) else ("a model", model)
     _check_in_time(options, config)
     options = options.chosen(hardware, config)
-    shape = known.shape_of(config)
+    shape = known.shape_name(config)
     measured = () if hardware.kind == "gpu" else known.measured(shape, str(options.dtype))
     here = (machine, options.kv_dtype)
     same = (one for one in measured if (one.machine, one.kv_dtype) == here)

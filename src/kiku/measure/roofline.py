@@ -29,7 +29,7 @@ _MOST = 1 << 50
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class NetworkCost:
     """What one network does in a step, and what it keeps."""
 
     name: str
@@ -51,13 +51,13 @@ class Part:
         return 1000 * max(read, computed)
 
 
-def step_ms(parts: Sequence[Part], hardware: Hardware, streams: int) -> float:
+def step_ms(parts: Sequence[NetworkCost], hardware: Hardware, streams: int) -> float:
     """Milliseconds of a step of `streams` streams, one frame each, at best: one network after the
     other."""
     return sum(part.ms(hardware, streams) for part in parts)
 
 
-def most_streams(parts: Sequence[Part], hardware: Hardware, ms: float) -> int:
+def most_streams(parts: Sequence[NetworkCost], hardware: Hardware, ms: float) -> int:
     """How many streams a step of `ms` milliseconds can serve, at best; 0 if not even one."""
     low, high = 0, 1
     while high < _MOST and step_ms(parts, hardware, high) <= ms:
@@ -71,14 +71,14 @@ def most_streams(parts: Sequence[Part], hardware: Hardware, ms: float) -> int:
     return low
 
 
-def decoder(config: LMConfig, dtype: str, kv_dtype: str, *, on_gpu: bool = False) -> Part:
+def decoder(config: LMConfig, dtype: str, kv_dtype: str, *, on_gpu: bool = False) -> NetworkCost:
     """The decoder with weights of one type, and keys and values of another."""
     t = config.transformer
     read = weight_bytes(config, dtype)
     matrices = sum(math.prod(shape) for shape in _matrices(config))
     attention = 4.0 * t.num_layers * t.num_heads * t.head_dim * t.window
     in_16_bits = "float32" if kv_dtype == "float32" else "bfloat16"
-    return Part(
+    return NetworkCost(
         "decoder",
         weight_bytes=read,
         stream_bytes=keys_bytes(t, t.window, kv_dtype),
@@ -95,7 +95,7 @@ def codec_dtype(dtype: str) -> str:
     return "int8" if dtype in ("int8", "int4") else "float32"
 
 
-def codec(config: CodecConfig, dtype: str = "float32", *, on_gpu: bool = False) -> Part:
+def codec(config: CodecConfig, dtype: str = "float32", *, on_gpu: bool = False) -> NetworkCost:
     """The codec next to a decoder of `dtype`; see `codec_dtype`."""
     t = config.transformer
     eight_bits = codec_dtype(dtype) == "int8"
@@ -117,7 +117,7 @@ def codec(config: CodecConfig, dtype: str = "float32", *, on_gpu: bool = False) 
     keys = "float16" if eight_bits else "float32"  # as kiku-kernels keep them
     # On a GPU calls are split, so the results between layers do not grow with the streams.
     alive = 0.0 if on_gpu else _ALIVE * largest
-    return Part(
+    return NetworkCost(
         "codec",
         weight_bytes=weights,
         stream_bytes=keys_bytes(t, t.window, keys),

@@ -22,7 +22,7 @@ Frames = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class LiveTimes:
     """Steps in which every stream advances by one frame."""
 
     streams: int
@@ -39,7 +39,7 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class BlockTimes:
     """Steps in which one stream advances by several frames."""
 
     size: int
@@ -124,7 +124,7 @@ class Speed:
             raise InputError(f"{len(sound)} samples are less than one frame; give more sound")
         self._frames = sound[: count * config.frame_size].reshape(count, config.frame_size)
 
-    def live(self, streams: int, *, past: int = 0, count: int = 200, warmup: int = 10) -> Live:
+    def live(self, streams: int, *, past: int = 0, count: int = 200, warmup: int = 10) -> LiveTimes:
         """Steps of `streams` simultaneous streams, one frame each.
 
         Args:
@@ -138,9 +138,11 @@ class Speed:
             steps, codec, decoder = self._steps(slots, 1, past, count, warmup)
         finally:
             self._close(slots)
-        return Live(streams, past, Times.of(steps), Times.of(codec), Times.of(decoder))
+        return LiveTimes(streams, past, Times.of(steps), Times.of(codec), Times.of(decoder))
 
-    def block(self, size: int, *, past: int = 0, count: int = 20, accept_all: bool = True) -> Block:
+    def block(
+        self, size: int, *, past: int = 0, count: int = 20, accept_all: bool = True
+    ) -> BlockTimes:
         """Blocks of `size` frames of one stream.
 
         Args:
@@ -162,7 +164,7 @@ class Speed:
         finally:
             self._close(slots)
         frames = size * count
-        return Block(
+        return BlockTimes(
             size=size,
             past=past,
             step=Times.of(steps),

@@ -25,7 +25,7 @@ class ChildFailed(KikuError):
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class MemoryUse:
     """Bytes of a process that holds a model: resident, mapped files included."""
 
     after_load: int
@@ -44,7 +44,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartUp:
     """Seconds since the process was started."""
 
     loaded_s: float
@@ -58,7 +58,7 @@ class Start:
         return asdict(self)
 
 
-def run(command: Sequence[str]) -> str:
+def run_child(command: Sequence[str]) -> str:
     """Run a command to its end.
 
     Raises:
@@ -72,9 +72,13 @@ def run(command: Sequence[str]) -> str:
 
 
 def memory(
-    model: str, *, precision: str | None = None, threads: int | None = None, runner: Runner = run
-) -> Memory | None:
-    """See `Memory`; None where the system does not tell how much memory a process has.
+    model: str,
+    *,
+    precision: str | None = None,
+    threads: int | None = None,
+    runner: Runner = run_child,
+) -> MemoryUse | None:
+    """See `MemoryUse`; None where the system does not tell how much memory a process has.
 
     Args:
         model: what `kiku.load` takes, or the folder of a dummy model.
@@ -87,7 +91,7 @@ def memory(
     """
     job = {"what": "memory", "model": model, "precision": precision, "threads": threads}
     found = _ask(job, runner)
-    return Memory(**found) if found is not None else None
+    return MemoryUse(**found) if found is not None else None
 
 
 def start(
@@ -96,9 +100,9 @@ def start(
     *,
     precision: str | None = None,
     threads: int | None = None,
-    runner: Runner = run,
-) -> Start:
-    """See `Start`.
+    runner: Runner = run_child,
+) -> StartUp:
+    """See `StartUp`.
 
     Args:
         model: as for `memory`.
@@ -116,7 +120,7 @@ def start(
     }  # fmt: skip
     found = _ask(job, runner)
     assert found is not None
-    return Start(**found)
+    return StartUp(**found)
 
 
 def _ask(job: dict[str, Any], runner: Runner) -> dict[str, Any] | None:
@@ -151,7 +155,7 @@ def _measure_memory(job: dict[str, Any]) -> dict[str, Any] | None:
         found.append(resident_bytes() or 0)
         private.append(private_bytes())
     each = found[1] - found[0]
-    return Memory(after_load, found[0], each, libraries, private[0]).to_dict()
+    return MemoryUse(after_load, found[0], each, libraries, private[0]).to_dict()
 
 
 def _measure_start(job: dict[str, Any]) -> dict[str, Any]:
@@ -181,8 +185,8 @@ def _measure_start(job: dict[str, Any]) -> dict[str, Any]:
             session.push(chunk)
         while scheduler.step():
             if any(isinstance(session.next_event(), Word) for _ in range(len(session.events))):
-                return Start(loaded_s, tokens_s[0], tokens_s[-1]).to_dict()
-    return Start(loaded_s, tokens_s[0] if tokens_s else loaded_s, None).to_dict()
+                return StartUp(loaded_s, tokens_s[0], tokens_s[-1]).to_dict()
+    return StartUp(loaded_s, tokens_s[0] if tokens_s else loaded_s, None).to_dict()
 
 
 def main(arguments: Sequence[str]) -> None:

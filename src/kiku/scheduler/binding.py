@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from kiku.decoding import TokenPicker
 from kiku.engine import Picker, SamplingParams, SlotEngine, StepOutput
 from kiku.errors import StreamError
 from kiku.stream import Work
@@ -122,6 +123,13 @@ class Binding:
         self._engine.set_decoding(self.slot, options.picker, num_codebooks=options.num_codebooks)
         self.options = options
 
+    def change_decoding(self, picker: TokenPicker | None, num_codebooks: int | None) -> None:
+        """See `SlotAccess.change_decoding`."""
+        before = self.options.picker
+        if picker is not None and isinstance(before, TokenPicker):
+            picker.go_on(before.state())
+        self.set_decoding(SlotOptions(picker, num_codebooks))
+
     def look_ahead(self, frames: NDArray[np.float32]) -> tuple[list[int], list[float]]:
         """See `SlotAccess.look_ahead`."""
         engine, slot, options = self._engine, self.slot, self.options
@@ -179,40 +187,50 @@ def is_ctrl_c(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt) and in_main_thread
 
 
-class Job(Generic[T]):
-    """A call that whoever drives makes between two steps."""
+class Awaited(Generic[T]):
+    """What somebody waits for: it comes, or an error does."""
 
-    def __init__(self, call: Callable[[], T], on_done: Callable[[], None] | None = None) -> None:
-        """Of `call`; `on_done` is called when it has been made, by whoever drives."""
-        self._call, self._on_done = call, on_done
+    def __init__(self, on_done: Callable[[], None] | None = None) -> None:
+        """Not there yet; `on_done` is called when it is, by whoever drives."""
+        self._on_done = on_done
         self.done = False
         self._value: T | None = None
         self._error: BaseException | None = None
 
-    def run(self) -> None:
-        """Make the call. Only Ctrl-C is raised: whoever asked for the call is told something else,
-        as he may be in another thread."""
-        try:
-            self._value = self._call()
-        except BaseException as error:
-            if is_ctrl_c(error):
-                self.settle(interrupted())
-                raise
-            self._error = error
-        self.settle()
-
-    def settle(self, error: BaseException | None = None) -> None:
-        """It is done, or will never be."""
-        self._error = error or self._error
+    def settle(self, value: T | None = None, error: BaseException | None = None) -> None:
+        """It is there, or will never be."""
+        self._value, self._error = value, error
         self.done = True
         if self._on_done is not None:
             self._on_done()
 
     def result(self) -> T:
-        """What the call gave, or raises what it raised."""
+        """It, or raises the error."""
         if self._error is not None:
             raise self._error
         return self._value  # pyright: ignore[reportReturnType]
+
+
+class Job(Awaited[T]):
+    """A call that whoever drives makes between two steps."""
+
+    def __init__(self, call: Callable[[], T], on_done: Callable[[], None] | None = None) -> None:
+        """Of `call`."""
+        super().__init__(on_done)
+        self._call = call
+
+    def run(self) -> None:
+        """Make the call. Only Ctrl-C is raised: whoever asked for the call is told something else,
+        as he may be in another thread."""
+        try:
+            value = self._call()
+        except BaseException as error:
+            if is_ctrl_c(error):
+                self.settle(error=interrupted())
+                raise
+            self.settle(error=error)
+        else:
+            self.settle(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +244,7 @@ class Member:
     on_output: OnOutput | None = None
 
 
-class Opening(Job[list[Binding]]):
+class Opening(Awaited[list[Binding]]):
     """Sessions that wait for a slot each, all at the same time."""
 
     def __init__(
@@ -246,9 +264,9 @@ class Opening(Job[list[Binding]]):
             driven: a thread of the scheduler's own drives as long as they are open; None is as
                 `live` says.
             at_once: refuse where the slots are not free now.
-            on_done: see `Job`.
+            on_done: see `Awaited`.
         """
-        super().__init__(lambda: [], on_done)
+        super().__init__(on_done)
         self.members, self.live, self.at_once = members, live, at_once
         self.driven = live if driven is None else driven
         self.thread = threading.get_ident()
@@ -258,8 +276,3 @@ class Opening(Job[list[Binding]]):
     def given(self) -> list[Binding]:
         """The slots, if it got them."""
         return self._value or []
-
-    def settle_with(self, bindings: list[Binding]) -> None:
-        """They have their slots."""
-        self._value = bindings
-        self.settle()

@@ -43,7 +43,7 @@ _COST_FADES = 0.95
 """Factor by which a remembered cost falls after a step that was cheaper, or that was not made
 because of it: one standstill of the machine must not hold up recordings for good."""
 
-Waiting = Sequence[tuple[Binding, int]]
+WaitingFrames = Sequence[tuple[Binding, int]]
 
 
 class StepCosts:
@@ -96,7 +96,9 @@ class Pacing:
         self._num_moved = 0
         self._started: float | None = None
 
-    def choose(self, waiting: Waiting, bindings: Collection[Binding], num_live: int) -> Waiting:
+    def choose(
+        self, waiting: WaitingFrames, bindings: Collection[Binding], num_live: int
+    ) -> WaitingFrames:
         """What the next step takes.
 
         Args:
@@ -115,7 +117,7 @@ class Pacing:
         return [(one, min(ready, most)) for one, ready in waiting]
 
     def _beside_live(
-        self, waiting: Waiting, bindings: Collection[Binding], most: int
+        self, waiting: WaitingFrames, bindings: Collection[Binding], most: int
     ) -> list[tuple[Binding, int]]:
         now = self._clock()
         silent = now - self._frame_s  # who was due before was not heard for a while

@@ -2,10 +2,10 @@
 
     clients                 | a round (see `driver` for who makes it)
     ------------------------+--------------------------------------------------
-    push, finalize, close   | sweep: free the slots of those that leave
-      -> inbox of a session | jobs: save, set_decoding, ... between two steps
+    push, requests, close   | sweep: free the slots of those that leave
+      -> inbox of a session | jobs: save and other calls between two steps
     open, save, ...         | admit: openings that found a free slot
-      -> jobs, openings     | work: one piece for one session (finalize, truncate, re-decode)
+      -> jobs, openings     | work: one piece for one session (finalize, truncate, ...)
     stop, forgotten         | step: frames of all sessions through the engine, and their output back
       -> leaving            |
 
@@ -30,7 +30,7 @@ from kiku.engine import SlotEngine, StepOutput
 from kiku.errors import NoFreeSlot, StreamError
 from kiku.scheduler.binding import Binding, Job, Member, Opening, interrupted, is_ctrl_c, told_of
 from kiku.scheduler.driver import Driver
-from kiku.scheduler.pacing import Pacing, Waiting
+from kiku.scheduler.pacing import Pacing, WaitingFrames
 from kiku.stream import Work
 
 _LOG = logging.getLogger(__name__)
@@ -403,7 +403,7 @@ class Scheduler:
             elif not full and len(opening.members) <= self.engine.free_slots:
                 self._give_slots(opening)
             elif opening.at_once or len(opening.members) > self.engine.num_slots:
-                opening.settle(self.no_free_slot(opening))
+                opening.settle(error=self.no_free_slot(opening))
             else:
                 full = True
                 continue
@@ -420,13 +420,13 @@ class Scheduler:
         except BaseException as error:  # an opener's own mistake is his alone
             for binding in bindings:
                 self._free(binding)
-            opening.settle(interrupted() if is_ctrl_c(error) else error)
+            opening.settle(error=interrupted() if is_ctrl_c(error) else error)
             if is_ctrl_c(error):
                 raise
             return
         with self._driver.changed:
             if is_wanted := not opening.cancelled:
-                opening.settle_with(bindings)
+                opening.settle(bindings)
         if not is_wanted:
             for binding in bindings:
                 self._free(binding)
@@ -464,7 +464,7 @@ class Scheduler:
         except BaseException as error:
             self._contain(binding, error)
 
-    def _step(self, waiting: Waiting) -> int:
+    def _step(self, waiting: WaitingFrames) -> int:
         """Frames of all sessions that have some go through the engine, and what it says goes
         back; how many frames."""
         chosen = self.pacing.choose(waiting, self._bindings.values(), self._num_live)
@@ -504,7 +504,9 @@ class Scheduler:
         except Exception:  # a listener's mistake is his own
             _LOG.exception("a callback after a step failed")
 
-    def _frames_of(self, chosen: Waiting, moving: list[tuple[Binding, int]]) -> NDArray[np.float32]:
+    def _frames_of(
+        self, chosen: WaitingFrames, moving: list[tuple[Binding, int]]
+    ) -> NDArray[np.float32]:
         """The next frames [n, frame_size] of some sessions, which are `moving` from then on, before
         anything of them is taken."""
         pieces: list[NDArray[np.float32]] = []
@@ -521,7 +523,7 @@ class Scheduler:
             -1, self.engine.frame_size
         )
 
-    def _hold_back(self, waiting: Waiting, chosen: Waiting) -> None:
+    def _hold_back(self, waiting: WaitingFrames, chosen: WaitingFrames) -> None:
         """Have those that were not chosen looked at again, when there is room for them."""
         if not chosen:
             self._held += [binding for binding, _ in waiting]
@@ -540,7 +542,7 @@ class Scheduler:
         return pieces
 
     def _deliver(
-        self, moving: Waiting, out: StepOutput, levels: list[float]
+        self, moving: WaitingFrames, out: StepOutput, levels: list[float]
     ) -> BaseException | None:
         """Give each session what the engine said to it; gives a Ctrl-C that came meanwhile."""
         tokens, logprobs = out.tokens.tolist(), out.logprobs.tolist()

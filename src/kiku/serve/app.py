@@ -28,6 +28,7 @@ from kiku.serve.protocols.interface import Refusal
 from kiku.serve.protocols.kyutai import KyutaiProtocol
 from kiku.serve.protocols.openai_realtime import RealtimeProtocol
 from kiku.serve.protocols.own import OwnProtocol
+from kiku.serve.refusals import unavailable
 from kiku.serve.rest_deepgram import deepgram_routes
 from kiku.serve.rest_kyutai import kyutai_routes
 from kiku.serve.service import Service
@@ -225,9 +226,3 @@ def refused(refusal: Refusal) -> Response:
     if isinstance(refusal.body, str):
         return Response(refusal.body, refusal.status, refusal.headers, "text/plain")
     return JSONResponse(refusal.body, refusal.status, refusal.headers)
-
-
-def unavailable(error: KikuError) -> Refusal:
-    """The refusal of a busy service, for paths that have no form of their own for it."""
-    after_s = error.retry_after_s if isinstance(error, Busy) else 5
-    return Refusal(503, {"error": str(error)}, {"Retry-After": str(after_s)})

@@ -249,16 +249,9 @@ class SocketProtocol(_FairReader, WebSocketsSansIOProtocol):
             self._passing -= end - at
             self._pass_on(data[at:end])
             return end
-        has = len(data) - at
-        size = data[at + 1] & 0x7F if has > 1 else 0
-        head = 2 if size < 126 else 4 if size == 126 else 10
-        if has < head:
+        head, size, is_masked = _header(data, at)
+        if size is None:
             return self._wait_for_bytes(data, at, head)
-        if size > 125:
-            size = int.from_bytes(data[at + 2 : at + head])
-        is_masked = data[at + 1] & 0x80
-        if is_masked:
-            head += 4
         end = at + head + size
         if end > len(data):
             if size <= self._whole_bytes:
@@ -398,6 +391,20 @@ class SocketProtocol(_FairReader, WebSocketsSansIOProtocol):
 
         self.app = answered
         await super().run_asgi()
+
+
+def _header(data: bytes, at: int) -> tuple[int, int | None, bool]:
+    """The header of the frame at `at`: its bytes, mask included, those of the payload, and whether
+    that is masked. If the header has not come whole: the bytes to wait for, None and False."""
+    has = len(data) - at
+    size = data[at + 1] & 0x7F if has > 1 else 0
+    head = 2 if size < 126 else 4 if size == 126 else 10
+    if has < head:
+        return head, None, False
+    if size > 125:
+        size = int.from_bytes(data[at + 2 : at + head])
+    is_masked = bool(data[at + 1] & 0x80)
+    return head + 4 * is_masked, size, is_masked
 
 
 def http_protocol(header_s: float) -> type[H11Protocol]:

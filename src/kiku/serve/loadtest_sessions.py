@@ -179,7 +179,7 @@ class _Client:
         self._name = f"loadtest-{secrets.token_hex(8)}"
         self._words: list[str] = []
         self._num_messages = 0  # of the session, as the service counts them
-        self._told_s = 0.0  # where the last word ends
+        self._last_word_end_s = 0.0  # where the last word ends
         self._generation: int | None = None  # see docs/serve.md
         self._heard_s = 0.0  # where the latest word of all connections ends
         self._was_greeted = self._has_ended = False
@@ -230,7 +230,7 @@ class _Client:
     def _address(self) -> str:
         query: dict[str, Any] = {"encoding": "s16le", "rate": RATE, "session": self._name}
         if self._was_greeted:
-            query["after"], query["told"] = self._num_messages, self._told_s
+            query["after"], query["told"] = self._num_messages, self._last_word_end_s
             if self._generation is not None:
                 query["generation"] = self._generation
         return f"{self._load.url}/api/stream?" + urlencode(query)
@@ -246,7 +246,7 @@ class _Client:
                 report.resumed += 1
             else:
                 report.begun_again += 1
-                self._words, self._num_messages, self._told_s = [], 0, 0.0
+                self._words, self._num_messages, self._last_word_end_s = [], 0, 0.0
         self._was_greeted, self._generation = True, ready.get("generation")
 
     def _left(self, code: int) -> None:
@@ -289,7 +289,7 @@ class _Client:
         self._num_messages += 1
         if kind == "word":
             self._words.append(message["text"])
-            self._told_s = message["end"]
+            self._last_word_end_s = message["end"]
             if message["end"] > self._heard_s:
                 self._heard_s = message["end"]
                 passed = asyncio.get_running_loop().time() - self._began

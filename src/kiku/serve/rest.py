@@ -29,6 +29,7 @@ from kiku.serve.forms import FormError, FormReader
 from kiku.serve.protocols import openai_rest
 from kiku.serve.protocols.interface import Refusal
 from kiku.serve.protocols.openai_rest import TranscriptEvents, TranscriptionRequest
+from kiku.serve.refusals import linger
 from kiku.serve.service import Service, UploadTranscription
 from kiku.serve.uploads import (
     Encoded,
@@ -42,10 +43,6 @@ from kiku.serve.wire import AsgiMessage, Gone, Receive, Scope, SendMessage, requ
 from kiku.transcription import Transcript
 
 _LOG = logging.getLogger("kiku.serve")
-
-_LINGER_S = 5.0
-"""Seconds that a client that is refused while it sends may send on: most clients read the answer
-only when they have sent all, or learn that nobody listens."""
 
 _FULL_RETRY_S = 30
 """Seconds after which a client is asked to try again if nothing better is known, as when the disk
@@ -129,11 +126,7 @@ class _Exchange:
         headers = {"content-length": str(len(data)), "connection": "close", **refusal.headers}
         await self.start(refusal.status, kind, headers)
         await self.send_message({"type": "http.response.body", "body": data, "more_body": True})
-        with suppress(TimeoutError, Busy):
-            async with asyncio.timeout(_LINGER_S):
-                while (message := await self.receive())["type"] == "http.request":
-                    if not message.get("more_body", False):
-                        break
+        await linger(self.receive)
         await self.send_message({"type": "http.response.body", "body": b""})
 
 

@@ -5,7 +5,6 @@ GET  /api/build_info      what was built, and where
 GET  /api/modules_info    the model, and how many of its slots are taken
 """
 
-import asyncio
 import logging
 import platform
 import sys
@@ -23,6 +22,7 @@ from kiku.options import StreamOptions
 from kiku.serve.admission import Busy
 from kiku.serve.protocols.interface import ModelCard, Refusal
 from kiku.serve.protocols.kyutai import word_messages
+from kiku.serve.refusals import linger
 from kiku.serve.service import Service
 from kiku.serve.uploads import (
     STALLED,
@@ -44,9 +44,6 @@ _Answer = tuple[list[dict[str, Any]], dict[str, str]]
 """Messages of the body, and headers."""
 
 _UNKNOWN = "unknown"
-
-_LINGER_S = 5.0
-"""Seconds that a client that is refused while it sends may send on."""
 
 _BUSY_S = 5
 """Seconds after which a client is asked to come back, if nothing better is known."""
@@ -82,8 +79,7 @@ def kyutai_routes(service: Service) -> list[BaseRoute]:
 
 
 class _Unread(JSONResponse):
-    """A refusal that is sent while the client may still be sending. Most clients read an answer
-    only when they have sent all, and a connection that is closed over unread bytes loses it."""
+    """A refusal that is sent while the client may still be sending."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.body, refusal.status, {**refusal.headers, "connection": "close"})
@@ -95,10 +91,7 @@ class _Unread(JSONResponse):
         with suppress(OSError):  # the client has left
             await send(head)
             await send({"type": "http.response.body", "body": self.body, "more_body": True})
-            with suppress(TimeoutError, Busy):
-                async with asyncio.timeout(_LINGER_S):
-                    while (await receive()).get("more_body", False):
-                        pass
+            await linger(receive)
             await send({"type": "http.response.body", "body": b""})
 
 

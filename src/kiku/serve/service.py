@@ -333,7 +333,7 @@ class UploadTranscription:
             when_full="block",
             rate_check=options.signal_checks if options.rate_check is None else options.rate_check,
         )
-        self.num_channels = count = channels if each else 1
+        self.num_channels = count = options.num_sessions(channels)
         self._permit = await service.admission.wait(count, service.settings.queue_s)
         self._stream = await service.open(options, recorded=True)
         self._feeding = asyncio.create_task(self._feed(first, self._stream))

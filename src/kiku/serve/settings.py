@@ -53,18 +53,18 @@ class Settings:
     """Everything that can be set, with its default."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; any but this machine's own wants keys, or `insecure`."""
+    """Address to listen on; any but this machine's own needs keys, or `insecure`."""
     port: int = 8080
-    """0 takes one that is free."""
+    """Port to listen on; 0 takes one that is free."""
     wyoming_port: int | None = None
-    """Where Wyoming's clients are answered; None answers none."""
+    """Port at which Wyoming's clients are answered; None answers none."""
 
     model: str = "demo"
     """"demo", a Hugging Face repository, or a folder."""
     model_alias: tuple[str, ...] = DEFAULT_ALIASES
-    """Names that stand for it too; `*` stands for anything."""
+    """Names that stand for the model too; `*` stands for anything."""
     languages: tuple[str, ...] = ()
-    """What it understands, as ISO-639-1 codes; none given is what the model's name says."""
+    """What the model understands, as ISO-639-1 codes; if empty, what its name says."""
     revision: str | None = None
     """Branch, tag or commit of the repository."""
     engine: str = "auto"
@@ -74,12 +74,12 @@ class Settings:
     dtype: str | None = None
     """int8, int4 or float32; bfloat16 or float16 with torch and cuda."""
     threads: int | None = None
-    """That compute; None is all there are."""
+    """Threads that compute; None is all there are, and more are not taken."""
     slots: int | None = None
     """Streams and uploads at the same time; None is 8 on a processor and 64 on a GPU."""
 
     api_key: tuple[str, ...] = ()
-    """Keys of which a client must know one; none given lets everybody in."""
+    """Keys of which a client must know one; if empty, every client is let in."""
     api_keys_file: Path | None = None
     """A file with one key a line; lines that begin with # are comments."""
     insecure: bool = False
@@ -88,44 +88,45 @@ class Settings:
     """Web pages of other hosts that may use this service, like https://example.org."""
 
     max_queue: int = 32
-    """Uploads that wait for a slot; the next is told that the service is busy."""
+    """Uploads that may wait for a slot; the next one is refused, as the service is busy."""
     queue_s: float = 60.0
-    """So long an upload waits for a slot."""
+    """Seconds that an upload waits for a slot."""
     max_connections: int = 2_000
-    """Open at the same time."""
+    """Connections open at the same time."""
     max_connections_per_key: int = 1_000
-    """Of one key; without keys, of one address."""
+    """Connections of one key; without keys, of one address."""
     max_requests_per_minute: int = 6_000
-    """Of one key; without keys, of one address."""
+    """Requests in a minute of one key; without keys, of one address."""
     max_message_bytes: int = 21 * 2**20
-    """Of one message on a socket; OpenAI's may be 15 MiB in base64."""
+    """Bytes of one message on a socket; OpenAI's may be 15 MiB in base64."""
     max_upload_bytes: int = 2**30
-    """Of one upload."""
+    """Bytes of one upload."""
     max_upload_s: float = 6 * 3600.0
     """Seconds of sound of one upload."""
     read_ahead_s: float = 3600.0
     """Seconds of sound of one stream that are kept when they come faster than they are heard."""
     read_ahead_bytes: int = 2**30
-    """Of all streams together, and half of it of one: as it came, in its client's format."""
+    """Bytes of such sound of all streams together, in their clients' formats; half of it for one
+    stream."""
     idle_s: float = 900.0
-    """A connection on which nothing comes for so long is closed."""
+    """Seconds without a message after which a connection is closed."""
     header_s: float = 10.0
-    """Until the head of a request must be there."""
+    """Seconds within which the head of a request must come."""
     body_s: float = 30.0
-    """Within which the next piece of a request's body must come."""
+    """Seconds within which the next piece of a request's body must come."""
     write_s: float = 30.0
-    """Within which a client must take what is sent to it."""
+    """Seconds within which a client must take what is sent to it."""
     decoder_bytes: int = 2**30
-    """Memory of a process that decodes a recording."""
+    """Bytes of memory of a process that decodes a recording."""
     resume_s: float = 60.0
-    """So long a stream that was cut off waits for its client to come back."""
+    """Seconds that a stream that was cut off waits for its client to come back."""
     session_store: str | None = None
     """redis://HOST:PORT/0 or a folder, where sessions are kept so that other processes can go on
     with them; it holds what people have just said. None keeps them in this process alone."""
     session_key: str | None = None
-    """Signs streams that are saved there at the end; all processes need the same one."""
+    """Signs streams that are saved there when a process ends; all processes need the same key."""
     drain_s: float = 30.0
-    """At the end, what is open may go on for so long."""
+    """Seconds that open streams and uploads may go on when the service ends."""
 
     log_level: str = "info"
     """debug, info, warning or error."""

@@ -20,6 +20,7 @@ from kiku.serve.keys import subprotocol_of
 from kiku.serve.logs import connection_line
 from kiku.serve.memory import Backlog, give_back
 from kiku.serve.protocols.interface import ClientRequest, LiveProtocol, ModelCard, Refusal
+from kiku.serve.refusals import unavailable
 from kiku.serve.service import Service
 from kiku.serve.session_keeper import SessionKeeper
 from kiku.serve.session_recorder import SessionRecorder
@@ -85,7 +86,7 @@ class Sockets:
                 raise Refusal(404, {"error": f"there is no socket at {request.path}"})
             protocol = make(request, self._service.card)
         except Busy as busy:
-            return await _refuse(socket, _unavailable(busy))
+            return await _refuse(socket, unavailable(busy))
         except Refusal as refusal:
             self._service.metrics.errors.labels("refused", str(refusal.status)).inc()
             return await _refuse(socket, refusal)
@@ -119,7 +120,7 @@ class Sockets:
                 busy = error if isinstance(error, Busy) else Busy(str(error), 5)
                 refusal = protocol.busy(busy.retry_after_s)
                 if refusal is None and self._service.is_draining:
-                    refusal = _unavailable(busy)  # so that a balancer asks another replica
+                    refusal = unavailable(busy)  # so that a balancer asks another replica
                 if refusal is not None:
                     return await _refuse(socket, refusal)
                 await socket.accept(_subprotocol(protocol, request), _headers(request))
@@ -301,10 +302,6 @@ def _subprotocol(protocol: LiveProtocol, request: ClientRequest) -> str | None:
 
 def _headers(request: ClientRequest) -> dict[str, str]:
     return {"dg-request-id": request.id} if request.path.endswith("/listen") else {}
-
-
-def _unavailable(busy: Busy) -> Refusal:
-    return Refusal(503, {"error": str(busy)}, {"Retry-After": str(busy.retry_after_s)})
 
 
 async def _refuse(socket: WebSocket, refusal: Refusal) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from kiku.audio import StreamWarning
 from kiku.errors import AudioError, ConfigError, KikuError, QueueFull, StreamClosed, StreamError
 from kiku.live_async import AsyncStream
-from kiku.options import StreamOptions
+from kiku.options import DecodingOptions, StreamOptions
 from kiku.serve.admission import Permit
 from kiku.serve.client_progress import Overlap
 from kiku.serve.decoder import RecordingDecoder
@@ -321,7 +321,8 @@ class TalkStream:
                 if await self._finalize(stream, action) and recorder is not None:
                     recorder.asked(tag, cut)
             case Decode(options):
-                await stream.set_decoding(options)
+                if not await self._decode(stream, options):
+                    return ()
                 if recorder is not None:
                     recorder.decoding(options)
                 return self._protocol.decoded()
@@ -344,6 +345,16 @@ class TalkStream:
         while self._stream is stream:
             try:
                 await stream.finalize(wanted.tag, cut=wanted.cut)
+                return True
+            except QueueFull:
+                await asyncio.sleep(_ROOM_S)
+        return False
+
+    async def _decode(self, stream: AsyncStream, options: DecodingOptions) -> bool:
+        """As `_finalize`, for how tokens are picked in the sound behind this."""
+        while self._stream is stream:
+            try:
+                await stream.set_decoding(options)
                 return True
             except QueueFull:
                 await asyncio.sleep(_ROOM_S)
@@ -466,4 +477,4 @@ def _size_of(samples: NDArray[np.generic] | bytes) -> int:
 
 def num_slots(options: StreamOptions) -> int:
     """How many slots a stream with these options takes."""
-    return options.format.channels if options.channel == "each" else 1
+    return options.num_sessions()

@@ -22,12 +22,13 @@ from kiku.stream.recovery import (
 )
 from kiku.stream.session import WordSession
 from kiku.stream.tokens import TokenSession
-from kiku.stream.work import FinalizeRequest, SlotAccess, Work
+from kiku.stream.work import DecodingChange, FinalizeRequest, SlotAccess, Work
 
 __all__ = [
     "POLICIES",
     "VERSION",
     "ContextPolicy",
+    "DecodingChange",
     "End",
     "Event",
     "FinalizeRequest",

@@ -78,7 +78,7 @@ class EmittedWords:
 
 
 @dataclass(slots=True)
-class _State:
+class _EmitterState:
     builder: Any
     ahead: list[Word]
     recent: list[Word]
@@ -175,7 +175,7 @@ class WordEmitter:
 
     def save(self) -> dict[str, Any]:
         """All that it remembers, in plain values."""
-        state = _State(
+        state = _EmitterState(
             self.builder.save(), self._ahead.words, list(self._recent),
             self._last_start, self._last_end,
         )  # fmt: skip
@@ -187,7 +187,7 @@ class WordEmitter:
         Raises:
             StreamError: it is not what `save` gave.
         """
-        state = from_plain(_State, saved, what="the saved stream", error=StreamError)
+        state = from_plain(_EmitterState, saved, what="the saved stream", error=StreamError)
         self.builder.restore(state.builder)
         self._ahead = EmittedWords(state.ahead)
         self._recent = deque(state.recent, _RECENT)

@@ -17,13 +17,10 @@ from typing import Any
 from kiku.config import HISTORY_FRAMES
 from kiku.errors import ConfigError, StreamError
 from kiku.options import Recovery, RecoveryPolicy
-from kiku.serial import from_plain, to_plain
+from kiku.serial import MAX_INT, from_plain, to_plain
 
 CHECK_FRAMES = 16
 """Policies are asked after every so many frames."""
-
-_NEVER = 2**62
-"""More frames than there will ever be."""
 
 _LOOK_BACK = 256
 """Frames that are remembered for the policies: 20 s."""
@@ -232,7 +229,7 @@ POLICIES: tuple[RecoveryPolicy, ...] = (LoopPolicy(), StallPolicy(), ContextPoli
 
 
 @dataclass(slots=True)
-class _State:
+class _TrackerState:
     """All that is remembered between frames."""
 
     age: int = 0
@@ -256,11 +253,11 @@ class RecoveryTracker:
         self._policies = POLICIES if policies is None else tuple(policies)
         self._frame_rate, self._delay_s, self._window = frame_rate, delay_s, window
         self._rise_db = 2.0 / frame_rate
-        self._state = _State()
+        self._state = _TrackerState()
         self._texts: deque[bool] = deque(maxlen=_LOOK_BACK)
         self._speech: deque[bool] = deque(maxlen=_LOOK_BACK)
         self._words: deque[tuple[str, float]] = deque(maxlen=_WORDS_BACK)
-        self.due_in = CHECK_FRAMES if self._policies else _NEVER
+        self.due_in = CHECK_FRAMES if self._policies else MAX_INT
         """Frames that may be heard before `decide` is to be called."""
 
     def add(self, is_text: bool, level_db: float, pause: float | None) -> None:
@@ -333,7 +330,7 @@ class RecoveryTracker:
         Raises:
             StreamError: it is not what `save` gave.
         """
-        state = from_plain(_State, saved, what="the saved stream", error=StreamError)
+        state = from_plain(_TrackerState, saved, what="the saved stream", error=StreamError)
         last = state.last_redecode
         if not 0 <= state.age <= state.num_frames or not 0 <= (last or 0) <= state.num_frames:
             raise StreamError("the saved stream is damaged: it counts frames that it has not heard")

@@ -20,13 +20,13 @@ from safetensors.numpy import save as save_arrays
 
 from kiku.errors import StreamError
 
-_PLAIN, _SIGNED = b"kiku stream 3\n", b"kiku signed stream 3\n"
+_PLAIN, _SIGNED = b"kiku stream 4\n", b"kiku signed stream 4\n"
 _TREE = "kiku.tree"
 _DIGEST = 32
 _BYTES, _ARRAY = "kiku.bytes", "kiku.array"
 
 
-def pack(tree: Mapping[str, Any], key: bytes | None = None) -> bytes:
+def pack_stream(tree: Mapping[str, Any], key: bytes | None = None) -> bytes:
     """Nested dicts and lists of plain values, arrays and bytes, as bytes; signed with `key`."""
     arrays: dict[str, NDArray[Any]] = {}
     text = json.dumps(_plain(tree, arrays)).encode()
@@ -58,8 +58,8 @@ def _plain(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
     return value
 
 
-def unpack(state: bytes, key: bytes | None = None) -> dict[str, Any]:
-    """Undo `pack`.
+def unpack_stream(state: bytes, key: bytes | None = None) -> dict[str, Any]:
+    """Undo `pack_stream`.
 
     Raises:
         StreamError: damaged, cut short, signed with another key, or something else.

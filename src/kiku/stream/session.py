@@ -4,6 +4,21 @@ A session owns what concerns one client: the silence before and after its sound,
 text, its time, its words and turns, and what is to be done in its slot. The scheduler asks what is
 `pending`, takes frames, and gives back what the engine said.
 
+    state    | comes by                                 | push, requests | events
+    ---------+------------------------------------------+----------------+----------------------
+    new      | who makes it                             | wait for a slot| none
+    open     | the driver: it has a slot (`begin`)      | are taken      | as they are found
+    closing  | the client: `close`                      | StreamClosed   | the last ones, `End`
+    ended    | the driver: all is heard (`finish`), or  | StreamClosed   | those that wait, then
+             | it was given up (`cut`)                  |                | None
+    failed   | the driver: `fail`                       | the failure    | those that wait, then
+             |                                          |                | the failure
+    done     | the driver: its slot is free; after      | as before      | as before
+             | ended or failed (`released`)             |                |
+
+A state only leads to those below it, and `save` wants a slot: open or closing. Requests are
+`finalize` and `change_decoding`: each has its place in the sound, behind what was pushed before it.
+
 Two threads use a session. The client's thread appends sound and requests to `_inbox` and pops from
 `events`: both are deques, which need no lock. All else is touched only by the thread that drives
 the scheduler; there is one at a time.
@@ -21,17 +36,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiku.audio import HEARD_DB, AudioInput, Chunk, FrameQueue, StreamWarning
-from kiku.config import REWIND_FRAMES, TAIL_S, ModelConfig
+from kiku.config import MAX_STREAM_FRAMES, REWIND_FRAMES, TAIL_S, ModelConfig
 from kiku.errors import KikuError, QueueFull, StreamClosed, StreamError
-from kiku.options import StreamOptions
-from kiku.serial import from_plain, to_plain
+from kiku.options import DecodingOptions, StreamOptions
+from kiku.serial import MAX_INT, from_plain, to_plain
 from kiku.stream.emitter import WordEmitter
 from kiku.stream.events import End, Event, Finalized, Pause, WordEnd, event_from_dict, event_to_dict
 from kiku.stream.recovery import RecoveryTracker, Redecode, Truncate
 from kiku.stream.work import (
-    Finalize,
+    ChangeState,
+    ChangeWork,
+    DecodingChange,
     FinalizeRequest,
     FinalizeState,
+    FinalizeWork,
     RedecodeWork,
     Tokens,
     TruncateWork,
@@ -50,19 +68,37 @@ _ENOUGH = REWIND_FRAMES
 """Frames that are converted ahead of the engine: as many as one step takes at most."""
 
 _MAX_REQUESTS = 32
-"""Requests to finalize that may wait."""
+"""Requests to finalize that may wait, and as many changes of decoding."""
 
 PAUSE_HEAD = 2
 """The head of a pause of 2 s, which Kyutai's own services go by."""
 
 _CLOSE: Literal["close"] = "close"
 
+_Given = Chunk | FinalizeRequest | DecodingChange | Literal["close"]
+"""What the client gives, in its order."""
+
 
 @dataclass(slots=True)
-class _State:
+class _DueState:
+    """One request that has not come to its place: one of the two."""
+
+    finalize: FinalizeState | None
+    change: ChangeState | None
+
+    @property
+    def at(self) -> int:
+        """The frame before which it is done; ValueError where there is none."""
+        if (self.finalize is None) == (self.change is None):
+            raise ValueError("a request that is none, or two")
+        return self.change.at if self.finalize is None else self.finalize.at  # pyright: ignore[reportOptionalMemberAccess]
+
+
+@dataclass(slots=True)
+class _SessionState:
     """All that a session remembers, in plain values; its parts write and read themselves."""
 
-    config: dict[str, Any]
+    config: ModelConfig
     channel: int | None
     padded: bool
     prompted: bool
@@ -71,7 +107,8 @@ class _State:
     emitter: Any
     tracker: Any
     endpointer: Any
-    finalizes: list[FinalizeState]
+    due: list[_DueState]
+    decoding: DecodingOptions
     num_frames: int
     levels: list[float]
     num_loud: int
@@ -115,10 +152,7 @@ class WordSession:
         self.input = self._new_input()
         self._prefix_s = self._own_prefix_s
         self._emitter = self._new_emitter()
-        self._tracker = RecoveryTracker(
-            options.recovery, frame_rate=config.frame_rate, delay_s=config.text_delay_s,
-            window=config.lm.transformer.window,
-        )  # fmt: skip
+        self._tracker = self._new_tracker()
         self._endpointer = self._new_endpointer()
         self._max_events = options.max_events
         self._tells_each_frame = self._endpointer is not None or options.pauses
@@ -132,13 +166,15 @@ class WordSession:
         self.failure: Exception | None = None
         """What the session failed with; nothing more will come."""
         self._trace: TracebackType | None = None
-        self._inbox: deque[Chunk | FinalizeRequest | Literal["close"]] = deque()
+        self._inbox: deque[_Given] = deque()
         self._pushed_s = self._converted_s = 0.0  # of the client's hand, of the driver's
         self._is_converting = False
         self._uneven_s = 0.0  # by how much more was taken than pushes had seemed to be
         self._num_requests = self._num_answered = 0  # likewise, of finalizes
+        self._num_changes = self._num_changed = 0  # and of changes of decoding
         self._frames = FrameQueue(config.frame_size)
-        self._finalizes: deque[Finalize] = deque()
+        self._due: deque[FinalizeWork | ChangeWork] = deque()  # by their place
+        self.decoding = self._last_decoding = options.decoding  # now; behind all that is due
         self.work: Work | None = None
         """What is to be done in the slot before the next frame."""
         self._num_frames = 0  # taken; all but those of the step under way were heard
@@ -193,6 +229,15 @@ class WordSession:
         )
         return WordEmitter(builder)
 
+    def _new_tracker(self) -> RecoveryTracker:
+        config = self._config
+        return RecoveryTracker(
+            self._options.recovery_policies,
+            frame_rate=config.frame_rate,
+            delay_s=config.text_delay_s,
+            window=config.lm.transformer.window,
+        )
+
     def _new_endpointer(self) -> Endpointer | None:
         policy, config = self._options.turn_policy, self._config
         if policy is None:
@@ -213,7 +258,7 @@ class WordSession:
         if self.on_input is not None:
             self.on_input()
 
-    def _give_in(self, item: Chunk | FinalizeRequest | Literal["close"]) -> None:
+    def _give_in(self, item: _Given) -> None:
         self._inbox.append(item)
         if self.on_input is not None:
             self.on_input()
@@ -238,6 +283,31 @@ class WordSession:
         if waiting >= _MAX_REQUESTS:
             raise QueueFull(
                 f"{waiting} finalizes wait to be answered: wait for `Finalized` before the next"
+            )
+
+    def new_change(self, decoding: DecodingOptions) -> DecodingChange:
+        """What `change_decoding` takes, also of other sessions for the same model. It may take a
+        while: hotwords are spelled here.
+
+        Raises:
+            ConfigError: the model cannot decode so.
+        """
+        return DecodingChange.of(decoding, self._vocabulary, self._config)
+
+    def change_decoding(self, change: DecodingChange) -> None:
+        """Pick tokens so from the frame on in which the sound ends that was pushed until now,
+        whether that waits or has been heard. Who asks for it keeps to `check_change`.
+        """
+        self._num_changes += 1
+        self._give_in(change)
+
+    def check_change(self) -> None:
+        """Raise QueueFull where no further change of decoding may wait."""
+        waiting = self._num_changes - self._num_changed
+        if waiting >= _MAX_REQUESTS:
+            raise QueueFull(
+                f"{waiting} changes of decoding wait for the sound before them to be heard: make "
+                "the next one later, or fewer of them"
             )
 
     def close(self) -> None:
@@ -314,10 +384,10 @@ class WordSession:
         if self._inbox and frames.num_samples < enough:
             self._convert(enough)
         ready = frames.num_samples // frames.frame_size
-        if self._finalizes:
-            before = self._finalizes[0].state.at - self._num_frames
+        if self._due:
+            before = self._due[0].state.at - self._num_frames
             if before <= 0:
-                self.work = self._finalizes[0]
+                self.work = self._due[0]
                 return self.work
             ready = min(ready, before)
         if not ready:
@@ -340,6 +410,8 @@ class WordSession:
                 self._note_warnings()
             elif isinstance(item, FinalizeRequest):
                 self._add_finalize(item)
+            elif isinstance(item, DecodingChange):
+                self._add_change(item)
             else:
                 self._add_end()
 
@@ -349,12 +421,26 @@ class WordSession:
             self._warnings += self.input.warnings()
 
     def _add_finalize(self, request: FinalizeRequest) -> None:
-        at, time = self._num_frames + self._frames.num_ready, self._input_s
-        if self._finalizes and self._finalizes[-1].merges(at, time, request):
+        at, time = self._next_at, self._input_s
+        last = self._due[-1] if self._due else None
+        if isinstance(last, FinalizeWork) and last.merges(at, time, request):
             self._num_answered += 1
             return
         rest = np.concatenate([self._frames.rest(), self.input.tail()])
-        self._finalizes.append(Finalize(FinalizeState(at, rest, time, [request]), self._config))
+        self._due.append(FinalizeWork(FinalizeState(at, rest, time, [request]), self._config))
+
+    def _add_change(self, change: DecodingChange) -> None:
+        if change.decoding == self._last_decoding:  # a picker that goes on with what it has is it
+            self._num_changed += 1
+            return
+        self._due.append(ChangeWork(self._next_at, change))
+        self._last_decoding = change.decoding
+
+    @property
+    def _next_at(self) -> int:
+        """The frame in which the sound ends that was converted: the same whether the frames before
+        it wait or have been heard."""
+        return self._num_frames + self._frames.num_ready
 
     def _add_end(self) -> None:
         self._frames.push(self.input.end())
@@ -368,7 +454,7 @@ class WordSession:
     def take(self, num_frames: int) -> Sequence[NDArray[np.float32]]:
         """The samples of the next frames, in pieces [S] that nobody may write into."""
         self._num_frames += num_frames
-        return self._frames.take_pieces(num_frames)
+        return self._frames.take(num_frames)
 
     def begin(self, token: int, logprob: float) -> None:
         """Take what the model said before the first frame."""
@@ -422,7 +508,7 @@ class WordSession:
         frames = self._frames
         return (
             frames.num_samples >= frames.frame_size
-            or bool(self._inbox or self._finalizes)
+            or bool(self._inbox or self._due)
             or self._closed
             or self.work is not None
         )
@@ -542,10 +628,10 @@ class WordSession:
         if self.on_change is not None:
             self.on_change()
 
-    def finalized(self, work: Finalize) -> None:
+    def finalized(self, work: FinalizeWork) -> None:
         """The words until then are known, and the slot is back where it stood."""
         self.work = None
-        self._finalizes.popleft()
+        self._due.popleft()
         time = work.time
         words, open_word = work.result(self._levels)
         words, open_word = self._emitter.finalized(words, open_word, latest=work.state.time)
@@ -558,6 +644,13 @@ class WordSession:
         self._num_answered += 1
         if self.on_change is not None:
             self.on_change()
+
+    def decoding_changed(self, work: ChangeWork) -> None:
+        """From here on tokens are picked otherwise."""
+        self.work = None
+        self._due.popleft()
+        self._num_changed += 1
+        self.decoding = work.state.decoding
 
     # The driver's hand: the end.
 
@@ -585,7 +678,7 @@ class WordSession:
         self.is_closing = self._closed = self._cut = True
         self._inbox.clear()
         self._frames.clear()
-        self._finalizes.clear()
+        self._due.clear()
         self.work = None
         if not self.has_ended:
             self._end(is_cut=True)
@@ -609,16 +702,16 @@ class WordSession:
     # Saving and going on.
 
     def save(self, num_given: int) -> dict[str, Any]:
-        """All that it remembers but its slot, in plain values, arrays and bytes (see `pack`); no
-        `work` may be left.
+        """All that it remembers but its slot, in plain values, arrays and bytes (see
+        `pack_stream`); no `work` may be left.
 
         Args:
             num_given: pieces of sound and requests that waited when it was asked for.
         """
         self.check_alive()
-        self._convert(2**62, num_given)  # the queue bounds it
-        state = _State(
-            config=self._config.to_dict(),
+        self._convert(MAX_INT, num_given)  # the queue bounds it
+        state = _SessionState(
+            config=self._config,
             channel=self._channel,
             padded=self._padded,
             prompted=self._prompted,
@@ -627,7 +720,8 @@ class WordSession:
             emitter=self._emitter.save(),
             tracker=self._tracker.save(),
             endpointer=None if self._endpointer is None else self._endpointer.save(),
-            finalizes=[one.state for one in self._finalizes],
+            due=[_due_state(one) for one in self._due],
+            decoding=self.decoding,
             num_frames=self._num_frames,
             levels=list(self._levels),
             num_loud=self._num_loud,
@@ -649,7 +743,7 @@ class WordSession:
         Raises:
             StreamError: the state is of another model, or damaged.
         """
-        state = from_plain(_State, saved, what="the saved stream", error=StreamError)
+        state = from_plain(_SessionState, saved, what="the saved stream", error=StreamError)
         try:
             self._restore(state)
             self._note_heard()
@@ -660,8 +754,8 @@ class WordSession:
                 f"the saved stream is damaged ({error}); open a fresh stream"
             ) from error
 
-    def _restore(self, state: _State) -> None:
-        if ModelConfig.from_dict(state.config) != self._config:
+    def _restore(self, state: _SessionState) -> None:
+        if state.config != self._config:
             raise StreamError(
                 "the stream was saved with another model: load the one that it was saved with"
             )
@@ -669,7 +763,7 @@ class WordSession:
             raise StreamError(
                 f"the stream was saved for channel {state.channel}, this one hears {self._channel}"
             )
-        if not 0 <= state.num_frames <= 2**40 or state.waiting.ndim != 1:
+        if not 0 <= state.num_frames <= MAX_STREAM_FRAMES or state.waiting.ndim != 1:
             raise ValueError("frames that cannot be")
         self._padded, self._prompted = state.padded, state.prompted
         self._prefix_s = self._own_prefix_s
@@ -681,15 +775,8 @@ class WordSession:
         self._tracker.restore(state.tracker)
         if self._endpointer is not None and state.endpointer is not None:
             self._endpointer.restore(state.endpointer)
-        last = state.num_frames
-        for one in state.finalizes:
-            if not last <= one.at <= state.num_frames + self._frames.num_ready:
-                raise ValueError("a finalize where no sound is")
-            if one.rest.ndim != 1 or not one.requests:
-                raise ValueError("a finalize without sound or request")
-            last = one.at
-            self._finalizes.append(Finalize(one, self._config))
-            self._num_requests += 1
+        self.decoding = self._last_decoding = state.decoding
+        self._restore_due(state)
         self._num_frames = state.num_frames
         if not 0 <= state.num_loud <= state.num_frames:
             raise ValueError("more loud frames than frames")
@@ -699,3 +786,25 @@ class WordSession:
         self._closed = self.is_closing = state.closed
         self._pushed_s = self._converted_s = self.input.duration
         self.events = deque(map(event_from_dict, state.events))
+
+    def _restore_due(self, state: _SessionState) -> None:
+        last = state.num_frames
+        for one in state.due:
+            if not last <= one.at <= state.num_frames + self._frames.num_ready:
+                raise ValueError("a request where no sound is")
+            last = one.at
+            if one.change is not None:
+                self._due.append(ChangeWork(last, self.new_change(one.change.decoding)))
+                self._last_decoding = one.change.decoding
+                self._num_changes += 1
+            elif one.finalize is not None:
+                if one.finalize.rest.ndim != 1 or not one.finalize.requests:
+                    raise ValueError("a finalize without sound or request")
+                self._due.append(FinalizeWork(one.finalize, self._config))
+                self._num_requests += 1
+
+
+def _due_state(work: FinalizeWork | ChangeWork) -> _DueState:
+    if isinstance(work, FinalizeWork):
+        return _DueState(work.state, None)
+    return _DueState(None, work.state)

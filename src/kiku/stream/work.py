@@ -1,4 +1,5 @@
-"""What has to be done in a stream's slot between two of its frames: finalize, truncate, re-decode.
+"""What has to be done in a stream's slot between two of its frames: finalize, truncate, re-decode,
+and pick tokens otherwise from there on.
 
 Each is done in pieces: `run` does one, bounded, and says whether more is left, so that other
 streams are stepped in between.
@@ -6,6 +7,7 @@ streams are stepped in between.
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,10 +16,12 @@ from numpy.typing import NDArray
 
 from kiku.audio import energy
 from kiku.config import REWIND_FRAMES, ModelConfig
+from kiku.decoding import TokenPicker, token_picker
 from kiku.errors import InputError
+from kiku.options import DecodingOptions
 from kiku.serial import plain_numbers, shown
 from kiku.stream.recovery import Redecode, Truncate
-from kiku.text import Partial, Word, WordBuilder
+from kiku.text import Partial, Vocabulary, Word, WordBuilder
 
 if TYPE_CHECKING:
     from kiku.stream.session import WordSession
@@ -59,6 +63,11 @@ class SlotAccess(Protocol):
 
     def redecode(self, frames: int, most: int | None) -> tuple[Tokens, int]:
         """See `SlotEngine.redecode`."""
+        ...
+
+    def change_decoding(self, picker: TokenPicker | None, num_codebooks: int | None) -> None:
+        """From the next frame on, pick tokens and read codes so; `picker` goes on from the one
+        before (see `TokenPicker.go_on`)."""
         ...
 
 
@@ -106,6 +115,46 @@ class RedecodeWork:
 
 
 @dataclass(frozen=True, slots=True)
+class DecodingChange:
+    """That tokens be picked otherwise, in the sound behind what was given before."""
+
+    decoding: DecodingOptions
+    picker: TokenPicker | None
+    """What picks so. It is made where the change is asked for, so that who asks is told what is
+    wrong with it, and nobody waits in whose step it comes to its place. Each session copies it."""
+
+    @classmethod
+    def of(
+        cls, decoding: DecodingOptions, vocabulary: Vocabulary, config: ModelConfig
+    ) -> "DecodingChange":
+        """For a model. Raises ConfigError as `token_picker`."""
+        return cls(decoding, token_picker(decoding, vocabulary, config))
+
+
+@dataclass(slots=True)
+class ChangeState:
+    """A change of decoding that has not come to its place, in plain values."""
+
+    at: int
+    decoding: DecodingOptions
+
+
+class ChangeWork:
+    """From this place on tokens are picked otherwise."""
+
+    def __init__(self, at: int, change: DecodingChange) -> None:
+        """Before frame `at` of the stream."""
+        self.state = ChangeState(at, change.decoding)
+        self._picker = deepcopy(change.picker)
+
+    def run(self, slot: SlotAccess, session: "WordSession", most: int | None) -> bool:
+        """See `Work.run`."""
+        slot.change_decoding(self._picker, self.state.decoding.num_codebooks)
+        session.decoding_changed(self)
+        return False
+
+
+@dataclass(frozen=True, slots=True)
 class FinalizeRequest:
     """That all words begun until now are wanted."""
 
@@ -135,7 +184,7 @@ class FinalizeState:
     requests: list[FinalizeRequest]
 
 
-class Finalize:
+class FinalizeWork:
     """The words begun until now, before the text of the last sound has come.
 
     Silence stands for the sound that has not come yet. What it made of the slot is taken back

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from kiku.text.cues import Captionable, CaptionOptions, Cue, cues, label, plain
+from kiku.text.cues import Captionable, CaptionOptions, Cue, channel_label, cues, plain_text
 from kiku.text.segments import Segment, segments
 from kiku.text.words import Word
 
@@ -24,7 +24,8 @@ DEFAULTS = CaptionOptions()
 def write_txt(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
     """The words alone, one segment a line; `[1] ` before those of channel 1."""
     return "".join(
-        f"{label(segment.channel)}{plain(segment.text)}\n" for segment in _as_segments(words)
+        f"{channel_label(segment.channel)}{plain_text(segment.text)}\n"
+        for segment in _as_segments(words)
     )
 
 
@@ -34,7 +35,7 @@ def write_tsv(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
     for segment in _as_segments(words):
         start_ms = _ms(segment.start)
         end_ms = max(start_ms, _ms(segment.end))
-        lines.append(f"{start_ms}\t{end_ms}\t{plain(segment.text)}\n")
+        lines.append(f"{start_ms}\t{end_ms}\t{plain_text(segment.text)}\n")
     return "".join(lines)
 
 
@@ -133,7 +134,7 @@ class Shot:
         """The text to show, each word passed through `escape`, the marked one underlined."""
         at, lines = 0, list[str]()
         for line in self.cue.lines:
-            texts = [escape(plain(word.text)) for word in line]
+            texts = [escape(plain_text(word.text)) for word in line]
             if self.marked is not None and 0 <= self.marked - at < len(texts):
                 texts[self.marked - at] = f"<u>{texts[self.marked - at]}</u>"
             at += len(texts)
@@ -160,7 +161,7 @@ def shots_of(cue: Cue, *, highlight: bool) -> Iterator[Shot]:
 
 def srt_shot(number: int, shot: Shot) -> str:
     """A cue of a srt file; the first has number 1."""
-    text = label(shot.cue.channel) + shot.lines(str)
+    text = channel_label(shot.cue.channel) + shot.lines(str)
     return f"{number}\n{_span(shot.start_ms, shot.end_ms, ',')}\n{text}\n\n"
 
 

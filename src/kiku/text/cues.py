@@ -119,7 +119,7 @@ class CueMaker:
 
         Args:
             options: what cues are like.
-            room_for_label: leave room in the line for the channel's `label`.
+            room_for_label: leave room in the line for the channel's `channel_label`.
         """
         self._options, self._room_for_label = options, room_for_label
         self._shown_until_ms = 0
@@ -143,7 +143,7 @@ class CueMaker:
         next_ms = max(next_ms, start_ms + 1)
         least_ms = math.ceil(1000 * options.min_duration_s)
         most_ms = max(1, int(1000 * options.max_duration_s))
-        chars = sum(map(width_of, block))
+        chars = sum(map(line_width, block))
         wanted_ms = max(least_ms, math.ceil(1000 * chars / options.max_chars_per_s))
         spoken_ms = _ms(block[-1][-1].end) - start_ms
         shown_ms = min(max(spoken_ms, wanted_ms), next_ms - start_ms)
@@ -165,27 +165,27 @@ def cut(
     words: Sequence[Word], options: CaptionOptions, *, room_for_label: bool = False
 ) -> list[Block]:
     """Cut words of one channel into cues, and these into lines, at the least cost."""
-    spoken = [word for word in words if plain(word.text)]
+    spoken = [word for word in words if plain_text(word.text)]
     if not spoken:
         return []
     width = options.max_line_width
     if room_for_label and width is not None:
-        width = max(1, width - len(label(spoken[0].channel)))
+        width = max(1, width - len(channel_label(spoken[0].channel)))
     run = _Run(spoken, options, math.inf if width is None else width)
     return [run.lines(first, last) for first, last in run.cues()]
 
 
-def plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """`text` on one line: a line break or a tab inside it would end a cue or a field."""
     return " ".join(text.split())
 
 
-def width_of(line: Sequence[Word]) -> int:
+def line_width(line: Sequence[Word]) -> int:
     """How many characters a line has."""
-    return sum(len(plain(word.text)) for word in line) + len(line) - 1
+    return sum(len(plain_text(word.text)) for word in line) + len(line) - 1
 
 
-def label(channel: int | None) -> str:
+def channel_label(channel: int | None) -> str:
     """What stands before the text of a channel."""
     return "" if channel is None else f"[{channel}] "
 
@@ -278,7 +278,7 @@ class _Run:
 
     def __init__(self, words: Sequence[Word], options: CaptionOptions, width: float) -> None:
         self._words, self._options, self._width = words, options, width
-        texts = [plain(word.text) for word in words]
+        texts = [plain_text(word.text) for word in words]
         self._longest = max(map(len, texts))
         ends = [ends_sentence(one, other) for one, other in pairwise(texts)]
         self._breaks = [

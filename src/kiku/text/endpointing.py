@@ -16,11 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kiku.config import MAX_STREAM_FRAMES
 from kiku.errors import ConfigError, InputError, StreamError
 from kiku.options import TurnPolicy
 from kiku.serial import from_plain, to_plain
 from kiku.text.unfinished import unfinished
-from kiku.text.words import MAX_TOKENS, Word
+from kiku.text.words import Word
 
 _SLACK_FRAMES = 2
 """Frames by which text may come later than the delay says: a word is decided by the frame after
@@ -255,7 +256,7 @@ class Endpointer:
         marks = (memory.event_time, memory.sound_at, memory.text_at, memory.complete_to)
         since = [at for at in (memory.eager_since, memory.since) if at is not None]
         if not (
-            0 <= memory.num_frames <= MAX_TOKENS
+            0 <= memory.num_frames <= MAX_STREAM_FRAMES
             and memory.event_time >= 0
             and max(*marks, memory.pause_at, *since) <= memory.time
             and (memory.in_turn or not memory.is_eager)

@@ -17,10 +17,10 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from kiku.errors import VocabularyError
 from kiku.text import sentencepiece_model, tokenizer_json
-from kiku.text.sentencepiece_model import BPE_MODEL, NORMAL, Piece, read_sentencepiece_model
+from kiku.text.sentencepiece_model import BPE_MODEL, NORMAL, ScoredPiece, read_sentencepiece_model
 from kiku.text.vocabulary import SPACE, Vocabulary
 
-Kind = Literal["bpe", "unigram"]
+VocabularyKind = Literal["bpe", "unigram"]
 
 _LONGEST = 16
 """Letters of a joined piece at most."""
@@ -93,7 +93,7 @@ def extended(
     return Extension(grown, letters, tuple(piece for piece, _ in new), recut)
 
 
-def trained(texts: Sequence[str], *, size: int, kind: Kind) -> Vocabulary:
+def trained(texts: Sequence[str], *, size: int, kind: VocabularyKind) -> Vocabulary:
     """A SentencePiece vocabulary of some texts, whose first ids are those of Kyutai's.
 
     Args:
@@ -160,12 +160,12 @@ def _grown(vocabulary: Vocabulary, new: Sequence[_New]) -> Vocabulary:
         model = read_sentencepiece_model(vocabulary.source)
         scores = {piece.text: piece.score for piece in model.pieces if piece.kind == NORMAL}
         pieces = _scored(new, scores, ranked=model.model_type == BPE_MODEL)
-        data = sentencepiece_model.with_more_pieces(vocabulary.source, pieces)
+        data = sentencepiece_model.model_with_pieces(vocabulary.source, pieces)
     else:
         scores, ranked = _scores(vocabulary)
         merges = [pair for _, pair in new if pair is not None]
         pieces = _scored(new, scores, ranked=ranked)
-        data = tokenizer_json.with_more_pieces(vocabulary.source, pieces, merges)
+        data = tokenizer_json.tokenizer_with_pieces(vocabulary.source, pieces, merges)
     grown = Vocabulary.from_bytes(data)
     wanted = old + [piece for piece, _ in new]
     for i, piece in enumerate(wanted):
@@ -177,10 +177,10 @@ def _grown(vocabulary: Vocabulary, new: Sequence[_New]) -> Vocabulary:
     return grown
 
 
-def _scored(new: Sequence[_New], known: Mapping[str, float], *, ranked: bool) -> list[Piece]:
+def _scored(new: Sequence[_New], known: Mapping[str, float], *, ranked: bool) -> list[ScoredPiece]:
     """New pieces with their scores. In a BPE model they rank after all others. In a unigram model
     each is likelier than the two that it was joined from together, so it is preferred to them."""
-    scores, pieces = dict(known), list[Piece]()
+    scores, pieces = dict(known), list[ScoredPiece]()
     least = min(scores.values(), default=-1.0)
     for text, pair in new:
         if ranked:
@@ -189,7 +189,7 @@ def _scored(new: Sequence[_New], known: Mapping[str, float], *, ranked: bool) ->
         else:
             score = least if pair is None else min(scores[pair[0]], scores[pair[1]])
         scores[text] = score
-        pieces.append(Piece(text, score, NORMAL))
+        pieces.append(ScoredPiece(text, score, NORMAL))
     return pieces
 
 

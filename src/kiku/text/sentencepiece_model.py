@@ -36,7 +36,7 @@ UNIGRAM_MODEL, BPE_MODEL = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class ScoredPiece:
     """One entry of the vocabulary."""
 
     text: str
@@ -50,7 +50,7 @@ class Piece:
 class SentencePieceModel:
     """The fields of a `.model` file that decide how text is cut into pieces and joined again."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[ScoredPiece, ...]
     model_type: int = UNIGRAM_MODEL
     unknown_id: int = 0
     byte_fallback: bool = False
@@ -74,7 +74,7 @@ def read_sentencepiece_model(data: bytes) -> SentencePieceModel:
     )
 
 
-def with_more_pieces(data: bytes, pieces: Sequence[Piece]) -> bytes:
+def model_with_pieces(data: bytes, pieces: Sequence[ScoredPiece]) -> bytes:
     """A `.model` file with more pieces after its own; nothing else is changed.
 
     Raises:
@@ -99,14 +99,14 @@ def _parsed(data: bytes) -> Any:
     return model
 
 
-def _piece(number: int, piece: Any) -> Piece:
+def _piece(number: int, piece: Any) -> ScoredPiece:
     try:
         text = piece.text.decode()
     except UnicodeDecodeError as error:
         raise _damaged(f"piece {number} cannot be read ({error})") from error
     if not text:
         raise _damaged(f"piece {number} has no text")
-    return Piece(text, piece.score, piece.kind)
+    return ScoredPiece(text, piece.score, piece.kind)
 
 
 @cache

@@ -21,7 +21,7 @@ from kiku.text.sentencepiece_model import (
     UNIGRAM_MODEL,
     UNKNOWN,
     USER_DEFINED,
-    Piece,
+    ScoredPiece,
     SentencePieceModel,
 )
 
@@ -95,8 +95,8 @@ def tokenizer_json(model: SentencePieceModel) -> str:
         raise VocabularyError(f"this vocabulary makes no tokenizer.json: {error}") from error
 
 
-def with_more_pieces(
-    data: bytes, pieces: Sequence[Piece], merges: Sequence[tuple[str, str]]
+def tokenizer_with_pieces(
+    data: bytes, pieces: Sequence[ScoredPiece], merges: Sequence[tuple[str, str]]
 ) -> bytes:
     """A `tokenizer.json` with more pieces after its own; nothing else is changed.
 
@@ -182,7 +182,7 @@ def _bpe(model: SentencePieceModel) -> BPE:
     )
 
 
-def _merges(pieces: Sequence[Piece], ids: dict[str, int]) -> list[tuple[str, str]]:
+def _merges(pieces: Sequence[ScoredPiece], ids: dict[str, int]) -> list[tuple[str, str]]:
     """The pairs of pieces that are joined, best first: every split of a piece into two others."""
     ranked: list[tuple[float, int, int, int, tuple[str, str]]] = []
     for whole, piece in enumerate(pieces):

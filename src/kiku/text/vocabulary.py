@@ -27,7 +27,7 @@ from kiku.text.sentencepiece_model import (
     CONTROL,
     NORMAL,
     UNKNOWN,
-    Piece,
+    ScoredPiece,
     SentencePieceModel,
     read_sentencepiece_model,
 )
@@ -130,7 +130,9 @@ class Vocabulary:
             )
         kinds = [UNKNOWN] + [CONTROL] * (NUM_SPECIAL - 1) + [NORMAL] * (len(pieces) - NUM_SPECIAL)
         # Equal scores make the likeliest cut the one with the fewest pieces.
-        scored = tuple(Piece(text, -1.0, kind) for text, kind in zip(pieces, kinds, strict=True))
+        scored = tuple(
+            ScoredPiece(text, -1.0, kind) for text, kind in zip(pieces, kinds, strict=True)
+        )
         fallback = sum(_BYTE_PIECE.fullmatch(piece) is not None for piece in pieces) == 256
         model = SentencePieceModel(scored, byte_fallback=fallback)
         return cls._from_tokenizer_json(tokenizer_json(model).encode())

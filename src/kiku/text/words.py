@@ -11,13 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
-from kiku.config import PAD_ID, WORD_START_ID
+from kiku.config import MAX_STREAM_FRAMES, PAD_ID, WORD_START_ID
 from kiku.errors import ConfigError, StreamError
 from kiku.serial import from_plain, to_plain
-
-MAX_TOKENS = 2**40
-"""Tokens of one stream at most, which are some thousand years. A saved stream with more is
-damaged."""
 
 _MAX_LOGPROB = 1e300
 """Nats; a larger log-probability, of either sign, is saved as this: a saved stream holds finite
@@ -105,7 +101,7 @@ class Pieces(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class _BuilderState:
     """All that a `WordBuilder` remembers."""
 
     num_tokens: int
@@ -240,7 +236,7 @@ class WordBuilder:
     def save(self) -> dict[str, Any]:
         """What it remembers, in values for JSON."""
         return to_plain(
-            _State(
+            _BuilderState(
                 self.num_tokens,
                 self._expects_word,
                 tuple(self._pieces),
@@ -255,11 +251,11 @@ class WordBuilder:
         Raises:
             StreamError: `values` are not from `save`, or from another vocabulary.
         """
-        state = from_plain(_State, values, what="the saved stream", error=StreamError)
-        if not 0 <= state.first <= state.num_tokens <= MAX_TOKENS:
+        state = from_plain(_BuilderState, values, what="the saved stream", error=StreamError)
+        if not 0 <= state.first <= state.num_tokens <= MAX_STREAM_FRAMES:
             raise StreamError(
                 f"the saved stream cannot be read: a word from token {state.first} on is open at "
-                f"token {state.num_tokens}, of {MAX_TOKENS} at most; open a fresh stream"
+                f"token {state.num_tokens}, of {MAX_STREAM_FRAMES} at most; open a fresh stream"
             )
         for piece in state.pieces:
             if not self._vocabulary.is_text(piece):

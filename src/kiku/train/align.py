@@ -1,14 +1,15 @@
 # pyright: basic
 # What torch gives is only partly typed.
-"""When each word is said: a small network learns letters on the spot, from what the codec's
-convolutions hear, and the known text is laid along what it hears (CTC).
+"""Find when each word is spoken: a small network learns letters, and aligns the known text (CTC).
 
-Not from the codec's latents: its transformer remembers seconds, and a network that reads it says
-every word late, for nothing tells it not to (0.3 s late, where this was measured). It learns the
-very recordings that it is to align: that it learns them by heart does no harm.
+The network reads the output of the codec's convolutions, not the codec's latents: the codec's
+transformer remembers seconds, and a network that reads it emits every word late, because nothing
+in the loss prevents it (a measurement gave 0.3 s). The network is trained on the same recordings
+that it then aligns; overfitting does no harm here.
 
-A network that was taught so says a word's letters in its middle. A word therefore begins and ends
-where the sound around its letters does, or half way to the next word where there is no pause.
+A network trained in this way emits a word's letters in the middle of the word. A word therefore
+begins and ends where the sound around its letters does, or half way to the next word if there is
+no pause between them.
 """
 
 import unicodedata
@@ -35,20 +36,20 @@ _PER_LATENT = 2
 """Rows of scores for each latent: quick speakers say more letters than there are latents."""
 _DILATIONS = (1, 2, 1)
 _MEASURED = 200
-"""Recordings from which the mean and the spread of what is heard are taken."""
+"""Recordings from which the mean and the spread of the network's input are computed."""
 _SILENT = 0.3
-"""Below so much of the way from a recording's softest to its loudest it is silent."""
+"""A row is silent below this fraction of the way from a recording's softest to its loudest."""
 _FAST = 25.0
-"""Letters a second that nobody says."""
+"""Letters a second; nobody speaks faster."""
 PICTURED = 50
-"""So many doubtful rows are drawn."""
+"""How many doubtful rows are drawn."""
 _ODD = 4.0
-"""Median deviations below the median from which a score looks wrong."""
+"""How many median deviations below the median a score looks wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlignOptions:
-    """How the network is made."""
+    """How the network is trained."""
 
     steps: int = 1500
     lr: float = 2e-3
@@ -56,15 +57,15 @@ class AlignOptions:
     batch_s: float = 60.0
     """Seconds of sound in a step."""
     most_s: float = 60.0
-    """Longer recordings are not aligned."""
+    """Seconds; longer recordings are not aligned."""
     learn_s: float = 4 * 3600.0
-    """So much sound is learned from; all of it is aligned."""
+    """Seconds of sound that the network is trained on; all sound is aligned."""
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A row to look at, and why."""
+    """A row that a person should check, and why."""
 
     row: str
     why: str
@@ -72,27 +73,30 @@ class Doubt:
 
 @dataclass(slots=True)
 class Aligned:
-    """What came of a manifest."""
+    """The result of aligning a manifest."""
 
     rows: list[Row]
-    """Those that have times now, in order."""
+    """The rows whose words have times, in order."""
     left_out: list[Doubt] = field(default_factory=list[Doubt])
     doubtful: list[Doubt] = field(default_factory=list[Doubt])
-    """Among `rows`, what looks wrong."""
+    """Those of `rows` that look wrong."""
     pictures: list[str] = field(default_factory=list[str])
-    """SVG of the first of them."""
+    """SVG drawings of the first doubtful rows."""
     loss: float = 0.0
-    """Per letter, of the last hundred steps."""
+    """Loss per letter, the mean of the last hundred steps."""
 
 
 def letters_of(word: str) -> str:
-    """What is heard of a word: letters and digits, small."""
+    """The letters and digits of a word, in lower case: the part of it that is spoken."""
     return "".join(c for c in word.casefold() if c.isalnum())
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, each of which is heard: what has no letters ("?", "-", "%") goes with
-    the word before it, or, at the beginning, with the first."""
+    """The words of a text, each with at least one letter or digit.
+
+    A part without any ("?", "-", "%") is joined to the word before it, or at the beginning of the
+    text to the first word.
+    """
     words: list[str] = []
     before = ""
     for part in text.split():
@@ -106,24 +110,24 @@ def words_of(text: str) -> list[str]:
     return words
 
 
-def unheard_sign(text: str) -> str | None:
-    """The first part of a text that is said and has no letters to tell how: "%", "&", "+"."""
+def sign_without_letters(text: str) -> str | None:
+    """The first part of a text that is spoken but has no letters that tell how: "%", "&", "+"."""
     parts = (part for part in text.split() if not letters_of(part))
-    return next((part for part in parts if any(map(_is_said, part))), None)
+    return next((part for part in parts if any(map(_is_spoken, part))), None)
 
 
-def _is_said(letter: str) -> bool:
+def _is_spoken(letter: str) -> bool:
     return letter in "%&@#" or unicodedata.category(letter) in ("Sc", "Sm")
 
 
 class LetterNet(nn.Module):
-    """Latents to letters, hearing about a third of a second to both sides."""
+    """Turns latents into scores of letters, seeing about a third of a second to both sides."""
 
     mean: Tensor
     spread: Tensor
 
     def __init__(self, latents: Tensor, num_letters: int, width: int) -> None:
-        """For latents such as these [L, D]; `num_letters` without the blank."""
+        """Normalise by the statistics of `latents` [L, D]; `num_letters` excludes the blank."""
         super().__init__()
         dim = latents.shape[1]
         self.register_buffer("mean", latents.mean(0))
@@ -153,26 +157,26 @@ def align(
     options: AlignOptions | None = None,
     *,
     device: str = "cpu",
-    say: Callable[[str], None] = lambda line: None,
+    on_progress: Callable[[str], None] = lambda line: None,
 ) -> Aligned:
     """Put times on the words of a manifest; rows that have them keep them.
 
     Args:
-        rows: of the manifest.
-        loaded: the model whose codec hears.
-        options: how.
+        rows: rows of the manifest.
+        loaded: the model whose codec encodes the recordings.
+        options: how the network is trained.
         device: where the networks run.
-        say: is told how it goes.
+        on_progress: is called with lines of progress.
 
     Raises:
-        TrainingError: no row has a text without times, or none of them can be heard.
+        TrainingError: no row has a text without times, or none of them can be aligned.
     """
-    return Aligner(rows, loaded, options or AlignOptions(), device, say).run()
+    return Aligner(rows, loaded, options or AlignOptions(), device, on_progress).run()
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
-    """A recording, as far as it is listened to."""
+class _Features:
+    """The network's input of one recording, and the recording's loudness."""
 
     latents: Tensor  # [L, D] of the codec's convolutions, in half precision
     loudness: NDArray[np.float32]  # [2 L] root mean squares
@@ -184,14 +188,14 @@ class _Sentence:
 
     index: int
     words: tuple[str, ...]
-    """As they are written."""
+    """The words as they are written."""
     labels: tuple[int, ...]
-    """Of all letters."""
+    """The labels of all letters."""
     seconds: float
 
 
 class Aligner:
-    """The work on one manifest."""
+    """Aligns one manifest."""
 
     def __init__(
         self,
@@ -199,10 +203,10 @@ class Aligner:
         loaded: Loaded,
         options: AlignOptions,
         device: str,
-        say: Callable[[str], None],
+        on_progress: Callable[[str], None],
     ) -> None:
-        """Look at the texts."""
-        self.rows, self.options, self.device, self.say = rows, options, device, say
+        """Collect the rows to align and the letters of their texts."""
+        self.rows, self.options, self.device, self.on_progress = rows, options, device, on_progress
         self.config, self.codec = loaded.config, loaded.codec.to(device)
         self.wanted = [i for i, r in enumerate(rows) if r.words is None and (r.text or "").strip()]
         if not self.wanted:
@@ -213,24 +217,24 @@ class Aligner:
         self.result = Aligned([])
 
     def run(self) -> Aligned:
-        """Learn, then align row by row."""
-        heard, sentences = self._heard()
+        """Train the network, then align row by row."""
+        features, sentences = self._prepared()
         if not sentences:
             raise TrainingError(
                 f"none of {len(self.wanted)} rows can be aligned: {self.result.left_out[0].why}"
             )
-        net = self._learn({index: one.latents for index, one in heard.items()}, sentences)
+        net = self._learn({index: one.latents for index, one in features.items()}, sentences)
         timed: dict[int, Row] = {}
         scores: dict[int, float] = {}
         for sentence in sentences:
-            held = heard.get(sentence.index) or self._hear(self.rows[sentence.index])
+            held = features.get(sentence.index) or self._features_of(self.rows[sentence.index])
             found = self._aligned(net, held, sentence)
             if found is None:
                 self._leave_out(sentence.index, "its letters do not fit into its length")
                 continue
             timed[sentence.index], scores[sentence.index] = found
         for index in self._doubt(timed, scores)[:PICTURED]:
-            held = heard.get(index) or self._hear(self.rows[index])
+            held = features.get(index) or self._features_of(self.rows[index])
             words = [word.moved(-timed[index].start) for word in timed[index].words or ()]
             self.result.pictures.append(words_svg(words, held.loudness, self.row_s))
         for i, row in enumerate(self.rows):
@@ -241,9 +245,9 @@ class Aligner:
     def _leave_out(self, index: int, why: str) -> None:
         self.result.left_out.append(Doubt(self.rows[index].label, why))
 
-    def _heard(self) -> tuple[dict[int, _Heard], list[_Sentence]]:
-        """What is learned from, and all that can be aligned."""
-        kept: dict[int, _Heard] = {}
+    def _prepared(self) -> tuple[dict[int, _Features], list[_Sentence]]:
+        """Features of the recordings to train on, and all sentences that can be aligned."""
+        kept: dict[int, _Features] = {}
         sentences: list[_Sentence] = []
         held_s = 0.0
         for number in np.random.default_rng(self.options.seed).permutation(len(self.wanted)):
@@ -255,20 +259,20 @@ class Aligner:
                 self._leave_out(index, "its text has no letters")
                 continue
             try:
-                heard = self._hear(row)
+                features = self._features_of(row)
             except (AudioError, TrainingError) as error:
                 self._leave_out(index, str(error))
                 continue
-            seconds = len(heard.latents) * _PER_LATENT * self.row_s
+            seconds = len(features.latents) * _PER_LATENT * self.row_s
             sentences.append(_Sentence(index, tuple(words), labels, seconds))
             if held_s < self.options.learn_s:
-                kept[index] = heard
+                kept[index] = features
                 held_s += seconds
         return kept, sorted(sentences, key=lambda one: one.index)
 
     @torch.no_grad()
-    def _hear(self, row: Row) -> _Heard:
-        # The second piece says all that is asked of a recording that is too long.
+    def _features_of(self, row: Row) -> _Features:
+        # A second piece suffices to know that the recording is too long.
         found = pieces_of(replace(row, words=()), self.config.sample_rate, self.options.most_s)
         pieces = [piece.samples for piece in islice(found, 2)]
         if len(pieces) != 1:
@@ -281,10 +285,10 @@ class Aligner:
         active = all_active(1, self.device)
         latents = self.codec.seanet(pcm, state.seanet, active)[0].T.half().cpu()
         parts = samples.reshape(_PER_LATENT * len(latents), -1)
-        return _Heard(latents, np.sqrt(np.mean(parts**2, axis=1)))
+        return _Features(latents, np.sqrt(np.mean(parts**2, axis=1)))
 
     def _learn(self, latents: dict[int, Tensor], sentences: Sequence[_Sentence]) -> LetterNet:
-        """Train on what is in memory."""
+        """Train a network on the recordings in memory."""
         options = self.options
         torch.manual_seed(options.seed)
         some = torch.cat(list(latents.values())[:_MEASURED]).float()
@@ -299,7 +303,7 @@ class Aligner:
         rng = np.random.default_rng([options.seed, 1])
         recent: list[float] = []
         for step in range(options.steps):
-            # Sentences of about the same length.
+            # A batch is sentences of about the same length.
             first = int(rng.integers(len(known)))
             count = max(1, int(options.batch_s / known[first].seconds))
             chosen = known[first : first + count]
@@ -311,7 +315,9 @@ class Aligner:
             plan.step()
             recent = [*recent[-99:], float(loss.detach())]
             if (step + 1) % max(1, options.steps // 10) == 0:
-                self.say(f"learning letters: {step + 1:,}/{options.steps:,}, loss {recent[-1]:.3f}")
+                self.on_progress(
+                    f"learning letters: {step + 1:,}/{options.steps:,}, loss {recent[-1]:.3f}"
+                )
         self.result.loss = float(np.mean(recent))
         return net.eval()
 
@@ -331,10 +337,10 @@ class Aligner:
 
     @torch.no_grad()
     def _aligned(
-        self, net: LetterNet, heard: _Heard, sentence: _Sentence
+        self, net: LetterNet, features: _Features, sentence: _Sentence
     ) -> tuple[Row, float] | None:
         """The row with times, and how well its text fits; None if it does not."""
-        scores = net(heard.latents[None].float().to(self.device))[0].cpu().numpy()
+        scores = net(features.latents[None].float().to(self.device))[0].cpu().numpy()
         spans, score = force(scores, sentence.labels)
         if not len(spans):
             return None
@@ -342,7 +348,7 @@ class Aligner:
         firsts = np.concatenate([[0], lasts[:-1] + 1])
         cores = np.stack([spans[firsts, 0], spans[lasts, 1] + 1], axis=1)
         row = self.rows[sentence.index]
-        bounds = row.start + widened(cores, heard.loudness) * self.row_s
+        bounds = row.start + widened(cores, features.loudness) * self.row_s
         words = tuple(
             TimedWord(word, round(float(start), 3), round(float(end), 3))
             for word, (start, end) in zip(sentence.words, bounds, strict=True)
@@ -350,7 +356,7 @@ class Aligner:
         return replace(row, words=words), score
 
     def _doubt(self, timed: dict[int, Row], scores: dict[int, float]) -> list[int]:
-        """What a person should look at; gives the numbers of these rows, too."""
+        """Add rows that a person should check to the result; gives their numbers as well."""
         found: list[int] = []
         values = np.array(list(scores.values()))
         middle = float(np.median(values)) if len(values) else 0.0
@@ -365,7 +371,7 @@ class Aligner:
                 why = f"its text fits badly ({score:.2f}; the others {middle:.2f})"
             elif pace > _FAST:
                 why = f"{pace:.0f} letters a second: is there more text than sound?"
-            elif (sign := unheard_sign(row.text or "")) is not None:
+            elif (sign := sign_without_letters(row.text or "")) is not None:
                 why = f"{sign!r} has no letters: write what is said"
             if why is not None:
                 self.result.doubtful.append(Doubt(row.label, why))
@@ -374,12 +380,12 @@ class Aligner:
 
 
 def widened(cores: NDArray[np.int64], loudness: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Words to where their sound begins and ends.
+    """Widen each word to where its sound begins and ends.
 
     Args:
-        cores: [N, 2] rows in which each word's letters were found, from the first to behind the
-            last.
-        loudness: [T] of all rows.
+        cores: [N, 2] the first row and the row after the last in which each word's letters were
+            found.
+        loudness: [T] loudness of all rows.
 
     Returns:
         [N, 2]; no two overlap.
@@ -388,7 +394,7 @@ def widened(cores: NDArray[np.int64], loudness: NDArray[np.float32]) -> NDArray[
     low, high = np.percentile(loud, [10, 95])
     silent = loud < low + _SILENT * (high - low)
     found = cores.copy()
-    # Between the end of one word and the beginning of the next; before the first, behind the last.
+    # The gaps between words, the one before the first word and the one after the last.
     gaps = [(0, int(cores[0, 0]))]
     gaps += [(int(a), int(b)) for a, b in zip(cores[:-1, 1], cores[1:, 0], strict=True)]
     gaps.append((int(cores[-1, 1]), len(loud)))
@@ -405,7 +411,7 @@ def widened(cores: NDArray[np.int64], loudness: NDArray[np.float32]) -> NDArray[
 
 
 def page_of(done: Aligned) -> str:
-    """What looks wrong, drawn: HTML for a file beside the manifest."""
+    """Drawings of the rows that look wrong: HTML for a file next to the manifest."""
     shown = [
         (one.row, one.why, picture)
         for one, picture in zip(done.doubtful, done.pictures, strict=False)
@@ -414,7 +420,7 @@ def page_of(done: Aligned) -> str:
 
 
 def report_of(done: Aligned) -> dict[str, Any]:
-    """For a file beside the manifest."""
+    """A report for a JSON file next to the manifest."""
     return {
         "aligned": len(done.rows),
         "loss_per_letter": round(done.loss, 4),

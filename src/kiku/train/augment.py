@@ -1,6 +1,6 @@
-"""The same sound as it might have been somewhere else: speed, rooms, telephones, noise, loudness.
+"""Augmentation: change the speed, room, telephone, noise and loudness of recordings.
 
-Everything is drawn from a generator that is passed in: the same seed gives the same sound.
+All random numbers come from a generator that is passed in: the same seed gives the same sound.
 """
 
 from collections.abc import Sequence
@@ -25,31 +25,31 @@ _FULL = 0.99
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """What may happen to a copy of a piece. The first copy of everything is left as it is."""
+    """How copies of a piece may be changed. Each piece is also kept as it is."""
 
     copies: int = 1
-    """Changed copies of each row, besides the row itself."""
+    """Changed copies of each row, in addition to the row itself."""
     speed: Range = (0.9, 1.1)
-    """How fast it is played; the pitch goes with it."""
+    """Factor of the speed; the pitch changes with it."""
     gain_db: Range = (-12.0, 6.0)
     noise: str = ""
     """A folder of noises; without one the noise is white."""
     snr_db: Range = (5.0, 40.0)
-    """Of speech over noise."""
+    """Decibels of speech over noise."""
     noisy: float = 0.5
-    """How many copies get noise, 0 to 1; likewise the next two."""
+    """Share of copies that get noise, 0 to 1; `in_rooms` and `telephone` are shares as well."""
     rooms: str = ""
     """A folder of impulse responses of rooms; without one there are no rooms."""
     in_rooms: float = 0.3
     telephone: float = 0.1
-    """8 kHz and mu-law."""
+    """Share of copies that pass through 8 kHz and mu-law."""
     join: int = 1
-    """So many rows one after the other at most."""
+    """How many rows are joined one after the other at most."""
     silence_s: Range = (0.0, 0.0)
-    """Before each row, and behind the last."""
+    """Seconds of silence before each row, and after the last."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be.
+        """Check the ranges.
 
         Raises:
             ValueError: a number is out of its range; it is named.
@@ -67,15 +67,15 @@ class Augmentation:
 
 
 def read_augmentation(path: Path) -> Augmentation:
-    """From a TOML file; folders in it count from where it lies, and ~ is the home folder.
+    """Read a TOML file; its folders are relative to the file's folder, and ~ is the home folder.
 
     Raises:
-        ConfigError: a key is unknown, or a number cannot be.
+        ConfigError: a key is unknown, or a number is invalid.
         TrainingError: the file cannot be read.
     """
     from kiku.train.settings import beside_file, read_toml
 
-    found = from_plain(Augmentation, read_toml(path), what=str(path), defaults=True)
+    found = from_plain(Augmentation, read_toml(path), what=str(path), defaults=True, lenient=True)
     noise, rooms = (name and beside_file(path, name) for name in (found.noise, found.rooms))
     return replace(found, noise=noise, rooms=rooms)
 
@@ -84,7 +84,7 @@ class Augmenter:
     """Changes pieces; holds the noises and rooms."""
 
     def __init__(self, how: Augmentation, rate: int) -> None:
-        """Reads the noises and rooms.
+        """Read the noises and rooms.
 
         Raises:
             TrainingError: a folder is missing or holds no recordings.
@@ -95,19 +95,19 @@ class Augmenter:
         self._rooms = [_direct_first(room) for room in _recordings(how.rooms, rate)]
 
     def changed(self, piece: Piece, rng: Rng) -> Piece:
-        """One row as it might have been said and heard; not yet its loudness and noise."""
+        """One row at another speed; `surrounded` changes its room, noise and loudness later."""
         speed = float(rng.uniform(*self.how.speed))
-        samples = faster(piece.samples, self.rate, speed)
+        samples = change_speed(piece.samples, self.rate, speed)
         words = tuple(word.moved(0.0, speed) for word in piece.words)
         return replace(piece, samples=samples, words=words)
 
     def joined(self, pieces: Sequence[Piece], rng: Rng) -> Piece:
-        """Pieces with silence between them."""
+        """One piece of several, with silence before, between and after them."""
         gaps = [int(rng.uniform(*self.how.silence_s) * self.rate) for _ in range(len(pieces) + 1)]
         return joined(pieces, gaps, self.rate)
 
     def surrounded(self, piece: Piece, rng: Rng) -> Piece:
-        """In a room, over a telephone, with noise, louder or softer."""
+        """The piece in a room, over a telephone, with noise, louder or softer."""
         samples = piece.samples
         level = float(np.sqrt(np.mean(samples**2))) if len(samples) else 0.0
         if self._rooms and rng.random() < self.how.in_rooms:
@@ -123,7 +123,7 @@ class Augmenter:
         return replace(piece, samples=(samples * np.float32(gain)).astype(np.float32))
 
     def _noise(self, length: int, rng: Rng) -> Samples:
-        """Of a root mean square of 1."""
+        """Noise with a root mean square of 1."""
         if not self._noises:
             return rng.standard_normal(length, dtype=np.float32)
         source = self._noises[rng.integers(len(self._noises))]
@@ -132,42 +132,42 @@ class Augmenter:
         return noise / np.float32(np.sqrt(np.mean(noise**2)) + 1e-6)
 
 
-def faster(samples: Samples, rate: int, speed: float) -> Samples:
-    """Played `speed` times as fast; the pitch rises with it."""
-    # Only the ratio counts; low rates are outside of what can be resampled.
+def change_speed(samples: Samples, rate: int, speed: float) -> Samples:
+    """The sound played `speed` times as fast; the pitch rises with it."""
+    # Only the ratio counts; it is scaled up because low rates cannot be resampled.
     scale = max(1, _RATIO_RATE // rate)
     resampler = Resampler(round(rate * scale * speed), rate * scale)
     return np.concatenate([resampler.push(samples), resampler.end()])
 
 
 def in_room(samples: Samples, room: Samples) -> Samples:
-    """As heard in a room with this impulse response, as loud as before, as long as before."""
+    """The sound in a room with this impulse response, as loud and as long as before."""
     size = 1 << (len(samples) + len(room) - 1).bit_length()
     spectrum = np.fft.rfft(samples, size) * np.fft.rfft(room, size)
-    heard = np.fft.irfft(spectrum, size)[: len(samples)].astype(np.float32)
-    before, after = (float(np.sqrt(np.mean(one**2))) + 1e-9 for one in (samples, heard))
-    return heard * np.float32(before / after)
+    reverberant = np.fft.irfft(spectrum, size)[: len(samples)].astype(np.float32)
+    before, after = (float(np.sqrt(np.mean(one**2))) + 1e-9 for one in (samples, reverberant))
+    return reverberant * np.float32(before / after)
 
 
 def over_telephone(samples: Samples, rate: int) -> Samples:
-    """Through 8 kHz and eight bits of mu-law."""
-    narrow = faster(samples, _TELEPHONE_RATE, rate / _TELEPHONE_RATE)
+    """The sound after 8 kHz and eight bits of mu-law."""
+    narrow = change_speed(samples, _TELEPHONE_RATE, rate / _TELEPHONE_RATE)
     loud = np.log1p(_MU * np.abs(np.clip(narrow, -1, 1))) / np.log1p(_MU)
     coarse: Samples = np.rint(loud * 127) / np.float32(127)
     back = np.sign(narrow) * np.expm1(coarse * np.log1p(_MU)) / _MU
-    wide = faster(back.astype(np.float32), rate, _TELEPHONE_RATE / rate)
+    wide = change_speed(back.astype(np.float32), rate, _TELEPHONE_RATE / rate)
     return np.resize(np.pad(wide, (0, max(0, len(samples) - len(wide)))), len(samples))
 
 
 def _direct_first(room: Samples) -> Samples:
-    """From the direct sound on: what comes before it would move the words."""
+    """The impulse response from the direct sound on: a delay before it would move the words."""
     return room[int(np.abs(room).argmax()) :]
 
 
 def _recordings(folder: str, rate: int) -> list[Samples]:
     if not folder:
         return []
-    # What else lies there, as a licence or a list, is no recording.
+    # Other files in the folder, such as a licence or a list, are skipped.
     paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in ENDINGS)
     if not paths:
         raise TrainingError(f"{folder} holds no recordings: noise and rooms name folders of them")

@@ -1,6 +1,6 @@
 # pyright: basic
 # What torch gives is only partly typed.
-"""The batch of any step: which examples it holds depends on the seed and its number alone."""
+"""Batches by number: which examples a batch holds depends only on the seed and its number."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,31 +16,31 @@ from kiku.train.columns import NOTHING, UNKNOWN
 from kiku.train.shards import PackReader
 
 _BUCKET = 32
-"""Batches whose examples are sorted by length together: little of a batch is padding then, and
-still no epoch has the same batches."""
+"""Number of batches whose examples are sorted by length together: a batch then has little padding,
+and each epoch still has other batches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Examples side by side; what is missing at the end of one teaches nothing."""
+    """Several examples; padding after a shorter one has no effect on the losses."""
 
     codes: Tensor  # [B, K, T] int64
     text: Tensor  # [B, T] int64
     pauses: Tensor  # [B, T, 4] int64
     numbers: tuple[int, ...]
-    """Which examples of the pack they are."""
+    """Numbers of the examples in the pack."""
     keep: Tensor | None = None  # [B] bool
-    """Which of them are marked; None where none is."""
+    """Which examples are marked "keep"; None if none is."""
     sound: Tensor | None = None  # [B, T * frame_size] float32
-    """What the codes were made of, silence behind it; None where nobody asked for it."""
+    """The sound that the codes were made of, then silence; None if it was not asked for."""
 
     @property
     def num_frames(self) -> int:
-        """Frames that are there, padding left out."""
+        """Number of frames without padding."""
         return int((self.codes[:, 0] != NOTHING).sum())
 
     def to(self, device: str | torch.device) -> "Batch":
-        """The same on another device."""
+        """The same batch on another device."""
         codes, text, pauses = (one.to(device) for one in (self.codes, self.text, self.pauses))
         keep, sound = (None if one is None else one.to(device) for one in (self.keep, self.sound))
         return Batch(codes, text, pauses, self.numbers, keep, sound)
@@ -50,10 +50,10 @@ class Batches:
     """Batches of a pack, by number."""
 
     def __init__(self, reader: PackReader, size: int, seed: int, *, sound: bool = False) -> None:
-        """`size` examples each, with their sound where that is asked for.
+        """Give each batch `size` examples, with their sound if `sound` is True.
 
         Raises:
-            TrainingError: the pack holds none of that split.
+            TrainingError: the pack holds no example of the reader's split.
         """
         if not len(reader):
             raise TrainingError(
@@ -65,7 +65,7 @@ class Batches:
 
     @cached_property
     def per_epoch(self) -> int:
-        """Batches in which every example stands once; the last may be smaller."""
+        """How many batches hold every example once; the last may be smaller."""
         return -(-len(self.reader) // self.size)
 
     def numbers(self, batch: int) -> NDArray[np.int64]:
@@ -76,7 +76,7 @@ class Batches:
         return self._epoch[1][at]
 
     def __getitem__(self, batch: int) -> Batch:
-        """The batch with this number, from 0, without end."""
+        """The batch with this number: 0, 1, 2 ... without end."""
         return collate(self.reader, self.numbers(batch).tolist(), sound=self.sound)
 
     def _shuffled(self, epoch: int) -> list[NDArray[np.int64]]:
@@ -92,7 +92,7 @@ class Batches:
 
 
 def collate(reader: PackReader, numbers: Sequence[int], *, sound: bool = False) -> Batch:
-    """These examples side by side, with their sound where that is asked for."""
+    """A batch of these examples, with their sound if `sound` is True."""
     found = [reader.arrays(number) for number in numbers]
     longest = max(len(text) for _, text, _ in found)
     num_codebooks = found[0][0].shape[0]

@@ -1,4 +1,4 @@
-"""What a decoder is to write in each frame, and what its pause heads are to say.
+"""Targets in each frame: the decoder's text token, and the classes of its pause heads.
 
 Knows times and ids; does not know sound, files or networks.
 """
@@ -14,24 +14,24 @@ from numpy.typing import NDArray
 from kiku.config import PAD_ID, WORD_START_ID, ModelConfig
 
 NOTHING = -1
-"""Of a text token or a code: reads as a zero embedding; as a target it teaches nothing."""
+"""Id for no text token or no code: its embedding is zero; as a target it is ignored."""
 
 UNKNOWN = -100
-"""Of a pause head's class: teaches nothing."""
+"""Class of a pause head where the target is unknown: it is ignored."""
 
 PAUSES_S = (0.5, 1.0, 2.0, 3.0)
-"""What the four pause heads of the published 1B ask: has nobody spoken for so long?"""
+"""Seconds of pause that each of the four pause heads of the published 1B detects."""
 
 SPEAKING = 1
 
 _ROUNDING = 1e-6
-"""Of a frame: sums of decimal seconds end a hair before a frame that they mean."""
+"""Fraction of a frame: sums of decimal seconds may end just before the frame that they mean."""
 
 Lead = Literal["zero", "pad"]
-"""What stands in the frames before the delay: zero embeddings that teach nothing, or PAD."""
+"""Text in the frames before the delay: zero embeddings, which are ignored as targets, or PAD."""
 
 TimedPieces = tuple[float, Sequence[int]]
-"""When a word begins, in seconds, and its tokens."""
+"""Seconds at which a word begins, and its tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class TextLayout:
 
     @classmethod
     def of(cls, config: ModelConfig, *, delay_s: float | None, lead: Lead) -> "TextLayout":
-        """As a model writes; `delay_s` where it is to learn another delay than its own."""
+        """The layout of a model; `delay_s` is another delay that it should learn, or None."""
         delay = config.text_delay_s if delay_s is None else delay_s
         return cls(config.frame_rate, delay, lead, config.pad_id, config.word_start_id)
 
@@ -57,22 +57,22 @@ class TextLayout:
 
     @property
     def lead_frames(self) -> int:
-        """Frames before any text may stand."""
+        """Number of frames before the first that may hold text."""
         return self.frame_of(0.0)
 
 
 def text_column(
     words: Sequence[TimedPieces], num_frames: int, layout: TextLayout
 ) -> NDArray[np.int64]:
-    """Text tokens of every frame, as Kyutai's models were taught.
+    """Text tokens of every frame, as Kyutai's models were trained.
 
     A word that begins at s puts its pieces in a queue in frame `floor((s + delay) * frame_rate)`;
-    each frame takes one piece from the queue. Before the first piece stands the word-start marker,
-    unless that frame holds a piece already.
+    each frame takes one piece from the queue. The frame before the first piece gets the word-start
+    marker, unless it holds a piece already.
 
     Args:
-        words: start in seconds and pieces, by start.
-        num_frames: T; pieces that fall behind it are lost (`frames_for` tells how many are needed).
+        words: start in seconds and pieces, sorted by start.
+        num_frames: T; pieces after it are lost (`frames_for` gives the number that is needed).
         layout: the delay, and the ids.
 
     Returns:
@@ -96,7 +96,7 @@ def text_column(
 
 
 def frames_for(words: Sequence[TimedPieces], layout: TextLayout) -> int:
-    """How many frames hold all pieces of `words`, and one PAD behind them that ends the last."""
+    """How many frames hold all pieces of `words` and one PAD, which ends the last word."""
     free = 0
     for start, pieces in words:
         free = max(free, layout.frame_of(start)) + len(pieces)
@@ -108,12 +108,13 @@ def pause_targets(
 ) -> NDArray[np.int64]:
     """Classes of the four pause heads at every position.
 
-    Position t has heard the sound up to `t / frame_rate` s. Class 0: a pause that lasts at least
-    0.5, 1, 2, 3 s, from the end of the voice before it to the beginning of the next. Class 1:
-    somebody speaks. Classes 2 to 5: a shorter pause, by how many quarters of that length it lasts.
+    At position t the model has heard the sound up to `t / frame_rate` s. Class 0 is a pause of at
+    least 0.5, 1, 2 or 3 s (by head), from the end of the voice before it to the beginning of the
+    next. Class 1: somebody speaks. Classes 2 to 5: a shorter pause, by how many quarters of that
+    length it lasts.
 
     Args:
-        voices: when somebody speaks, in seconds, by start.
+        voices: start and end of each time that somebody speaks, in seconds, sorted by start.
         num_frames: T.
         frame_rate: frames a second.
 
@@ -123,7 +124,7 @@ def pause_targets(
     targets = np.zeros((num_frames, len(PAUSES_S)), np.int64)
     end_s = num_frames / frame_rate
     bounds: list[tuple[float, float, bool]] = []
-    silent_from = -10.0  # nobody knows of a voice before the recording: it begins in a long pause
+    silent_from = -10.0  # no voice is known before the recording: it begins in a long pause
     for start, end in voices:
         if start > silent_from:
             bounds.append((silent_from, start, True))

@@ -1,4 +1,4 @@
-"""What is told while a model is trained: a line now and then, a CSV file, a picture, TensorBoard.
+"""Reports during training: a line now and then, a CSV file, a picture, TensorBoard.
 
 Knows numbers by their names; does not know networks.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kiku.errors import TrainingError
-from kiku.train.durable import durable
+from kiku.train.atomic_files import durable
 from kiku.train.pictures import curve_svg
 from kiku.writing import reason_of, write_whole
 
@@ -20,34 +20,37 @@ COLUMNS: tuple[str, ...] = (
     "step", "epoch", "lr", "loss", "text", "pauses", "keep", "token_accuracy", "grad_norm",
     "dev_loss", "dev_accuracy", "dev_keep", "frames_per_s", "seconds",
 )  # fmt: skip
-"""Of the file; the last two are of the clock, all others are the same whenever it is run."""
+"""Columns of the CSV file. The last two depend on the clock; the others are the same in every run
+with the same settings."""
 _DRAW_S = 5.0
-"""Seconds between two pictures."""
+"""Seconds at least between two pictures."""
 _MOST_POINTS = 1000
-"""Of a line; of twice as many every second one goes."""
+"""Points of a drawn line; at twice as many every second point is dropped."""
 
 
 class Curve:
-    """The course of one run."""
+    """Records the course of one run."""
 
-    def __init__(self, folder: Path, *, step: int, steps: int, say: Callable[[str], None]) -> None:
-        """Go on at a step: what was written of later ones, before a kill, is taken away.
+    def __init__(
+        self, folder: Path, *, step: int, steps: int, on_progress: Callable[[str], None]
+    ) -> None:
+        """Go on at a step: lines of later steps, written before the run was killed, are removed.
 
         Raises:
             TrainingError: the file cannot be read or written.
         """
-        self.path, self.steps, self.say = folder / FILE, steps, say
+        self.path, self.steps, self.on_progress = folder / FILE, steps, on_progress
         self._begun, self._first, self._drawn = time.monotonic(), step, -math.inf
         self._points = self._keep_until(step)
         self._board = _tensorboard(folder, step)
 
     def add(self, values: Mapping[str, float], *, frames: int, seconds: float) -> None:
-        """One line everywhere.
+        """Add one line to the file, the picture, TensorBoard and the log.
 
         Args:
-            values: by the names of `COLUMNS`; "step" is one of them.
-            frames: that were learned from since the last line.
-            seconds: that this took.
+            values: values by the names of `COLUMNS`; "step" is one of them.
+            frames: how many frames were learned from since the last line.
+            seconds: how long this took.
 
         Raises:
             TrainingError: the file cannot be written.
@@ -68,10 +71,10 @@ class Curve:
         for name, value in values.items():
             if self._board is not None and name != "step":
                 self._board.add_scalar(name, value, step)
-        self.say(self._line(values, step, rate))
+        self.on_progress(self._line(values, step, rate))
 
     def close(self) -> None:
-        """Draw the whole course; bring to the disk what TensorBoard holds."""
+        """Draw the whole course; write to the disk what TensorBoard holds."""
         self._draw()
         if self._board is not None:
             self._board.close()
@@ -96,7 +99,7 @@ class Curve:
         self._drawn = time.monotonic()
 
     def _keep_until(self, step: int) -> list[Mapping[str, float]]:
-        """What the file holds of the steps until then."""
+        """Remove lines after `step` from the file; gives those that are left."""
         rows: list[dict[str, str]] = []
         try:
             if step and self.path.exists():
@@ -118,20 +121,20 @@ class Curve:
 
 
 def _is_until(row: Mapping[str, str | None], step: int) -> bool:
-    """Whether a row is whole, and of a step that counts."""
+    """Whether a row is complete and belongs to a step up to `step`."""
     number = row.get("step") or ""
     return number.isdigit() and int(number) <= step and row.get("seconds") is not None
 
 
 def clock(seconds: float) -> str:
-    """1:02:03, or 2:03."""
+    """Seconds as text: 1:02:03, or 2:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _tensorboard(folder: Path, step: int) -> Any:
-    """A writer, where TensorBoard is installed; what was written of later steps is taken away."""
+    """A writer, or None if TensorBoard is not installed; values of later steps are removed."""
     try:
         from torch.utils.tensorboard import SummaryWriter  # pyright: ignore
     except ImportError:

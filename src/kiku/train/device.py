@@ -1,4 +1,4 @@
-"""Where a network runs while it is trained."""
+"""Choose the device on which a network is trained."""
 
 import torch
 

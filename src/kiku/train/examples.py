@@ -1,6 +1,6 @@
 # pyright: basic
 # What torch gives is only partly typed.
-"""Units of a manifest -> examples: sound through the codec, words over frames."""
+"""Units of a manifest -> examples: the codec encodes the sound, words are laid out over frames."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from kiku.train.shards import FULL_SCALE, KEEP, Dropped, Example
 from kiku.train.sounds import BadRow, Piece, pieces_of
 
 FRAMES_A_CALL = 128
-"""So many frames go through the codec at once: its memory does not grow with a recording."""
+"""Frames that the codec encodes at once: its memory does not grow with a recording."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +44,27 @@ class PackOptions:
     most_s: float = 60.0
     """Seconds of an example; longer recordings are cut between words."""
     shard_s: float = 3600.0
-    """Seconds of sound in a shard: so much is done again after a kill."""
+    """Seconds of sound in a shard: at most this much work is repeated after a kill."""
     seed: int = 0
     augmentation: Augmentation | None = None
     sound: bool = False
-    """Keep the sound beside the codes, for a run that trains the codec."""
+    """Keep the sound as well as the codes, for a run that trains the codec."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Rows that are packed together, with one generator: a row as it is (copy 0), or changed copies
-    of several."""
+    """Rows that are packed together with one random generator.
+
+    Copy 0 is rows as they are; other numbers are changed copies of rows.
+    """
 
     copy: int
     rows: tuple[int, ...]
 
 
 def kind_of(row: Row) -> tuple[bool, bool]:
-    """What must be alike in rows that are joined: an example is kept or not, told or not."""
-    return row.keep, row.is_untold
+    """What must be equal in rows that are joined: whether they are kept, and have no text."""
+    return row.keep, row.has_no_text
 
 
 Split = str
@@ -70,7 +72,7 @@ Made = tuple[Split, Example]
 
 
 class Packer:
-    """From units to examples."""
+    """Turns units into examples."""
 
     def __init__(
         self, rows: Sequence[Row], loaded: Loaded, options: PackOptions, device: str
@@ -84,14 +86,14 @@ class Packer:
         how = options.augmentation
         self.augmenter = None if how is None else Augmenter(how, self.config.sample_rate)
         self.bad: set[int] = set()
-        """Numbers of rows that were dropped: their copies are not tried."""
+        """Numbers of rows that were dropped; their copies are skipped."""
 
     def unit(self, unit: Unit) -> tuple[list[Made], list[Dropped]]:
         """The examples of a unit, and what was dropped."""
         dropped: list[Dropped] = []
         if unit.copy:
             rng = np.random.default_rng([self.options.seed, unit.copy, *unit.rows])
-            return list(self._surrounded(self._told(unit, dropped), rng)), dropped
+            return list(self._surrounded(self._pieces_of_unit(unit, dropped), rng)), dropped
         made: list[Made] = []
         for number in unit.rows:
             row = self.rows[number]
@@ -101,7 +103,7 @@ class Packer:
                 self._drop(number, error, dropped)
         return made, dropped
 
-    def _told(self, unit: Unit, dropped: list[Dropped]) -> Iterator[tuple[Row, Piece]]:
+    def _pieces_of_unit(self, unit: Unit, dropped: list[Dropped]) -> Iterator[tuple[Row, Piece]]:
         """The pieces of all rows that were not dropped before, one at a time."""
         for number in unit.rows:
             if number in self.bad:
@@ -122,7 +124,7 @@ class Packer:
             raise BadRow(problem)
         count = 0
         for piece in pieces_of(row, self.config.sample_rate, self.options.most_s):
-            # The last piece of a long recording may be next to nothing.
+            # The last piece of a long recording may be shorter than a frame.
             if len(piece.samples) >= self.config.frame_size or piece.words:
                 count += 1
                 yield piece
@@ -132,7 +134,7 @@ class Packer:
     def _surrounded(self, pieces: Iterable[tuple[Row, Piece]], rng: Rng) -> Iterator[Made]:
         if self.augmenter is None:
             return
-        # One after the other: of a recording of hours no more is in memory than one example.
+        # One after the other: memory holds one example, even of a recording of hours.
         changed = ((row, self.augmenter.changed(piece, rng)) for row, piece in pieces)
         for group in self._groups(changed):
             row = group[0][0]
@@ -140,7 +142,7 @@ class Packer:
             yield row.split, self.example(row, self.augmenter.surrounded(whole, rng))
 
     def _groups(self, pieces: Iterable[tuple[Row, Piece]]) -> Iterator[list[tuple[Row, Piece]]]:
-        """Pieces that fit into one example together: an example is kept as a whole, or not."""
+        """Groups of pieces that fit into one example; "keep" is the same for all of an example."""
         group: list[tuple[Row, Piece]] = []
         length, most = 0, self.options.most_s * self.config.sample_rate
         for one in pieces:
@@ -154,25 +156,25 @@ class Packer:
             yield group
 
     def example(self, row: Row, piece: Piece) -> Example:
-        """A piece as the decoder meets it.
+        """The example of a piece, as the decoder reads it.
 
-        The model's silence stands before the sound, and behind it as much as the text needs to come
-        out: so streams end, too.
+        The model's silence prefix comes before the sound. After the sound comes as much silence as
+        the text needs to be emitted, as at the end of a stream.
 
         Raises:
             VocabularyError: a word cannot be spelled.
         """
         prefix_s, rate = self.config.silence_prefix_s, self.config.sample_rate
-        if row.is_untold:
-            return self._untold(row, piece)
+        if row.has_no_text:
+            return self._example_without_text(row, piece)
         words = [word.moved(prefix_s) for word in piece.words]
         spelled = [(word.start, self.vocabulary.encode(word.text)) for word in words]
-        heard_s = prefix_s + len(piece.samples) / rate
-        frames = ceil((heard_s + self.layout.delay_s) * self.layout.frame_rate - 1e-6)
+        sound_s = prefix_s + len(piece.samples) / rate
+        frames = ceil((sound_s + self.layout.delay_s) * self.layout.frame_rate - 1e-6)
         frames = max(frames, frames_for(spelled, self.layout))
         voices = [(word.start, word.end) for word in words]
         pauses = pause_targets(voices, frames, self.layout.frame_rate)
-        samples, sound = self._heard(piece, frames)
+        samples, sound = self._codec_input(piece, frames)
         return Example(
             self.codes(samples),
             text_column(spelled, frames, self.layout).astype(np.int32),
@@ -181,11 +183,11 @@ class Packer:
             sound,
         )
 
-    def _untold(self, row: Row, piece: Piece) -> Example:
-        """A piece of which the model itself writes what is said; when, nobody knows."""
-        heard_s = self.config.silence_prefix_s + len(piece.samples) / self.config.sample_rate
-        frames = ceil((heard_s + self.layout.delay_s) * self.layout.frame_rate - 1e-6)
-        samples, sound = self._heard(piece, frames)
+    def _example_without_text(self, row: Row, piece: Piece) -> Example:
+        """The example of a piece without text: the model writes it; pauses are unknown."""
+        sound_s = self.config.silence_prefix_s + len(piece.samples) / self.config.sample_rate
+        frames = ceil((sound_s + self.layout.delay_s) * self.layout.frame_rate - 1e-6)
+        samples, sound = self._codec_input(piece, frames)
         codes = self.codes(samples)
         text = self.own_text.column(codes)
         return Example(
@@ -197,31 +199,31 @@ class Packer:
         )
 
     def _samples(self, piece: Piece, frames: int) -> NDArray[np.float32]:
-        """So many frames, the model's silence and then the piece in them."""
+        """Samples of `frames` frames: the model's silence prefix, the piece, then silence."""
         samples = np.zeros(frames * self.config.frame_size, np.float32)
         first = round(self.config.silence_prefix_s * self.config.sample_rate)
         samples[first : first + len(piece.samples)] = piece.samples
         return samples
 
-    def _heard(
+    def _codec_input(
         self, piece: Piece, frames: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int16] | None]:
-        """What the codec hears of a piece; and that as it is kept, where it is."""
+        """The samples of a piece for the codec, and their int16 form if the sound is kept."""
         samples = self._samples(piece, frames)
         if not self.options.sound:
             return samples, None
         kept = np.clip(np.rint(samples * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
-        # Codes of what is kept: so they are what a run hears before its first step.
+        # Codes are made of the rounded samples that are kept: a run hears these at its first step.
         return kept.astype(np.float32) / np.float32(FULL_SCALE), kept
 
     @cached_property
     def own_text(self) -> OwnText:
-        """The model's decoder, which only some manifests need."""
+        """Writes texts with the model's decoder, which only some manifests need."""
         return OwnText(self.loaded, self.layout, self.device)
 
     @torch.no_grad()
     def codes(self, samples: NDArray[np.float32]) -> NDArray[np.uint16]:
-        """[T * frame_size] -> [K, T]: as many codebooks as the decoder reads."""
+        """[T * frame_size] samples -> [K, T] codes of the codebooks that the decoder reads."""
         pcm = torch.from_numpy(samples).view(1, 1, -1)
         state = self.codec.init_state(1, self.device, torch.float32)
         active = all_active(1, self.device)

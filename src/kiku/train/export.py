@@ -16,12 +16,12 @@ from kiku.config import ModelConfig
 from kiku.errors import TrainingError
 from kiku.serial import from_plain
 from kiku.train.lora import merged_state
-from kiku.train.model import CODEC, Pupil, begin, trained_weights
+from kiku.train.model import CODEC, TrainableModel, load_for_training, trained_weights
+from kiku.train.model_files import write_model
 from kiku.train.peft_files import load_adapter, read_adapter_settings, save_adapter
-from kiku.train.places import refuse_taken
+from kiku.train.places import check_model_folder, in_place_of_model, refuse_to_replace
 from kiku.train.settings import FitSettings
 from kiku.train.state import read_state
-from kiku.train.written import write_model
 
 Layout = Literal["native", "transformers", "adapter"]
 Which = Literal["average", "last"]
@@ -29,13 +29,13 @@ Which = Literal["average", "last"]
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written."""
+    """The result of an export."""
 
     folder: Path
     config: ModelConfig
     step: int
     left_out: tuple[str, ...]
-    """What was trained and has no place in the layout."""
+    """Trained parts that the layout has no place for."""
 
 
 def export(
@@ -46,29 +46,33 @@ def export(
     which: Which = "average",
     dtype: str = "auto",
     model: str | None = None,
+    force: bool = False,
 ) -> Exported:
-    """Write what a run has learned, adapters merged.
+    """Write the model that a run has trained, with adapters merged.
 
     Args:
-        run: the folder of a run; or of an adapter in PEFT's files, which `model` belongs to.
-        folder: for the model: a new one, or an empty one.
+        run: the folder of a run, or of an adapter in PEFT's files (which belongs to `model`).
+        folder: where the model is written: new or empty; with `force` also a model's folder.
         layout: Kyutai's, transformers', or PEFT's adapter alone.
         which: the averaged weights, or those of the last step.
-        dtype: of the decoder that is written; "auto" as the model that the run began with.
-        model: that the run began with, where it lies elsewhere now.
+        dtype: dtype of the written decoder; "auto" is that of the model the run began with.
+        model: the model that the run began with, if it has been moved.
+        force: replace a model in the folder, unless it is read here.
 
     Raises:
-        TrainingError: there is no run, the folder holds a model already or anything else, or the
-            layout cannot say what was trained.
-        CheckpointError: the model cannot be read, or the folder not be written.
-        UnsupportedConfig: the layout has no words for the model.
+        TrainingError: there is no run, the folder holds a model or anything else, or the layout
+            cannot hold what was trained.
+        CheckpointError: the model cannot be read, or the folder cannot be written.
+        UnsupportedConfig: the layout cannot describe the model.
     """
-    refuse_taken(folder)
+    check_model_folder(folder, force=force)
     if (run / "adapter_config.json").exists():
-        pupil, weights, step, delay_s = _from_adapter(run, model)
+        trainable, weights, step, delay_s = _from_adapter(run, model)
         settings = None
     else:
-        settings, pupil, weights, step, delay_s = _from_run(run, which, model)
+        settings, trainable, weights, step, delay_s = _from_run(run, which, model)
+    for read in (run, trainable.loaded.files.config.parent):
+        refuse_to_replace(folder, read)
     if layout == "adapter":
         if settings is None or settings.lora is None:
             raise TrainingError(f"{run} trained whole weights, not adapters: export it as a model")
@@ -78,42 +82,52 @@ def export(
                 "which the adapter would not hear what it learned: export it as a model"
             )
         base = model or settings.model
-        left = save_adapter(folder, pupil.lm, weights, settings.lora, base)
-        return Exported(folder, pupil.config, step, tuple(left))
-    config = replace(pupil.config, text_delay_s=delay_s)
-    stored = load(pupil.loaded.files, dtype="auto").lm.out_norm.weight.dtype
+        with in_place_of_model(folder) as place:
+            left = save_adapter(place, trainable.lm, weights, settings.lora, base)
+        return Exported(folder, trainable.config, step, tuple(left))
+    config = replace(trainable.config, text_delay_s=delay_s)
+    stored = load(trainable.loaded.files, dtype="auto").lm.out_norm.weight.dtype
     wanted = stored if dtype == "auto" else as_dtype(dtype)
-    lm = as_stored(merged_state(pupil.lm, weights), wanted)
+    lm = as_stored(merged_state(trainable.lm, weights), wanted)
     codec = {n.removeprefix(CODEC): one for n, one in weights.items() if n.startswith(CODEC)}
-    left_out = write_model(folder, layout, config, lm, pupil.loaded, pupil.loaded.vocabulary, codec)
+    vocabulary = trainable.loaded.vocabulary
+    with in_place_of_model(folder) as place:
+        left_out = write_model(place, layout, config, lm, trainable.loaded, vocabulary, codec)
     return Exported(folder, config, step, left_out)
 
 
 def _from_run(
     run: Path, which: Which, model: str | None
-) -> tuple[FitSettings, Pupil, Mapping[str, Tensor], int, float]:
+) -> tuple[FitSettings, TrainableModel, Mapping[str, Tensor], int, float]:
     state = read_state(run, moments=False)
     if state is None:
         raise TrainingError(f"{run} is no run: it has no checkpoint yet; kiku train fit makes one")
     settings = from_plain(
-        FitSettings, state.about["settings"], what=str(run), error=TrainingError, defaults=True
+        FitSettings,
+        state.about["settings"],
+        what=str(run),
+        error=TrainingError,
+        defaults=True,
+        lenient=True,
     )
     settings = replace(settings, model=model or settings.model)
-    pupil = begin(settings, trains=False)
-    if pupil.identity != state.about["model"]:
+    trainable = load_for_training(settings, trains=False)
+    if trainable.identity != state.about["model"]:
         raise TrainingError(
             f"{run} did not begin with {settings.model} as it is now: say with --model where the "
             "model lies that it began with"
         )
     weights = state.average if which == "average" else state.weights
-    return settings, pupil, weights, state.step, state.about["delay_s"]
+    return settings, trainable, weights, state.step, state.about["delay_s"]
 
 
-def _from_adapter(run: Path, model: str | None) -> tuple[Pupil, Mapping[str, Tensor], int, float]:
+def _from_adapter(
+    run: Path, model: str | None
+) -> tuple[TrainableModel, Mapping[str, Tensor], int, float]:
     if model is None:
         raise TrainingError(f"{run} is an adapter: say with --model which model it belongs to")
     lora = read_adapter_settings(run)
-    pupil = begin(FitSettings(pack="", model=model, lora=lora), trains=False)
-    load_adapter(run, pupil.lm)
-    weights = {name: w.detach() for name, w in trained_weights(pupil.lm).items()}
-    return pupil, weights, 0, pupil.config.text_delay_s
+    trainable = load_for_training(FitSettings(pack="", model=model, lora=lora), trains=False)
+    load_adapter(run, trainable.lm)
+    weights = {name: w.detach() for name, w in trained_weights(trainable.lm).items()}
+    return trainable, weights, 0, trainable.config.text_delay_s

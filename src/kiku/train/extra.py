@@ -1,4 +1,4 @@
-"""Is what training needs installed?"""
+"""Check that the packages that training needs are installed."""
 
 from importlib.util import find_spec
 
@@ -6,10 +6,10 @@ from kiku.errors import MissingExtra
 
 
 def need_torch(what: str) -> None:
-    """Say politely that PyTorch is missing, before anything is read or written.
+    """Report that PyTorch is missing before anything is read or written.
 
     Raises:
-        MissingExtra: it is.
+        MissingExtra: PyTorch is not installed.
     """
     if find_spec("torch") is None:
         raise MissingExtra(what, "train")

@@ -1,9 +1,9 @@
 # pyright: basic
 # What torch gives is only partly typed.
-"""The loop: batches in, a better decoder out, with checkpoints that resume exactly.
+"""The training loop, with checkpoints that resume exactly.
 
-A step depends on the seed and its number alone, so a run that was killed goes on as if it had not
-been: on a processor, bit by bit.
+A step depends only on the seed and its number, so a run that was killed goes on as if it had not
+been: on a CPU, bit by bit.
 """
 
 import json
@@ -22,77 +22,77 @@ from torch.func import functional_call
 from kiku.checkpoint.identity import digest_of, sha256_of
 from kiku.errors import TrainingError
 from kiku.serial import to_plain
+from kiku.train.atomic_files import locked_folder
 from kiku.train.batches import Batch, Batches
 from kiku.train.curve import Curve
 from kiku.train.device import choose_device
-from kiku.train.durable import alone_in
-from kiku.train.hearing import Hearing
-from kiku.train.keeping import Before
-from kiku.train.lesson import Lesson
 from kiku.train.model import (
     CODEC,
     DTYPES,
-    Pupil,
-    begin,
-    compute_twice,
+    TrainableModel,
+    enable_checkpointing,
+    load_for_training,
     refuse_other_pack,
     refuse_silent,
     refuse_to_keep,
 )
 from kiku.train.peft_files import FILE as ADAPTER
 from kiku.train.processes import Processes, started
+from kiku.train.reference import ReferenceDecoder
 from kiku.train.settings import FitSettings, TrainSettings, curve_settings, first_change
 from kiku.train.sharding import fill, shard, whole, with_values
 from kiku.train.shards import PackReader
 from kiku.train.state import RunState, moments_of, read_state, restore_moments, save_state
+from kiku.train.trainable_codec import TrainableCodec
+from kiku.train.training_module import TrainingModule
 
 _SEEDS = 2**40
-"""Batches of one seed have the generators of so many numbers to themselves."""
+"""Seeds of torch's generator that belong to one seed of a run, one for each batch."""
 _MOST_SEEDS = 2**63
-"""torch takes no larger number; beyond a seed of 2^23 they come round."""
+"""Number of seeds that torch accepts; from a run's seed of 2^23 on they repeat."""
 _SAME = (
     ("model", "model"), ("pack", "pack"), ("processes", "processes"), ("start", "lora.start"),
 )  # fmt: skip
-"""What must be the same to go on, by the run's name for it and by ours."""
+"""Values that must be unchanged to resume a run: their names in the run, and in the error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """How a run ended."""
+    """The result of a run."""
 
     folder: Path
     step: int
     resumed_at: int
     weights: int
-    """Numbers that were trained."""
+    """How many numbers were trained."""
 
 
-def fit(settings: FitSettings, *, say: Callable[[str], None] = print) -> Fitted:
-    """Train to the end of the settings, or go on with it.
+def fit(settings: FitSettings, *, on_progress: Callable[[str], None] = print) -> Fitted:
+    """Train until the last step of the settings; a run that was begun is resumed.
 
     Args:
-        settings: of the run.
-        say: takes the lines that tell how it goes.
+        settings: settings of the run.
+        on_progress: is called with lines of progress.
 
     Raises:
-        TrainingError: the pack or the run do not fit the settings, the loss is not finite, or
+        TrainingError: the pack or the run does not fit the settings, the loss is not finite, or
             nothing can be written; what was trained is kept.
     """
     device = choose_device(settings.device)
     with started(device) as processes:
         device = processes.device(device)
-        pupil = begin(settings, in_parts=processes.in_parts(settings.train))
+        model = load_for_training(settings, in_parts=processes.in_parts(settings.train))
         reader = PackReader(Path(settings.pack))
-        refuse_other_pack(reader.index, pupil, settings.pack)
+        refuse_other_pack(reader.index, model, settings.pack)
         refuse_silent(reader, settings)
-        refuse_to_keep(reader, pupil, settings)
-        alone = alone_in(Path(settings.run)) if processes.is_first else nullcontext()
-        with alone:
-            return Fit(settings, pupil, reader, processes, device, say).run()
+        refuse_to_keep(reader, model, settings)
+        lock = locked_folder(Path(settings.run)) if processes.is_first else nullcontext()
+        with lock:
+            return Fit(settings, model, reader, processes, device, on_progress).run()
 
 
 def rate_at(step: int, settings: TrainSettings) -> float:
-    """The learning rate: a straight way up, then a cosine down."""
+    """The learning rate at a step: a linear rise, then a cosine fall."""
     warm = min(1.0, (step + 1) / max(1, settings.warmup))
     along = max(0, step - settings.warmup) / max(1, settings.steps - settings.warmup)
     fall = 0.5 * (1 + math.cos(math.pi * min(1.0, along)))
@@ -100,71 +100,73 @@ def rate_at(step: int, settings: TrainSettings) -> float:
 
 
 class Fit:
-    """A run."""
+    """One training run."""
 
     def __init__(
         self,
         settings: FitSettings,
-        pupil: Pupil,
+        model: TrainableModel,
         reader: PackReader,
         processes: Processes,
         device: str,
-        say: Callable[[str], None],
+        on_progress: Callable[[str], None],
     ) -> None:
-        """Go on where the run's folder says that it was."""
+        """Prepare the run, and resume it from the checkpoint in its folder if there is one."""
         self.settings, self.processes, self.device = settings, processes, device
         self.folder = Path(settings.run)
-        self.say = say if processes.is_first else lambda line: None
+        self.on_progress = on_progress if processes.is_first else lambda line: None
         if settings.train.checkpointing:
-            compute_twice(pupil.lm)
+            enable_checkpointing(model.lm)
         self.sharded = processes.in_parts(settings.train)
-        self.lesson = self._lesson(pupil)
-        self.module = processes.wrapped(self.lesson)
-        self.weights = pupil.weights
+        self.training_module = self._training_module(model)
+        self.module = processes.wrapped(self.training_module)
+        self.weights = model.weights
         self.average = {name: w.detach().clone() for name, w in self.weights.items()}
         self.optimizer = _optimizer(self.weights, settings)
-        hears = settings.codec is not None
-        self.batches = Batches(reader, settings.train.batch, settings.train.seed, sound=hears)
+        trains_codec = settings.codec is not None
+        self.batches = Batches(
+            reader, settings.train.batch, settings.train.seed, sound=trains_codec
+        )
         self.dev = self._dev_batches()
-        self.about = self._about(pupil, reader)
+        self.about = self._about(model, reader)
         self.step, self.sums = 0, {}
         self._resume()
         self.resumed_at = self.step
 
-    def _lesson(self, pupil: Pupil) -> Lesson:
+    def _training_module(self, model: TrainableModel) -> TrainingModule:
         """The decoder and its losses on the device, whole or in parts."""
         train = self.settings.train
-        lm = pupil.lm.train()
+        lm = model.lm.train()
         lm = lm if self.sharded else lm.to(self.device)
         keeps = bool(self.settings.loss.keep)
-        before = Before(lm, pupil.new, apart=self.sharded) if keeps else None
-        lesson = Lesson(
-            lm, self.settings.loss, pupil.config.pad_id, DTYPES[train.precision], before=before,
-            hearing=self._hearing(pupil),
+        reference = ReferenceDecoder(lm, model.new, own_copy=self.sharded) if keeps else None
+        module = TrainingModule(
+            lm, self.settings.loss, model.config.pad_id, DTYPES[train.precision],
+            reference=reference, codec=self._trainable_codec(model),
         )  # fmt: skip
         if self.sharded:
-            # Part by part: no device ever has all of it.
-            shard(lesson, lm, self.device, self.processes.count)
-            if before is not None:
-                shard(before.lm, before.lm, self.device, self.processes.count)
-        return lesson.to(self.device)
+            # Moved part by part: no device ever holds the whole decoder.
+            shard(module, lm, self.device, self.processes.count)
+            if reference is not None:
+                shard(reference.lm, reference.lm, self.device, self.processes.count)
+        return module.to(self.device)
 
-    def _hearing(self, pupil: Pupil) -> Hearing | None:
+    def _trainable_codec(self, model: TrainableModel) -> TrainableCodec | None:
         how = self.settings.codec
         if how is None:
             return None
-        return Hearing(
-            pupil.loaded.codec, pupil.config.lm.num_codebooks, how.temperature,
-            twice=self.settings.train.checkpointing,
+        return TrainableCodec(
+            model.loaded.codec, model.config.lm.num_codebooks, how.temperature,
+            checkpointing=self.settings.train.checkpointing,
         )  # fmt: skip
 
     def run(self) -> Fitted:
-        """All steps that are left."""
+        """Do all steps that are left."""
         train = self.settings.train
         count = sum(weight.numel() for weight in self.weights.values())
         if self.resumed_at:
-            self.say(f"going on from step {self.step:,}")
-        self.say(f"{count:,} weights are trained on {len(self.batches.reader):,} examples")
+            self.on_progress(f"going on from step {self.step:,}")
+        self.on_progress(f"{count:,} weights are trained on {len(self.batches.reader):,} examples")
         curve = self._curve()
         since = time.monotonic()
         while self.step < train.steps:
@@ -182,7 +184,7 @@ class Fit:
         steps = self.settings.train.steps
         if not self.processes.is_first or self.step == steps:
             return None
-        return Curve(self.folder, step=self.step, steps=steps, say=self.say)
+        return Curve(self.folder, step=self.step, steps=steps, on_progress=self.on_progress)
 
     def _advance(self) -> None:
         """One step."""
@@ -196,7 +198,7 @@ class Fit:
             number = (self.step * each + part) * self.processes.count + self.processes.rank
             batch = self.batches[number].to(self.device)
             seen.append(batch)
-            # What is drawn on the way (hidden codes, dropout) is of this batch alone.
+            # Random numbers in a step (hidden codes, dropout) depend on this batch alone.
             torch.manual_seed((train.seed * _SEEDS + number) % _MOST_SEEDS)
             with self.processes.unsynchronised(self.module, when=part + 1 < each):
                 values = self.module(batch)
@@ -204,7 +206,7 @@ class Fit:
             values["frames"] = torch.tensor(float(batch.num_frames), device=self.device)
             for key, value in values.items():
                 found[key] = found.get(key, 0) + value.detach()
-        # Before anything is changed: a step that is not finite is not taken.
+        # Checked before anything is changed: a step that is not finite is not taken.
         norm = whole(nn.utils.clip_grad_norm_(self.weights.values(), train.clip or math.inf))
         totals = self.processes.summed(found)
         if not (math.isfinite(totals["loss"]) and bool(torch.isfinite(norm))):
@@ -231,7 +233,7 @@ class Fit:
 
     @torch.no_grad()
     def _average(self) -> None:
-        # Early on the mean follows closely: the beginning would else be kept for a thousand steps.
+        # Early on the mean follows closely, or it would keep the first weights for 1,000 steps.
         decay = min(self.settings.train.ema, (1 + self.step) / (10 + self.step))
         if not self.settings.train.ema:
             decay = 0.0
@@ -239,7 +241,7 @@ class Fit:
             self.average[name].lerp_(weight, 1 - decay)
 
     def _log(self, curve: Curve | None, since: float) -> float:
-        """A line of the curve; gives when it was written."""
+        """Write a line of the curve; gives the time at which it was written."""
         train, sums = self.settings.train, self.sums
         now = time.monotonic()
         steps = sums["steps"]
@@ -256,27 +258,27 @@ class Fit:
             values["keep"] = sums["keep"] / max(1.0, sums["kept"])
         every = train.dev_every
         if self.dev is not None and (self.step % every == 0 or self.step == train.steps):
-            values |= self._look(self.dev)
+            values |= self._evaluate(self.dev)
         if curve is not None:
             curve.add(values, frames=int(sums["frames"]), seconds=now - since)
         self.sums = {}
         return time.monotonic()
 
     @torch.no_grad()
-    def _look(self, batches: Batches) -> dict[str, float]:
-        """Losses of the averaged decoder on what it does not learn."""
-        # Of weights in parts the network itself holds those that it computes with.
+    def _evaluate(self, batches: Batches) -> dict[str, float]:
+        """Losses of the averaged decoder on the dev split, which it does not learn from."""
+        # Weights in parts cannot be passed to the network: they are put into it for a while.
         taken = with_values(self.weights, self.average) if self.sharded else nullcontext()
         weights = {} if self.sharded else {_place_of(n): one for n, one in self.average.items()}
         totals: dict[str, float] = {}
-        self.lesson.eval()
+        self.training_module.eval()
         with taken:
             for number in range(batches.per_epoch):
                 batch = batches[number].to(self.device)
-                values = functional_call(self.lesson, weights, (batch,), {"plain": True})
+                values = functional_call(self.training_module, weights, (batch,), {"plain": True})
                 for key, value in values.items():
                     totals[key] = totals.get(key, 0.0) + float(value)
-        self.lesson.train()
+        self.training_module.train()
         found = {
             "dev_loss": totals["loss"] / batches.per_epoch,
             "dev_accuracy": totals["right"] / max(1.0, totals["spoken"]),
@@ -292,12 +294,12 @@ class Fit:
         reader = PackReader(Path(self.settings.pack), "dev", verify=False)
         return Batches(reader, train.batch, 0, sound=self.settings.codec is not None)
 
-    def _about(self, pupil: Pupil, reader: PackReader) -> dict[str, Any]:
+    def _about(self, model: TrainableModel, reader: PackReader) -> dict[str, Any]:
         shards = [[shard.file, shard.sha256] for shard in reader.index.shards]
         return {
             "curve": json.loads(json.dumps(curve_settings(self.settings))),
             "settings": json.loads(json.dumps(to_plain(self.settings))),
-            "model": pupil.identity,
+            "model": model.identity,
             "pack": digest_of([reader.index.settings, shards]),
             "processes": self.processes.count,
             "start": self._start(),
@@ -305,7 +307,7 @@ class Fit:
         }
 
     def _start(self) -> str:
-        """Of the adapter that the run began with, where it is still asked what that said."""
+        """Digest of the adapter that the run began with; "" unless its output is still needed."""
         lora = self.settings.lora
         if lora is None or not lora.start or not self.settings.loss.keep:
             return ""
@@ -339,12 +341,12 @@ class Fit:
 
 
 def _place_of(name: str) -> str:
-    """Where in the lesson a weight lies."""
-    return f"hearing.{name}" if name.startswith(CODEC) else f"lm.{name}"
+    """The name of a weight in the training module."""
+    return f"codec.{name}" if name.startswith(CODEC) else f"lm.{name}"
 
 
 def _optimizer(weights: dict[str, Tensor], settings: FitSettings) -> torch.optim.AdamW:
-    """Matrices of the decoder are drawn towards zero; vectors and the codec are not."""
+    """The optimizer: weight decay acts on matrices of the decoder, not on vectors or the codec."""
     train = settings.train
     lm = [weight for name, weight in weights.items() if not name.startswith(CODEC)]
     wide = [weight for weight in lm if weight.dim() > 1]

@@ -1,9 +1,9 @@
-"""Folders of common shapes -> rows: LibriSpeech, Common Voice, LJSpeech, Kaldi.
+"""Folders in common formats -> rows: LibriSpeech, Common Voice, LJSpeech, Kaldi.
 
-`lhotse` reads these, too, and was looked at: it wants to be told which corpus it is, takes only the
+`lhotse` reads these too, but is not used: the caller must say which corpus it is, it takes only the
 official names of parts (or a language's folder inside a release), opens every recording to find its
-length, and needs soundfile, torch and seven other packages at import. What is needed here is
-names and texts, a screen of code for each shape.
+length, and needs soundfile, torch and seven other packages at import. Only names and texts are
+needed here, which takes a screen of code for each format.
 
 Knows folders; recordings are not opened.
 """
@@ -23,10 +23,10 @@ Reader = Callable[[Path], Iterator[Row]]
 
 
 def read_rows(source: Path) -> list[Row]:
-    """The rows of a manifest, or of a folder whose shape is known.
+    """The rows of a manifest, or of a folder in a known format.
 
     Raises:
-        TrainingError: it is neither, or what it says cannot be.
+        TrainingError: it is neither, or its content is invalid.
     """
     if not source.is_dir():
         return read_manifest(source)
@@ -56,8 +56,10 @@ def _text_of(path: Path) -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
-    """The number, the first word and the rest of each line: Kaldi's tables, LibriSpeech's
-    transcripts."""
+    """The number, the first word and the rest of each line of a table.
+
+    Kaldi's tables and LibriSpeech's transcripts have this form.
+    """
     for number, line in enumerate(_text_of(path).splitlines(), 1):
         if line.strip():
             key, *rest = line.split(None, 1)
@@ -65,16 +67,21 @@ def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def _librispeech(folder: Path) -> Iterator[Row]:
-    """reader/chapter/reader-chapter.trans.txt beside reader-chapter-0000.flac; what stands in a
-    folder dev-* or test-* is of that split."""
+    """Rows of reader/chapter/reader-chapter.trans.txt and reader-chapter-0000.flac next to it.
+
+    Files in a folder dev-* or test-* belong to that split.
+    """
     for transcript in sorted(folder.rglob("*.trans.txt")):
         parts = [part for part in transcript.parts if part.startswith(("train-", "dev-", "test-"))]
         split = parts[-1].partition("-")[0] if parts else "train"
         chapter = transcript.name.removesuffix(".trans.txt")
         texts: dict[str, str | None] = {name: text for _, name, text in _lines(transcript)}
         found = [*transcript.parent.glob("*.flac"), *transcript.parent.glob("*.wav")]
-        untold = sorted(one.stem for one in found if one.stem.startswith(f"{chapter}-"))
-        for name, text in {**texts, **{one: None for one in untold if one not in texts}}.items():
+        without_text = sorted(one.stem for one in found if one.stem.startswith(f"{chapter}-"))
+        for name, text in {
+            **texts,
+            **{one: None for one in without_text if one not in texts},
+        }.items():
             path = transcript.parent / f"{name}.flac"
             if not path.exists() and path.with_suffix(".wav").exists():
                 path = path.with_suffix(".wav")
@@ -82,7 +89,7 @@ def _librispeech(folder: Path) -> Iterator[Row]:
 
 
 def _common_voice(folder: Path) -> Iterator[Row]:
-    """train.tsv, dev.tsv, test.tsv (or validated.tsv alone) beside clips/."""
+    """Rows of train.tsv, dev.tsv and test.tsv (or validated.tsv alone) next to clips/."""
     named = [folder / f"{split}.tsv" for split in ("train", "dev", "test")]
     tables = [path for path in named if path.exists()] or [folder / "validated.tsv"]
     for table in tables:
@@ -112,18 +119,18 @@ def _readable(rows: "csv.DictReader[str]", table: Path) -> Iterator[dict[str, st
 
 
 def _ljspeech(folder: Path) -> Iterator[Row]:
-    """metadata.csv (name|text|text with numbers in words) beside wavs/; one speaker."""
+    """Rows of metadata.csv (name|text|text with numbers in words) next to wavs/; one speaker."""
     table = folder / "metadata.csv"
-    told: set[Path] = set()
+    with_text: set[Path] = set()
     for number, line in enumerate(_text_of(table).splitlines(), 1):
         cells = line.split("|")
         if len(cells) < 2:
             raise TrainingError(f"{table}, line {number}, must hold name|text, not {line[:60]!r}")
         path = folder / "wavs" / cells[0]
         path = path if path.suffix else path.with_suffix(".wav")
-        told.add(path)
+        with_text.add(path)
         yield Row(path, cells[-1], speaker=folder.name)
-    for path in sorted(set((folder / "wavs").glob("*.wav")) - told):
+    for path in sorted(set((folder / "wavs").glob("*.wav")) - with_text):
         yield Row(path, speaker=folder.name)
 
 
@@ -137,17 +144,18 @@ class _Segment:
 
 
 def _kaldi(folder: Path) -> Iterator[Row]:
-    """wav.scp, text and, where they are, utt2spk, segments and ctm (times of words).
+    """Rows of wav.scp, text and, if they exist, utt2spk, segments and ctm (times of words).
 
-    A ctm that names segments counts from their beginning, one that names recordings from that of
-    the recording. Where its words are others than the text's, the text stays and the times go.
+    Times of a ctm that names segments count from the beginning of the segment, those of one that
+    names recordings from the beginning of the recording. If its words differ from the text's, the
+    text is kept and the times are dropped.
     """
     recordings = _recordings(folder)
     speakers = {name: who for _, name, who in _optional(folder / "utt2spk")}
     segments = _segments(folder / "segments") or {name: _Segment(name) for name in recordings}
     times = _ctm(folder / "ctm") if (folder / "ctm").exists() else {}
     texts: dict[str, str | None] = {name: text for _, name, text in _lines(folder / "text")}
-    # What nobody wrote down is told as such when it is packed.
+    # Segments without a text get a row too: packing reports them.
     for name, text in {**texts, **{one: None for one in segments if one not in texts}}.items():
         part = segments.get(name, _Segment(name))
         if part.recording not in recordings:
@@ -167,7 +175,7 @@ def _kaldi(folder: Path) -> Iterator[Row]:
 
 
 def _words_of(name: str, part: _Segment, times: dict[str, list[TimedWord]]) -> list[TimedWord]:
-    """In seconds of the recording."""
+    """The timed words of a segment, in seconds of the recording."""
     if name in times:
         return [word.moved(part.start) for word in times[name]]
     end = math.inf if part.end is None else part.end
@@ -187,7 +195,7 @@ def _recordings(folder: Path) -> dict[str, Path]:
 
 
 def _segments(path: Path) -> dict[str, _Segment]:
-    """name recording start end"""
+    """Segments by name, from lines "name recording start end"."""
     found: dict[str, _Segment] = {}
     for number, name, rest in _optional(path):
         cells = rest.split()
@@ -203,7 +211,7 @@ def _optional(path: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def _ctm(path: Path) -> dict[str, list[TimedWord]]:
-    """recording channel start duration word, by recording, in order."""
+    """Words by recording, in order, from lines "recording channel start duration word"."""
     found: dict[str, list[TimedWord]] = {}
     for number, name, rest in _lines(path):
         cells = rest.split()

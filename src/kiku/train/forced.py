@@ -1,4 +1,4 @@
-"""The best way of known labels through the scores of a network: forced alignment by CTC (numpy)."""
+"""Forced alignment by CTC: the best path of known labels through a network's scores (numpy)."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ def force(
 
     Args:
         log_probs: [T, 1 + labels]; 0 is the blank.
-        labels: in order.
+        labels: the labels, in order.
 
     Returns:
-        for each label the first and the last row that it takes [N, 2], and the mean log-probability
-        per row of the path. Empty with -inf where the labels do not fit into T rows.
+        for each label the first and the last row that it takes [N, 2], and the path's mean
+        log-probability per row. Empty with -inf if the labels do not fit into T rows.
     """
     num_states = 2 * len(labels) + 1
     states = np.zeros(num_states, np.int64)

@@ -1,6 +1,4 @@
-"""What a pack and a model must have in common: the codec and the vocabulary, whatever their files
-look like.
-"""
+"""Digests of what a pack and a model must share: codec and vocabulary, in whatever files."""
 
 import hashlib
 
@@ -10,7 +8,7 @@ from kiku.text import Vocabulary
 
 
 def codec_digest(codec: MimiEncoder) -> str:
-    """Of all its numbers."""
+    """Digest of all weights of a codec."""
     digest = hashlib.sha256()
     for name, tensor in sorted(codec.state_dict().items()):
         digest.update(name.encode())
@@ -19,5 +17,5 @@ def codec_digest(codec: MimiEncoder) -> str:
 
 
 def vocabulary_digest(vocabulary: Vocabulary) -> str:
-    """Of its pieces."""
+    """Digest of the pieces of a vocabulary."""
     return digest_of([vocabulary.piece(i) for i in range(len(vocabulary))])

@@ -1,6 +1,6 @@
 # pyright: basic
 # What torch gives is only partly typed.
-"""Low-rank adapters beside the frozen weights of a decoder.
+"""Low-rank adapters on the frozen weights of a decoder.
 
 A weight W becomes W + (alpha / rank) B A. kiku's attention has one matrix for query, key and value;
 each gets an adapter of its own, as in transformers.
@@ -25,15 +25,17 @@ PLACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "feed_forward.linear_in": (("fc1",), ("mlp.fc1",)),
     "feed_forward.linear_out": (("fc2",), ("mlp.fc2",)),
 }
-"""kiku's linear map in a layer -> the targets that lie in it, and their places in transformers."""
+"""kiku's linear map in a layer -> the targets inside it, and their names in transformers."""
 
 
 class Adapted(nn.Module):
-    """A frozen linear map with adapters for some of its equal parts."""
+    """A frozen linear map of equal parts, some of which have adapters."""
 
     def __init__(self, base: nn.Linear, parts: tuple[str, ...], settings: LoRASettings) -> None:
-        """`parts` are the targets that lie in it, one below the other; those asked for get an
-        adapter, which changes nothing yet."""
+        """Add adapters for the parts that `settings.targets` names; they change nothing yet.
+
+        `parts` are all targets inside the map, in the order of their rows.
+        """
         super().__init__()
         self.base, self.parts = base, parts
         self.scale = settings.alpha / settings.rank
@@ -48,7 +50,7 @@ class Adapted(nn.Module):
                 self.down[part], self.up[part] = nn.Parameter(down), nn.Parameter(up)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., D] -> [..., D']"""
+        """[..., D] -> [..., D'], the adapters' output added."""
         y = self.base(x)
         held = self.dropout(x).to(next(iter(self.down.values())).dtype)
         rows = self.base.out_features // len(self.parts)
@@ -58,14 +60,14 @@ class Adapted(nn.Module):
             else held.new_zeros(*held.shape[:-1], rows)
             for part in self.parts
         ]
-        # Added in the wider of the two: the base may be bfloat16.
+        # Added in the wider dtype of the two: the base may be bfloat16.
         return (y + self.scale * torch.cat(deltas, dim=-1)).to(y.dtype)
 
     def merged(self, adapters: Mapping[str, Tensor]) -> Tensor:
-        """The weight with the adapters in it, in the dtype of the weight.
+        """The weight with the adapters merged into it, in the dtype of the weight.
 
         Args:
-            adapters: by name, as in `named_parameters`: "down.q_proj", "up.q_proj", ...
+            adapters: their weights by name, as in `named_parameters`: "down.q_proj", ...
         """
         weight = self.base.weight.detach().float().clone()
         for part, rows in zip(self.parts, weight.chunk(len(self.parts)), strict=True):
@@ -80,11 +82,11 @@ def adapt(lm: LM, settings: LoRASettings, new: range = range(0)) -> None:
 
     Args:
         lm: the decoder.
-        settings: rank, targets, what else is trained.
+        settings: rank, targets, other parts to train.
         new: ids of pieces whose rows in the embedding and in the head are trained, too.
 
     Raises:
-        TrainingError: `also` names a part that there is not.
+        TrainingError: `also` names a part that does not exist.
     """
     lm.requires_grad_(False)
     for layer in lm.transformer.layers:
@@ -113,10 +115,10 @@ def adapted(lm: LM) -> Iterator[tuple[int, str, Adapted]]:
 
 
 def merged_state(lm: LM, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A decoder's `state_dict` under its plain names, with what was trained in it.
+    """A decoder's `state_dict` under its plain names, with the trained weights in it.
 
     Args:
-        lm: with or without adapters.
+        lm: a decoder, with or without adapters.
         trained: values of trained weights, by their names in `lm`; adapters are merged.
     """
     state: dict[str, Tensor] = {}

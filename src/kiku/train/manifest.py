@@ -1,17 +1,17 @@
-"""What there is to learn from: one JSON object a line, one recording (or part of one) each.
+"""A manifest, the list of recordings to learn from: a JSON object a line for each (part of) one.
 
     {"path": "a.wav", "words": [["hello", 0.32, 0.71], ["you", 0.80, 1.02]], "speaker": "ann"}
 
-    path        of the recording, from the manifest's folder
+    path        path of the recording, relative to the manifest's folder
     words       each with its start and end in seconds of the recording, or an object with text,
                 start and end; [] where nobody speaks
-    text        what is said, where the times of the words are not known yet
-    start, end  seconds, where only a part of the recording is meant
-    language, speaker, split    the split is "train" where none is given
-    keep        true where the model is to go on saying what it said before it was trained; such
-                a row needs no words: without any it is what the model writes by itself
+    text        the text, if the times of its words are not known yet
+    start, end  seconds, if only a part of the recording is used
+    language, speaker, split    the split is "train" if none is given
+    keep        true if the model should keep the output that it had before training; this row
+                needs no words: without any, its text is what the model writes by itself
 
-All else is for others, as the groups of `kiku evaluate`, and is kept as it is.
+Other keys are for other commands, as the groups of `kiku evaluate`, and are kept as they are.
 
 Knows rows; does not open recordings.
 """
@@ -41,34 +41,34 @@ from kiku.manifest_rows import (
 from kiku.writing import reason_of
 
 _KEYS = (*PATHS, *TEXTS, "words", "start", "end", "language", "speaker", "split", "keep")
-"""What is read."""
+"""Keys that are read here."""
 _OTHERS = ("id", "turns", *SECONDS)
-"""Which other commands read."""
+"""Keys that other commands read."""
 _ALIKE = 0.8
-"""What is so like a key is a slip of the pen, which would leave out what was meant."""
+"""Similarity to a key from which an unknown key counts as a misspelling of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimedWord:
-    """A word, and when it is said, in seconds."""
+    """A word, and when it is spoken, in seconds."""
 
     text: str
     start: float
     end: float
 
     def moved(self, seconds: float, speed: float = 1.0) -> "TimedWord":
-        """The word later by `seconds`, in a sound that is played `speed` times as fast."""
+        """The word in a sound that is played `speed` times as fast, then moved by `seconds`."""
         return TimedWord(self.text, self.start / speed + seconds, self.end / speed + seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One recording, or part of one, and what is said in it."""
+    """One recording, or part of one, and what is spoken in it."""
 
     path: Path
     text: str | None = None
     words: tuple[TimedWord, ...] | None = None
-    """None where no times are known. They count from the beginning of the file."""
+    """None if no times are known. Times count from the beginning of the file."""
     start: float = 0.0
     end: float | None = None
     """None is the end of the file."""
@@ -76,23 +76,23 @@ class Row:
     speaker: str | None = None
     split: str = "train"
     keep: bool = False
-    """With `loss.keep` the model goes on saying here what it said before it was trained."""
+    """With `loss.keep` the model keeps the output that it had for this row before training."""
     others: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
-    """What stands in the line for other commands, as it stands there."""
+    """Values in the line for other commands, unchanged."""
 
     @property
     def label(self) -> str:
-        """What a report calls it."""
+        """Name of the row in reports."""
         part = f" from {self.start:g} s" if self.start or self.end is not None else ""
         return f"{self.path}{part}"
 
     @property
-    def is_untold(self) -> bool:
-        """Whether nobody says what is said, and what the model writes by itself stands for it."""
+    def has_no_text(self) -> bool:
+        """Whether the row has no text, so that the model's own output takes its place."""
         return self.keep and self.words is None and self.text is None
 
     def to_dict(self) -> dict[str, Any]:
-        """As a line of a manifest has it, with the whole path."""
+        """The values of a manifest's line, with the whole path."""
         found: dict[str, Any] = {"path": str(self.path.absolute())}
         if self.words is not None:
             found["words"] = [[word.text, word.start, word.end] for word in self.words]
@@ -111,7 +111,7 @@ def read_manifest(path: Path) -> list[Row]:
     """The rows of a file of JSON lines.
 
     Raises:
-        TrainingError: the file cannot be read, or a line is no row; it is named.
+        TrainingError: the file cannot be read, or a line is no row; the error names it.
     """
     rows: list[Row] = []
     try:
@@ -135,12 +135,12 @@ def read_manifest(path: Path) -> list[Row]:
 
 
 def write_manifest(rows: Iterable[Row], path: Path) -> None:
-    """One line for each row.
+    """Write one line for each row.
 
     Raises:
         TrainingError: it cannot be written.
     """
-    from kiku.train.durable import durable
+    from kiku.train.atomic_files import durable
 
     with durable(path) as beside, beside.open("w", encoding="utf-8") as file:
         for row in rows:
@@ -149,10 +149,10 @@ def write_manifest(rows: Iterable[Row], path: Path) -> None:
 
 
 def refuse_shared_speakers(rows: Sequence[Row]) -> None:
-    """Whoever is heard in training must not be asked about afterwards.
+    """Check that no speaker is in two splits: a speaker of train must not be in dev or test.
 
     Raises:
-        TrainingError: speakers stand in two splits; they are named.
+        TrainingError: speakers are in two splits; the error names them.
     """
     splits: defaultdict[str, set[str]] = defaultdict(set)
     for row in rows:
@@ -169,7 +169,7 @@ def refuse_shared_speakers(rows: Sequence[Row]) -> None:
 
 
 def refuse_untimed(rows: Sequence[Row]) -> None:
-    """A text stream needs to know when each word is said.
+    """Check that every text has times of its words: training needs them.
 
     Raises:
         TrainingError: rows have a text without times.
@@ -184,7 +184,7 @@ def refuse_untimed(rows: Sequence[Row]) -> None:
 
 
 def _row(line: str, folder: Path) -> Row:
-    """Raises BadRow."""
+    """The row of a line; raises BadRow."""
     given = row_of(line)
     for key in given:
         if (meant := _slip_of(key, given)) is not None:
@@ -207,27 +207,27 @@ def _row(line: str, folder: Path) -> Row:
 
 
 def _slip_of(key: str, given: Mapping[str, Any]) -> str | None:
-    """The key that was meant by one that is none, if it is one's misspelling."""
+    """The known key that an unknown one seems to be a misspelling of; else None."""
     if key in (*_KEYS, *_OTHERS):
         return None
     near = get_close_matches(key.lower(), _KEYS, 1, _ALIKE)
-    # speaker_id and sentence_id are names of their own, and so is whatever stands beside the key.
+    # speaker_id and sentence_id are names of their own; so is any name if the known key is given.
     if not near or near[0] in given or key.startswith(f"{near[0]}_"):
         return None
     return near[0]
 
 
 def _split_in(given: Mapping[str, Any]) -> str:
-    """Raises BadRow."""
+    """The split of a row; raises BadRow."""
     split = text_in(given, ["split"]) or "train"
-    if not re.fullmatch(r"\w[\w.-]*", split):  # it begins the names of files
+    if not re.fullmatch(r"\w[\w.-]*", split):  # names of files begin with it
         raise BadRow(f"has the split {split!r}: only letters, digits, _ - and . may stand in it")
     return split
 
 
 def problem_of(row: Row) -> str | None:
-    """What is wrong with a row that can be told without its sound; None if nothing is."""
-    if row.is_untold:
+    """What is wrong with a row, as far as this shows without its sound; None if nothing is."""
+    if row.has_no_text:
         return None
     if row.words is None:
         return None if (row.text or "").strip() == "" and row.text is not None else "no transcript"

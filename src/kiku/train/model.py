@@ -28,35 +28,37 @@ from kiku.train.shards import Index, PackReader
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 CODEC = "codec."
-"""What names of the codec's weights begin with, beside those of the decoder."""
+"""Prefix of the names of the codec's weights, where they are next to the decoder's."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pupil:
-    """A decoder on its way, and what it comes from."""
+class TrainableModel:
+    """A decoder that is being trained, and the model that it comes from."""
 
     loaded: Loaded
     config: ModelConfig
-    """With the pause heads that it is to have."""
+    """The config with the pause heads that the decoder has in this run."""
     lm: LM
     identity: str
-    """Of the model that it began with, and of which rows of its tables are trained."""
+    """Digest of the model that it began with, and of which rows of its tables are trained."""
     new: range
-    """Ids of the pieces of which it knows nothing yet."""
+    """Ids of the new pieces, for which it is not trained yet."""
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """What is trained, by name: the decoder's, and the codec's behind `CODEC`."""
+        """Trained weights by name: the decoder's, and the codec's with the prefix `CODEC`."""
         codec = trained_weights(self.loaded.codec)
         return {**trained_weights(self.lm), **{CODEC + name: one for name, one in codec.items()}}
 
 
-def begin(settings: FitSettings, *, trains: bool = True, in_parts: bool = False) -> Pupil:
+def load_for_training(
+    settings: FitSettings, *, trains: bool = True, in_parts: bool = False
+) -> TrainableModel:
     """The decoder of a run before its first step.
 
     Args:
         settings: which model, adapters, pause heads.
-        trains: whether it is to be trained, and not only to be filled with what was.
+        trains: whether it will be trained, and not only filled with weights of a run.
         in_parts: whether each process will take its part of the weights out of it.
 
     Raises:
@@ -64,16 +66,16 @@ def begin(settings: FitSettings, *, trains: bool = True, in_parts: bool = False)
         TrainingError: an adapter cannot be read, or does not fit.
     """
     frozen = settings.lora is not None and settings.train.precision == "bfloat16"
-    # Frozen weights may be as coarse as the products that they are for.
+    # Frozen weights need no more precision than the products they are used in.
     loaded = load(settings.model, dtype=torch.bfloat16 if frozen and trains else torch.float32)
     config, lm = _with_heads(loaded, settings.pause_heads)
-    # What is loaded lies in the file, which must stay as it is. Who takes a part copies that.
+    # Loaded weights are mapped from the file, which must not change. Taking a part copies it.
     if not in_parts or settings.lora is not None:
         for weight in lm.parameters():
             weight.data = weight.data.clone()
     torch.manual_seed(settings.train.seed)
     lm.requires_grad_(settings.codec is None or not settings.codec.alone)
-    _open(loaded.codec, config.lm.num_codebooks, settings.codec)
+    _unfreeze(loaded.codec, config.lm.num_codebooks, settings.codec)
     new = range(0)
     if settings.lora is not None or settings.loss.keep:
         new = new_pieces_of(loaded, -1 if settings.lora is None else settings.lora.new_pieces)
@@ -81,17 +83,19 @@ def begin(settings: FitSettings, *, trains: bool = True, in_parts: bool = False)
         adapt(lm, settings.lora, new)
         if settings.lora.start and trains:
             load_adapter(Path(settings.lora.start), lm)
-        # What is trained is float32, also beside frozen bfloat16.
+        # Trained weights are float32, also if the frozen ones are bfloat16.
         for weight in lm.parameters():
             if weight.requires_grad:
                 weight.data = weight.data.float()
     identity = identity_of(loaded.files, loaded.config)
     rows = {name: [table.first, len(table.rows)] for name, table in with_rows(lm).items()}
-    return Pupil(loaded, config, lm, digest_of([identity, rows]) if rows else identity, new)
+    return TrainableModel(
+        loaded, config, lm, digest_of([identity, rows]) if rows else identity, new
+    )
 
 
 def _with_heads(loaded: Loaded, wanted: int) -> tuple[ModelConfig, LM]:
-    """The decoder with so many pause heads; new ones know nothing."""
+    """The decoder with `wanted` pause heads (-1: as many as it has); new ones are zero."""
     has = loaded.config.lm.num_pause_heads
     if wanted in (-1, has):
         return loaded.config, loaded.lm
@@ -109,18 +113,18 @@ def _with_heads(loaded: Loaded, wanted: int) -> tuple[ModelConfig, LM]:
     lm.load_state_dict(state, assign=True)
     for module in lm.modules():
         fill: Any = getattr(module, "fill", None)
-        if fill is not None:  # tables of rotary positions are not in any file
+        if fill is not None:  # tables of rotary positions are in no file
             fill("cpu")
     return config, lm
 
 
 def trained_weights(network: nn.Module) -> dict[str, Tensor]:
-    """What is trained, by name."""
+    """The weights that are trained, by name."""
     return {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
 
 
-def _open(codec: MimiEncoder, num_codebooks: int, settings: CodecSettings | None) -> None:
-    """Let parts of a codec be trained, in place: what the decoder reads nothing of is left."""
+def _unfreeze(codec: MimiEncoder, num_codebooks: int, settings: CodecSettings | None) -> None:
+    """Let parts of a codec be trained, in place, but none whose codes the decoder never reads."""
     codec.requires_grad_(False)
     if settings is None:
         return
@@ -137,49 +141,50 @@ def _open(codec: MimiEncoder, num_codebooks: int, settings: CodecSettings | None
         )
 
 
-def compute_twice(lm: LM) -> None:
-    """Remember only what goes into a layer, and compute the layer again when its gradient is asked
-    for: in place."""
+def enable_checkpointing(lm: LM) -> None:
+    """Keep only the input of each layer, and recompute the layer for its gradient; in place."""
     for layer in lm.transformer.layers:
-        layer.forward = _again(layer.forward)  # pyright: ignore
-    lm.embed = _again(lm.embed)  # pyright: ignore
+        layer.forward = _checkpointed(layer.forward)  # pyright: ignore
+    lm.embed = _checkpointed(lm.embed)  # pyright: ignore
 
 
-def _again(function: Callable[..., Any]) -> Callable[..., Any]:
+def _checkpointed(function: Callable[..., Any]) -> Callable[..., Any]:
     return partial(checkpoint, function, use_reentrant=False)
 
 
-def refuse_other_pack(index: Index, pupil: Pupil, folder: str) -> None:
-    """A pack holds codes and tokens, which mean nothing to other codecs and vocabularies.
+def refuse_other_pack(index: Index, model: TrainableModel, folder: str) -> None:
+    """Check that a pack was made with this model's codec and vocabulary.
+
+    Its codes and tokens mean nothing to other codecs and vocabularies.
 
     Raises:
-        TrainingError: the pack was made for another one.
+        TrainingError: the pack was made for another codec or vocabulary.
     """
-    lm = pupil.config.lm
+    lm = model.config.lm
     wanted = {
-        "codec": codec_digest(pupil.loaded.codec),
-        "vocabulary": vocabulary_digest(pupil.loaded.vocabulary),
+        "codec": codec_digest(model.loaded.codec),
+        "vocabulary": vocabulary_digest(model.loaded.vocabulary),
         "num_codebooks": lm.num_codebooks,
         "text_vocab_size": lm.text_vocab_size,
-        "pad_id": pupil.config.pad_id,
+        "pad_id": model.config.pad_id,
     }
     if index.settings.get("vocabulary") != wanted["vocabulary"]:
         has, had = wanted["text_vocab_size"], index.settings.get("text_vocab_size")
         raise TrainingError(
-            f"{folder} was packed with another vocabulary ({had} pieces; {pupil.loaded.files.name} "
-            f"has {has}): pack the manifest again with --model {pupil.loaded.files.name}, or let "
+            f"{folder} was packed with another vocabulary ({had} pieces; {model.loaded.files.name} "
+            f"has {has}): pack the manifest again with --model {model.loaded.files.name}, or let "
             "the run begin with the model that it was packed with"
         )
     for key, value in wanted.items():
         if index.settings.get(key) != value:
             raise TrainingError(
                 f"{folder} was packed for a model with another {key}: pack the manifest again with "
-                f"--model {pupil.loaded.files.name}"
+                f"--model {model.loaded.files.name}"
             )
 
 
 def refuse_silent(reader: PackReader, settings: FitSettings) -> None:
-    """A codec learns from sound.
+    """Check that the pack has sound if the codec is trained.
 
     Raises:
         TrainingError: the pack has none.
@@ -191,8 +196,8 @@ def refuse_silent(reader: PackReader, settings: FitSettings) -> None:
         )
 
 
-def refuse_to_keep(reader: PackReader, pupil: Pupil, settings: FitSettings) -> None:
-    """What a model said can be kept only where it is asked again, and at the delay that it has.
+def refuse_to_keep(reader: PackReader, model: TrainableModel, settings: FitSettings) -> None:
+    """Check that `loss.keep` can work: it needs marked examples, and the model's own delay.
 
     Raises:
         TrainingError: no example is marked, or the pack has another delay than the model.
@@ -204,7 +209,7 @@ def refuse_to_keep(reader: PackReader, pupil: Pupil, settings: FitSettings) -> N
             f"loss.keep is {settings.loss.keep:g}, but no example of {settings.pack} is marked: "
             'write "keep": true into rows of the manifest and pack it again, or leave loss.keep out'
         )
-    has, wanted = pupil.config.text_delay_s, reader.index.settings["delay_s"]
+    has, wanted = model.config.text_delay_s, reader.index.settings["delay_s"]
     if has != wanted:
         raise TrainingError(
             f"loss.keep holds the model to what it said, {has:g} s behind the sound, and "

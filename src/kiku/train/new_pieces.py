@@ -1,8 +1,8 @@
 # pyright: basic
 # What torch gives is only partly typed.
-"""Rows of the text tables that are trained beside frozen ones: those of a vocabulary's new pieces.
+"""Train only the rows of a vocabulary's new pieces in the text tables; the others stay frozen.
 
-`kiku train vocab` says in the model's folder which these are; `lora.new_pieces` says it otherwise.
+`kiku train vocab` notes in the model's folder which pieces are new; `lora.new_pieces` overrides it.
 """
 
 import json
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kiku.checkpoint import Loaded
 from kiku.errors import TrainingError
 from kiku.lm import LM
-from kiku.train.durable import durable
+from kiku.train.atomic_files import durable
 
 FILE = "kiku_vocabulary.json"
 _FORMAT = "kiku vocabulary 1"
@@ -26,12 +26,12 @@ TABLES = ("text_embedding", "text_head")
 
 
 def write_new_pieces(folder: Path, new: range, of: str) -> None:
-    """Say in a model's folder which of its pieces know nothing yet.
+    """Note in a model's folder which of its pieces are new and not trained yet.
 
     Args:
-        folder: of the model.
-        new: their ids.
-        of: the model whose vocabulary it was.
+        folder: folder of the model.
+        new: ids of the new pieces.
+        of: the model whose vocabulary was extended or replaced.
     """
     values = {"format": _FORMAT, "first": new.start, "count": len(new), "of": of}
     with durable(folder / FILE) as beside:
@@ -39,14 +39,14 @@ def write_new_pieces(folder: Path, new: range, of: str) -> None:
 
 
 def new_pieces_of(loaded: Loaded, wanted: int) -> range:
-    """The ids of the pieces whose rows are to be trained.
+    """The ids of the pieces whose rows will be trained.
 
     Args:
         loaded: the model.
-        wanted: how many, the last of its vocabulary; -1 are those that its folder names.
+        wanted: how many of the last pieces of its vocabulary; -1 are those that its folder names.
 
     Raises:
-        TrainingError: there are not so many, or the file in its folder is damaged.
+        TrainingError: there are fewer pieces, or the file in its folder is damaged.
     """
     size = len(loaded.vocabulary)
     if wanted >= 0:
@@ -70,17 +70,17 @@ def new_pieces_of(loaded: Loaded, wanted: int) -> range:
 
 
 class NewRows(nn.Module):
-    """A frozen table with some rows that are trained: of an embedding, or of a head."""
+    """A frozen embedding or head, some rows of which are trained."""
 
     def __init__(self, base: nn.Embedding | nn.Linear, new: range) -> None:
-        """The rows begin as what the table holds."""
+        """Begin with the values that the table has in these rows."""
         super().__init__()
         self.base, self.first = base, new.start
         self.rows = nn.Parameter(base.weight.detach()[new.start : new.stop].float().clone())
 
     @property
     def ids(self) -> range:
-        """Of the pieces whose rows they are."""
+        """Ids of the pieces whose rows are trained."""
         return range(self.first, self.first + len(self.rows))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,14 +102,16 @@ class NewRows(nn.Module):
 
 
 def train_rows(lm: LM, new: range, whole: tuple[str, ...]) -> None:
-    """Let the rows of new pieces be trained in a frozen decoder, in place; tables that are trained
-    as a `whole` stay as they are."""
+    """Let the rows of new pieces be trained in a frozen decoder, in place.
+
+    Tables in `whole`, all rows of which are trained, are left as they are.
+    """
     for name in TABLES:
         if len(new) and name not in whole:
             setattr(lm, name, NewRows(getattr(lm, name), new))
 
 
 def with_rows(lm: LM) -> Mapping[str, NewRows]:
-    """The tables of a decoder that have rows of their own, by name."""
+    """The tables of a decoder that have separately trained rows, by name."""
     found = {name: getattr(lm, name) for name in TABLES}
     return {name: table for name, table in found.items() if isinstance(table, NewRows)}

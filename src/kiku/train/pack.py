@@ -1,7 +1,7 @@
-"""Rows -> shards: the codes of each piece of sound, and what the decoder is to say about it.
+"""Rows -> shards: the codes of each piece of sound, and the decoder's targets for it.
 
-The manifest becomes a list of units (a row, or several that a changed copy joins). Each unit draws
-from a generator of its own, so a run that was killed goes on as if it had not been.
+The manifest becomes a list of units (a row, or several rows that a changed copy joins). Each unit
+has its own random generator, so a run that was killed goes on as if it had not been.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +16,12 @@ from kiku.checkpoint.identity import digest_of
 from kiku.errors import TrainingError
 from kiku.serial import to_plain
 from kiku.text import Vocabulary
+from kiku.train.atomic_files import locked_folder
 from kiku.train.columns import TextLayout
-from kiku.train.durable import alone_in
 from kiku.train.examples import Packer, PackOptions, Unit, kind_of
 from kiku.train.identity import codec_digest, vocabulary_digest
 from kiku.train.manifest import Row, refuse_shared_speakers, refuse_untimed
-from kiku.train.places import refuse_no_pack
+from kiku.train.places import check_pack_folder
 from kiku.train.shards import (
     SOUND,
     Example,
@@ -37,20 +37,20 @@ TRAIN = "train"
 
 @dataclass(slots=True)
 class Packed:
-    """What a run of `pack` did."""
+    """The result of a run of `pack`."""
 
     folder: Path
     index: Index
     rows: int
     seconds: float = 0.0
-    """Of all examples."""
+    """Seconds of sound of all examples."""
     resumed_at: int = 0
-    """Units that were there already."""
+    """Number of units that were packed before this run."""
     examples: dict[str, int] = field(default_factory=dict[str, int])
-    """By split."""
+    """Number of examples by split."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As the report has it."""
+        """The values of the report."""
         return {
             "rows": self.rows,
             "examples": self.examples,
@@ -61,7 +61,7 @@ class Packed:
 
 
 def units_of(rows: Sequence[Row], options: PackOptions) -> list[Unit]:
-    """Every row as it is, then the changed copies; only what is trained on is copied."""
+    """Every row as it is, then the changed copies; only rows of the split train are copied."""
     units = [Unit(0, (i,)) for i in range(len(rows))]
     how = options.augmentation
     if how is None:
@@ -82,8 +82,10 @@ def units_of(rows: Sequence[Row], options: PackOptions) -> list[Unit]:
 
 
 def unknown_letters(rows: Sequence[Row], vocabulary: Vocabulary) -> list[UnknownLetter]:
-    """Every letter that the words of a manifest need and a vocabulary lacks, the most frequent
-    first, with the word in which it stands first."""
+    """Every letter that the words of a manifest need and a vocabulary lacks.
+
+    The most frequent comes first; each has the word in which it occurs first.
+    """
     found: dict[str, UnknownLetter] = {}
     lacking: dict[str, tuple[str, ...]] = {}
     for row in rows:
@@ -109,27 +111,28 @@ def pack(
     device: str = "cpu",
     on_unit: Callable[[int, int, float], None] | None = None,
 ) -> Packed:
-    """Pack a manifest, or go on with it.
+    """Pack a manifest, or resume a pack that was begun.
 
     Args:
-        rows: of the manifest.
+        rows: rows of the manifest.
         loaded: the model whose codec and vocabulary are used.
-        folder: for the pack.
-        options: how.
+        folder: folder of the pack.
+        options: how to pack.
         device: where the codec runs.
-        on_unit: is told how many units are done, of how many, and the seconds of sound so far.
+        on_unit: is called with the units done, the number of units, and the seconds of sound so
+            far.
 
     Raises:
-        TrainingError: rows have no times, speakers stand in two splits, the folder holds another
+        TrainingError: rows have no times, speakers are in two splits, the folder holds another
             pack or anything else, or cannot be written.
     """
-    refuse_no_pack(folder)
+    check_pack_folder(folder)
     refuse_untimed(rows)
     refuse_shared_speakers(rows)
-    _refuse_untold(rows, loaded, options)
+    _refuse_without_text(rows, loaded, options)
     units = units_of(rows, options)
     settings = _settings(rows, loaded, options)
-    with alone_in(folder):
+    with locked_folder(folder):
         unknown = unknown_letters(rows, loaded.vocabulary)
         index = read_index(folder) or Index(settings, len(units), unknown=unknown)
         _refuse_other(index.settings, settings, folder)
@@ -158,7 +161,7 @@ def pack(
 def _write(
     folder: Path, index: Index, waiting: Sequence[tuple[str, Example]], next_unit: int
 ) -> None:
-    """Shards first, then the index that names them: a kill in between loses what it does again."""
+    """Write shards, then the index that names them; after a kill in between they are made again."""
     for split in sorted({split for split, _ in waiting}):
         number = sum(shard.split == split for shard in index.shards)
         examples = [one for of, one in waiting if of == split]
@@ -168,14 +171,14 @@ def _write(
     write_index(folder, index)
 
 
-def _refuse_untold(rows: Sequence[Row], loaded: Loaded, options: PackOptions) -> None:
+def _refuse_without_text(rows: Sequence[Row], loaded: Loaded, options: PackOptions) -> None:
     has, wanted = loaded.config.text_delay_s, options.delay_s
-    untold = [row for row in rows if row.is_untold]
-    if untold and wanted not in (None, has):
+    without_text = [row for row in rows if row.has_no_text]
+    if without_text and wanted not in (None, has):
         raise TrainingError(
-            f"{len(untold)} of {len(rows)} rows are marked and have no words (the first is "
-            f"{untold[0].label}): the model writes them itself, {has:g} s behind the sound and not "
-            f"{wanted:g} s; leave --delay out, or give them words"
+            f"{len(without_text)} of {len(rows)} rows are marked and have no words (the first is "
+            f"{without_text[0].label}): the model writes them itself, {has:g} s behind the sound "
+            f"and not {wanted:g} s; leave --delay out, or give them words"
         )
 
 
@@ -201,7 +204,7 @@ def _settings(rows: Sequence[Row], loaded: Loaded, options: PackOptions) -> dict
         "seed": options.seed,
         "augmentation": None if how is None else to_plain(how),
     }
-    # Packs that were made before sound could be kept do not say that they have none.
+    # The key is left out if there is no sound: older packs do not have it.
     return {**found, SOUND: True} if options.sound else found
 
 
@@ -216,7 +219,7 @@ def _refuse_other(begun: dict[str, Any], asked: dict[str, Any], folder: Path) ->
 
 
 def _changes(key: str, begun: Any, asked: Any) -> list[str]:
-    """What differs of a value, and what it was and is."""
+    """The keys in which a value differs, each with its earlier and its new value."""
     if not (isinstance(begun, dict) and isinstance(asked, dict)):
         return [f"{key} ({_short(begun)}, now {_short(asked)})"]
     old, new = cast("dict[str, Any]", begun), cast("dict[str, Any]", asked)

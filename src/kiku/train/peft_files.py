@@ -1,11 +1,11 @@
 # pyright: basic
 # What torch gives is only partly typed.
-"""PEFT's files of adapters on transformers' model, written and read.
+"""Write and read PEFT's files of adapters on transformers' model.
 
-transformers orders the rows of query and key otherwise, and so are those of their B. Tables that
-were trained with the adapters, or some rows of them, are written whole, as `modules_to_save`:
-PEFT's trainable token rows do not go with transformers' class, which asks the embedding for what
-PEFT's wrapper hides.
+transformers orders the rows of query and key differently, and so the rows of their B. Tables of
+which all or some rows were trained with the adapters are written whole, as `modules_to_save`:
+PEFT's trainable token rows do not work with transformers' class, which reads an attribute of the
+embedding that PEFT's wrapper hides.
 """
 
 import json
@@ -26,7 +26,7 @@ from kiku.checkpoint.tensor_shapes import lm_shapes
 from kiku.checkpoint.transforms import SplitHalves
 from kiku.errors import CheckpointError, TrainingError
 from kiku.lm import LM
-from kiku.train.durable import durable
+from kiku.train.atomic_files import durable
 from kiku.train.lora import PLACES, adapted, merged_state
 from kiku.train.new_pieces import NewRows
 from kiku.train.settings import TARGETS, LoRASettings
@@ -38,23 +38,23 @@ _UNREAD = (
 )  # fmt: skip
 
 _TWICE = r"\.(modules_to_save|original_module)\."
-"""What PEFT writes of an embedding besides the table that it trained."""
+"""Names of tensors that PEFT writes for an embedding in addition to the trained table."""
 
 _TABLES: Mapping[str, tuple[str, ...]] = {
     "model.embed_tokens.embed_tokens": ("text_embedding", "code_embeddings"),
     "lm_head": ("text_head",),
 }
-"""Tables of transformers' model -> the parts of kiku's decoder that lie in them."""
+"""Tables of transformers' model -> the parts of kiku's decoder that are inside them."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """One adapter of one layer, in kiku's names and in PEFT's."""
+    """One matrix of an adapter of one layer: its names in kiku and in PEFT."""
 
     ours: str
     theirs: str
     turned: bool
-    """Whether transformers has the rows of its B in another order."""
+    """Whether transformers has its rows in another order."""
 
 
 def _sides(lm: LM) -> Iterator[tuple[_Side, _Side]]:
@@ -78,14 +78,14 @@ def save_adapter(
     """Write the adapters, and tables trained with them, as PEFT would on transformers' model.
 
     Args:
-        folder: made if need be.
-        lm: with adapters.
-        trained: their values, by their names in `lm`.
+        folder: made if needed.
+        lm: a decoder with adapters.
+        trained: values of trained weights, by their names in `lm`.
         settings: rank, alpha, targets.
-        base: what they belong to, for PEFT to load.
+        base: the model that the adapters belong to, for PEFT to load.
 
     Returns:
-        Names of what was trained besides, which has no place in these files.
+        Names of other trained weights, for which these files have no place.
 
     Raises:
         TrainingError: the folder cannot be written.
@@ -118,7 +118,7 @@ def save_adapter(
 
 
 def _trained_tables(trained: Mapping[str, Tensor]) -> list[str]:
-    """transformers' tables in which anything was trained."""
+    """transformers' tables of which any part was trained."""
     parts = {name.split(".")[0] for name in trained}
     return [place for place, ours in _TABLES.items() if not parts.isdisjoint(ours)]
 
@@ -132,7 +132,7 @@ def _peft_config(settings: LoRASettings, base: str) -> dict[str, Any]:
         "r": settings.rank,
         "lora_alpha": settings.alpha,
         "lora_dropout": settings.dropout,
-        # A pattern, for the codec has parts of the same names.
+        # A pattern, because the codec has parts of the same names.
         "target_modules": rf"model\.layers\.\d+\.({'|'.join(wanted)})",
         "bias": "none",
         "fan_in_fan_out": False,
@@ -156,7 +156,7 @@ def read_adapter_settings(folder: Path) -> LoRASettings:
     """Rank, alpha, targets and whole tables of PEFT's files.
 
     Raises:
-        TrainingError: they cannot be read, or are of a kind that kiku does not have.
+        TrainingError: they cannot be read, or are of a kind that kiku does not support.
     """
     try:
         values = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
@@ -221,13 +221,13 @@ def load_adapter(folder: Path, lm: LM) -> None:
 
 
 def _fill_table(path: Path, lm: LM, place: str, table: Tensor) -> None:
-    """Give the parts of a decoder what one of transformers' tables holds for them.
+    """Fill the parts of a decoder that are inside one of transformers' tables.
 
     Raises:
         TrainingError: the table is of another model, or differs in rows that are not trained here.
     """
     theirs, names = f"{place}.weight", transformers_lm(lm.config)
-    # Before it is cut: a table of another vocabulary would be cut at the wrong rows.
+    # Checked before it is cut: a table of another vocabulary would be cut at the wrong rows.
     wanted = names.expected(lm_shapes(lm.config))[theirs]
     if table.shape != wanted:
         raise TrainingError(

@@ -1,4 +1,4 @@
-"""Pictures of a training and of words along their sound, as SVG, and a page of them.
+"""SVG pictures of a training run and of words along their sound, and an HTML page of them.
 
 Knows numbers and words; does not know networks or files.
 """
@@ -15,10 +15,10 @@ from kiku.train.manifest import TimedWord
 Values = Mapping[str, float]
 
 _WIDTH, _HEIGHT, _LEFT, _ABOVE = 640, 110, 64, 26
-"""Of a panel's inside, and of what stands beside and above it, in pixels."""
+"""Pixels: width and height of a panel's inside, and the space left of it and above it."""
 _BLUE, _RED = "#3b7dd8", "#c2410c"
 _SECOND, _LOW, _MOST_DB = 120, 70, 60.0
-"""Pixels of a second, of the height of its sound, and how far below the loudest is drawn."""
+"""Pixels per second, pixels of the height of the sound, and decibels below the loudest drawn."""
 _STYLE = (
     "body{font:14px sans-serif;margin:2em;max-width:80em;color-scheme:light dark}"
     "div{overflow-x:auto}h2{font-size:1em;margin:2em 0 0}p{margin:.3em 0}"
@@ -27,12 +27,12 @@ _STYLE = (
 
 @dataclass(frozen=True, slots=True)
 class _Panel:
-    """What is drawn in one frame: values by their names, from 0 to the largest."""
+    """One diagram: the values of these names, from 0 to the largest."""
 
     title: str
     names: tuple[str, ...]
     is_share: bool = False
-    """The values are of what is right, and what is wrong is drawn."""
+    """Whether the values are shares of what is right; the share of what is wrong is drawn."""
 
 
 _PANELS = (
@@ -43,10 +43,10 @@ _PANELS = (
 
 
 def curve_svg(rows: Sequence[Values]) -> str:
-    """Loss, errors and speed over the steps: in training blue, of the split dev red.
+    """Loss, errors and speed over the steps: blue for training, red for the split dev.
 
     Args:
-        rows: by the names of the curve's columns, "step" among them; others may be missing.
+        rows: values by the names of the curve's columns; "step" is required, others may be missing.
     """
     height = len(_PANELS) * (_HEIGHT + _ABOVE) + 24
     parts = [_svg(_LEFT + _WIDTH + 12, height, "loss, wrong tokens and speed over the steps")]
@@ -78,12 +78,12 @@ def _drawn(value: float, panel: _Panel) -> float:
 
 
 def words_svg(words: Sequence[TimedWord], loudness: NDArray[np.float32], row_s: float) -> str:
-    """How loud a recording is, and where in it which word is said to be.
+    """The loudness of a recording, with each word marked from its start to its end.
 
     Args:
-        words: their times count from the beginning of `loudness`.
+        words: words whose times count from the beginning of `loudness`.
         loudness: [T] root mean squares.
-        row_s: seconds of each.
+        row_s: seconds between two values of `loudness`.
     """
     seconds = len(loudness) * row_s
     width, height = round(seconds * _SECOND) + 2, _LOW + 40
@@ -93,7 +93,7 @@ def words_svg(words: Sequence[TimedWord], loudness: NDArray[np.float32], row_s: 
     points = [(i * row_s * _SECOND, float(y)) for i, y in enumerate(heights)]
     for number, word in enumerate(words):
         x, wide = word.start * _SECOND, max(1.0, (word.end - word.start) * _SECOND)
-        row = _LOW + 14 + 14 * (number % 2)  # beside each other they would run together
+        row = _LOW + 14 + 14 * (number % 2)  # in one row neighbours would overlap
         parts.append(
             f'<rect x="{x:.1f}" y="0" width="{wide:.1f}" height="{_LOW}" fill="{_RED}" '
             f'fill-opacity="0.15" stroke="{_RED}"><title>{escape(word.text)} {word.start:.2f} to '
@@ -106,9 +106,9 @@ def page(title: str, pictures: Sequence[tuple[str, str, str]], more: int = 0) ->
     """HTML without a script: name, reason and picture one below the other.
 
     Args:
-        title: of the page.
+        title: title of the page.
         pictures: name, reason and SVG of each.
-        more: how many there are that are not shown.
+        more: how many others are not shown.
     """
     parts = [
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'

@@ -1,12 +1,14 @@
-"""Where what is made goes: looked at before any work, so that nothing of anybody's is replaced, or
-found among files of other kinds.
+"""Check folders for output before any work, so that no files of others are replaced or mixed in.
 
 Knows names of files; does not read them.
 """
 
 import os
 import re
-from collections.abc import Callable
+import secrets
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kiku.errors import TrainingError
@@ -17,35 +19,100 @@ _MODEL = {
     "tokenizer.json", "preprocessor_config.json", "kiku_vocabulary.json", "adapter_config.json",
     "adapter_model.safetensors",
 }  # fmt: skip
-"""What a model's folder, or an adapter's, is made of."""
+"""Names of the files in the folder of a model or an adapter."""
 
 _FINISHED = ("config.json", "adapter_config.json")
-"""What is written last: a folder with one of these is whole."""
+"""Files that are written last: a folder with one of these is complete."""
 
 _SHARD = re.compile(r"\w[\w.-]*-\d{5}\.safetensors")
 
 
-def refuse_taken(folder: Path) -> None:
-    """Check that a model can be written there. What a killed run left of one may be there.
+def check_model_folder(folder: Path, *, force: bool = False) -> None:
+    """Check that a model can be written there. Leftovers of a killed run are allowed.
+
+    Args:
+        folder: where the model is to be written.
+        force: allow a model there, which is replaced, but nothing else.
 
     Raises:
-        TrainingError: there is a model already, as the one that it began with, or anything else; or
-            nothing may be written there.
+        TrainingError: there is a model already (perhaps the one that a run began with), or anything
+            else; or nothing may be written there.
     """
     inside = _names_in(folder)
     _refuse_strangers(folder, inside, _MODEL.__contains__, "model")
-    if not inside.isdisjoint(_FINISHED):
+    if inside.isdisjoint(_FINISHED):
+        return
+    if force:
+        _refuse_closed(folder.resolve().parent)  # where the new one is written
+    else:
         raise TrainingError(
-            f"{folder} holds a model already, which is not replaced: choose another folder, or "
-            "remove this one"
+            f"{folder} holds a model already: choose another folder, or replace the model there "
+            "( --force )"
         )
 
 
-def refuse_no_pack(folder: Path) -> None:
-    """Check that a pack can be written there, or gone on with.
+def refuse_to_replace(folder: Path, read: Path) -> None:
+    """Check that a model is not written over what it is made from.
+
+    Args:
+        folder: where the model is to be written.
+        read: folder of a model, an adapter or a run.
 
     Raises:
-        TrainingError: there is anything else; or nothing may be written there.
+        TrainingError: they are one folder.
+    """
+    if folder.exists() and folder.samefile(read):
+        raise TrainingError(
+            f"{folder} is what the new model is made of, which is not replaced: choose another "
+            "folder"
+        )
+
+
+@contextmanager
+def in_place_of_model(folder: Path) -> Generator[Path]:
+    """Where to write a model: the folder itself; if it holds a model, a new folder beside it, which
+    replaces it when the block ends without an error. Until then the old model stays.
+
+    Raises:
+        TrainingError: the folder cannot be replaced; the old model stays.
+    """
+    folder = folder.resolve()
+    if _names_in(folder).isdisjoint(_FINISHED):
+        yield folder
+        return
+    beside = _new_name(folder)
+    try:
+        yield beside
+        _replace(folder, beside)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _replace(folder: Path, new: Path) -> None:
+    old = _new_name(folder)
+    try:
+        folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
+    except OSError as error:
+        raise TrainingError(
+            f"the model in {folder} cannot be replaced ({reason_of(error)}): choose another folder"
+        ) from error
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _new_name(beside: Path) -> Path:
+    return beside.with_name(f".kiku-{secrets.token_hex(8)}")
+
+
+def check_pack_folder(folder: Path) -> None:
+    """Check that a pack can be written there, or resumed.
+
+    Raises:
+        TrainingError: there is anything but a pack, or nothing may be written there.
     """
     _refuse_strangers(folder, _names_in(folder), _is_of_pack, "pack")
 
@@ -55,22 +122,26 @@ def _is_of_pack(name: str) -> bool:
 
 
 def _names_in(folder: Path) -> set[str]:
-    """What is in a folder; nothing where it is to be made."""
+    """Names of the files in a folder; empty if it does not exist yet."""
     try:
         there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     except OSError as error:  # a name that is too long
         raise TrainingError(f"{folder} cannot be made ({reason_of(error)})") from error
     if not there.is_dir():
         raise TrainingError(f"{folder} cannot be a folder: {there} is a file; choose another name")
-    if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
-        raise TrainingError(f"nothing may be written in {there}: choose another folder")
+    _refuse_closed(there)
     return {one.name for one in folder.iterdir()} if folder.exists() else set()
+
+
+def _refuse_closed(folder: Path) -> None:
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise TrainingError(f"nothing may be written in {folder}: choose another folder")
 
 
 def _refuse_strangers(
     folder: Path, inside: set[str], known: Callable[[str], bool], what: str
 ) -> None:
-    # What is being written beside its place is left by a kill.
+    # Files that begin with ".kiku-" are unfinished ones that a killed run left.
     strangers = sorted(n for n in inside if not known(n) and not n.startswith(".kiku-"))
     if strangers:
         raise TrainingError(

@@ -1,4 +1,4 @@
-"""The numbers of a training run, from TOML: strict, each with a default that is a fair beginning.
+"""The settings of a training run, from TOML: unknown keys are errors, defaults are a fair start.
 
 model = "demo"
 pack = "pack"
@@ -19,112 +19,113 @@ from kiku.serial import from_plain, to_plain
 from kiku.writing import reason_of
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2")
-"""What adapters can be put on, in transformers' words."""
+"""The parts of a layer that can have adapters, by their names in transformers."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """The loop."""
+    """Settings of the training loop."""
 
     steps: int = 2000
     batch: int = 8
     """Examples that go through the model at once, in each process."""
     accumulate: int = 1
-    """So many such batches make one step."""
+    """Batches per step."""
     lr: float = 3e-4
-    """The highest learning rate: after the warm-up, from where a cosine leads down."""
+    """The highest learning rate: it is reached after the warm-up, then falls as a cosine."""
     final_lr: float = 0.01
-    """What is left of it at the end, as a share."""
+    """Share of the highest learning rate that is left at the end."""
     warmup: int = 100
-    """Steps."""
+    """Steps of the warm-up."""
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0
-    """The gradient's norm at most; 0 clips nothing."""
+    """Highest norm of the gradient; 0 does not clip."""
     ema: float = 0.999
     """Decay of the averaged weights, which are exported; 0 keeps none."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """What products are computed in."""
+    """Dtype in which products are computed."""
     checkpointing: bool = False
-    """Compute layers a second time rather than remember them: slower, in far less memory."""
+    """Recompute layers for the gradients instead of keeping them: slower, with far less memory."""
     shard: bool = False
-    """Under torchrun: weights, gradients, moments and means in parts on the processes, rather than
-    whole on each. Alone it changes nothing."""
+    """Under torchrun: keep weights, gradients, moments and means in parts on the processes, instead
+    of whole on each. It changes nothing for a single process."""
     seed: int = 0
     save_every: int = 200
     """Steps between checkpoints."""
     log_every: int = 10
     dev_every: int = 0
-    """Steps between looks at the split dev; 0 never looks."""
+    """Steps between evaluations on the split dev; 0 never evaluates."""
 
 
 @dataclass(frozen=True, slots=True)
 class LossSettings:
-    """What counts how much."""
+    """Weights of the losses, and how the input is corrupted."""
 
     pad_weight: float = 0.5
-    """Of PAD among text tokens: there are many of it."""
+    """Weight of PAD among text tokens: most frames are PAD."""
     pauses: float = 0.1
-    """Of the pause heads, beside the text."""
+    """Weight of the pause heads' loss, relative to that of the text."""
     hidden_codes: float = 0.0
-    """Share of codes that the decoder does not see."""
+    """Share of codes that are hidden from the decoder."""
     wrong_text: float = 0.0
-    """Share of text tokens that it reads wrong, as it would after a mistake of its own."""
+    """Share of text tokens that are replaced in the input, as after a mistake of the decoder."""
     keep: float = 0.0
-    """In marked examples nothing is learned but to go on saying what was said before: so much does
-    a frame's divergence from that count, beside the text of a frame of the others. 0 learns from
-    all alike."""
+    """Weight of a frame of examples marked "keep", relative to the text of other frames. In these
+    examples the decoder learns only to keep its earlier output: the loss is the divergence from it.
+    0 learns from all examples alike."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoRASettings:
-    """Adapters beside frozen weights."""
+    """Settings of adapters on frozen weights."""
 
     rank: int = 16
     alpha: float = 32.0
     targets: tuple[str, ...] = TARGETS
     dropout: float = 0.0
     also: tuple[str, ...] = ()
-    """Whole parts that are trained with them: text_embedding, text_head, pause_heads, ..."""
+    """Parts that are trained whole as well: text_embedding, text_head, pause_heads, ..."""
     new_pieces: int = -1
-    """How many of the vocabulary's last pieces have their rows trained with them, in the embedding
-    and in the head; -1 are those that `kiku train vocab` added."""
+    """How many of the vocabulary's last pieces have their rows in the embedding and the head
+    trained as well; -1 are those that `kiku train vocab` added."""
     start: str = ""
-    """A folder with an adapter (PEFT's files) to go on from."""
+    """A folder with an adapter (PEFT's files) to start from."""
 
 
 PARTS = ("seanet", "transformer", "downsample", "quantizer")
-"""Of a codec, in the order in which sound passes through them."""
+"""The parts of a codec, in the order in which sound passes through them."""
 
 
 @dataclass(frozen=True, slots=True)
 class CodecSettings:
-    """The codec, where it learns, too."""
+    """Settings of the codec, if it is trained as well."""
 
     lr: float = 3e-5
-    """Its highest learning rate; it goes up and down with the decoder's."""
+    """Its highest learning rate; it rises and falls with the decoder's."""
     parts: tuple[str, ...] = PARTS
-    """Which of it learn. The codebooks never do: of the quantizer only what leads to them."""
+    """The parts that are trained. The codebooks never are: of the quantizer only the layers before
+    them."""
     temperature: float = 1.0
-    """How far from the entry that is chosen others are thought of, for the gradient alone: in
-    squared distances between neighbours in a codebook."""
+    """How far from the chosen entry other entries count for the gradient: the temperature of a
+    softmax, in squared distances between neighbours in a codebook."""
     alone: bool = False
-    """Leave the decoder as it is."""
+    """Do not train the decoder."""
 
 
 @dataclass(frozen=True, slots=True)
 class FitSettings:
-    """All of a run."""
+    """All settings of a run."""
 
     pack: str
     """A folder that `kiku train pack` made."""
     model: str = "demo"
-    """What it begins with."""
+    """The model that the run begins with."""
     run: str = "run"
     """A folder for checkpoints and curves."""
     device: str = "auto"
     pause_heads: int = -1
-    """How many the model is to have: 0 to 4; -1 as many as it has."""
+    """How many pause heads the trained model has: 0 to 4; -1 keeps the number."""
     train: TrainSettings = field(default_factory=TrainSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     lora: LoRASettings | None = None
@@ -133,10 +134,10 @@ class FitSettings:
     """None leaves the codec as it is."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be.
+        """Check the values.
 
         Raises:
-            ValueError: a number is out of its range; it is named.
+            ValueError: a number is out of its range; the error names it.
         """
         t, loss, lora = self.train, self.loss, self.lora
         limits: dict[str, tuple[float, float, float]] = {
@@ -196,17 +197,17 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def read_settings(path: Path) -> FitSettings:
-    """From a TOML file; the folders in it count from where it lies, and ~ is the home folder.
+    """Read a TOML file; its folders are relative to the file's folder, and ~ is the home folder.
 
     Raises:
-        ConfigError: a key is unknown or missing, or a number cannot be; it is named.
+        ConfigError: a key is unknown or missing, or a number is invalid; the error names it.
         TrainingError: the file cannot be read.
     """
     from dataclasses import replace
 
-    found = from_plain(FitSettings, read_toml(path), what=str(path), defaults=True)
+    found = from_plain(FitSettings, read_toml(path), what=str(path), defaults=True, lenient=True)
     for key in ("pack", "model", "run"):
-        if not getattr(found, key):  # which would be the folder where it lies
+        if not getattr(found, key):  # "" would mean the file's own folder
             raise ConfigError(f"{path}: {key} is empty: say which")
     beside = partial(beside_file, path)
     model = beside(found.model) if Path(beside(found.model)).is_dir() else found.model
@@ -217,7 +218,7 @@ def read_settings(path: Path) -> FitSettings:
 
 
 def beside_file(file: Path, name: str) -> str:
-    """A path that stands in a file, from where that lies; ~ is the home folder."""
+    """A path stated in `file`, relative to the file's folder; ~ is the home folder."""
     return str(file.parent / os.path.expanduser(name))
 
 
@@ -225,12 +226,12 @@ _FREE = (
     "run", "device", "train.save_every", "train.log_every", "train.dev_every", "train.shard",
     "pack", "model",
 )  # fmt: skip
-"""Keys that may change while a run goes on: the curve does not depend on them. What is in the pack
-and in the model is compared by what they hold, not by where they lie."""
+"""Keys that may change when a run is resumed: the curve does not depend on them. The pack and the
+model are compared by their contents, not by their paths."""
 
 
 def curve_settings(settings: FitSettings) -> dict[str, Any]:
-    """By dotted key, what the curve depends on."""
+    """The settings that the curve depends on, by dotted key."""
     return {key: value for key, value in _flat(to_plain(settings)) if key not in _FREE}
 
 
@@ -246,7 +247,7 @@ def _flat(values: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
 
 def first_change(begun: dict[str, Any], asked: dict[str, Any]) -> str | None:
     """The first key in which two runs differ, with both values; None if there is none."""
-    # A run that was begun before there was such a key is one with its default.
+    # A run that was begun by an older version lacks new keys: their defaults apply.
     begun = {**curve_settings(FitSettings("")), **begun}
     for key in [*asked, *(key for key in begun if key not in asked)]:
         if begun.get(key) != asked.get(key):

@@ -1,7 +1,9 @@
 # pyright: basic
 # What torch gives is only partly typed.
-"""Weights in parts: each of several processes keeps its rows of every tensor, and has a layer or a
-table whole only while it computes with it (torch's FSDP2, `fully_shard`).
+"""Weights in parts on several processes, by torch's FSDP2 (`fully_shard`).
+
+Each process keeps its rows of every tensor, and has a layer or a table whole only while it computes
+with it.
 
 Knows modules and tensors; does not know what is trained.
 """
@@ -19,41 +21,41 @@ from kiku.lm import LM
 
 
 def shard(module: nn.Module, lm: LM, device: str, count: int) -> None:
-    """Cut a module's weights into parts, in place, layer by layer and table by table: each goes to
-    the device as the part that this process keeps.
+    """Cut a module's weights into parts, in place, layer by layer and table by table.
 
-    Every process must hold the same weights. Gradients and whatever is made of the weights (an
-    optimizer's moments, a mean) come in such parts, too; gradients are means over the processes.
+    Only the part that this process keeps goes to the device. Every process must hold the same
+    weights. Gradients and tensors made from the weights (an optimizer's moments, a mean) are in
+    parts, too; gradients are means over the processes.
 
     Args:
-        module: what is called; it has all other weights whole while it computes.
+        module: the module that is called; it has all other weights whole while it computes.
         lm: the decoder in it.
-        device: of this process.
-        count: processes.
+        device: device of this process.
+        count: number of processes.
     """
     mesh = init_device_mesh(torch.device(device).type, (count,))
     for layer in lm.transformer.layers:
         fully_shard(layer, mesh=mesh)
     # Each table by itself: together they are more than several layers.
     for table in (lm.text_embedding, *lm.code_embeddings):
-        # The gradient of looking up a row asks for no row.
+        # The gradient of looking up a row needs no row of the table.
         fully_shard(table, mesh=mesh).set_unshard_in_backward(False)
     fully_shard(module, mesh=mesh, reshard_after_forward=True)
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor in parts put together, on every process: all must ask for it. Others as they are."""
+    """The whole of a tensor in parts, on every process: all must call it. Other tensors: as is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def fill(tensor: Tensor, values: Tensor) -> None:
-    """Give a tensor these values, of which every process has the whole; each takes its part."""
+    """Copy values into a tensor. Every process has all values, and takes its part of them."""
     with torch.no_grad():
         tensor.copy_(_part(values, tensor) if isinstance(tensor, DTensor) else values)
 
 
 def _part(values: Tensor, like: DTensor) -> Tensor:
-    # The source is no process: each has all, and none needs to be told.
+    # No process sends values to others: each has all of them.
     there = values.to(device=like.device, dtype=like.dtype)
     return distribute_tensor(there, like.device_mesh, like.placements, src_data_rank=None)
 
@@ -61,8 +63,10 @@ def _part(values: Tensor, like: DTensor) -> Tensor:
 @contextmanager
 @torch.no_grad()
 def with_values(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Generator[None]:
-    """Weights in parts with other values for the time of the block, between two steps; they come
-    back bit by bit."""
+    """Give weights in parts other values during the block, between two steps.
+
+    Afterwards they have their old values, bit by bit.
+    """
     held = {name: weight.detach().clone() for name, weight in weights.items()}
     try:
         for name, weight in weights.items():
@@ -74,5 +78,5 @@ def with_values(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> 
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether `shard` has been here."""
+    """Whether `shard` was called on the module."""
     return isinstance(module, FSDPModule)

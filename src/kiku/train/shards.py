@@ -22,25 +22,25 @@ from kiku.checkpoint.headers import read_header
 from kiku.checkpoint.identity import sha256_of
 from kiku.errors import TrainingError
 from kiku.serial import from_plain, to_plain
-from kiku.train.durable import durable
+from kiku.train.atomic_files import durable
 from kiku.writing import reason_of
 
 INDEX = "pack.json"
 _FORMAT = "kiku pack 2"
 
 SOUND = "sound"
-"""Among the settings of a pack that has the sound of its examples."""
+"""Key in the settings of a pack that holds the sound of its examples."""
 
 FULL_SCALE = 32768.0
-"""What a sample of 1 is in 16 bits, if there were room for it."""
+"""Value in 16 bits of a sample of 1 (one more than the largest that fits)."""
 
 KEEP = "keep"
-"""In what an example says about itself, where its row was marked so."""
+"""Key in `Example.about` if the row was marked "keep"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One piece of sound as the decoder meets it."""
+    """One piece of sound, as the decoder reads it."""
 
     codes: NDArray[np.uint16]  # [K, T]
     text: NDArray[np.int32]  # [T]
@@ -48,7 +48,7 @@ class Example:
     about: Mapping[str, Any]
     """Where it comes from: path, second, speaker, language, words."""
     sound: NDArray[np.int16] | None = None  # [T * frame_size]
-    """What the codes were made of; None where it was not asked for."""
+    """The samples that the codes were made of; None if they were not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +74,11 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class UnknownLetter:
-    """A letter that the vocabulary has no piece for, and where it is said."""
+    """A letter that the vocabulary has no piece for, and where it occurs."""
 
     letter: str
     words: int
-    """In how many words of the manifest it stands."""
+    """In how many words of the manifest it occurs."""
     word: str
     """The first of them."""
     at_s: float
@@ -87,28 +87,28 @@ class UnknownLetter:
 
 @dataclass(slots=True)
 class Index:
-    """What stands in pack.json."""
+    """The content of pack.json."""
 
     settings: dict[str, Any]
-    """How it was packed: what must be the same to go on with it."""
+    """How it was packed: these values must be the same to resume it."""
     num_units: int
     format: str = _FORMAT
     next_unit: int = 0
-    """So much of the manifest is in the shards, or dropped."""
+    """The first unit that is not packed yet: all before it are in the shards, or dropped."""
     shards: list[Shard] = field(default_factory=list[Shard])
     dropped: list[Dropped] = field(default_factory=list[Dropped])
     unknown: list[UnknownLetter] = field(default_factory=list[UnknownLetter])
-    """Words with them are spelled in bytes, where the vocabulary has those; else their rows are
-    dropped."""
+    """Letters that the vocabulary lacks. Words with them are spelled in bytes if the vocabulary has
+    these; else their rows are dropped."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether all of the manifest is in."""
+        """Whether the whole manifest is packed."""
         return self.next_unit == self.num_units
 
 
 def read_index(folder: Path) -> Index | None:
-    """What a folder holds; None where there is no pack yet.
+    """The index of a pack's folder; None if there is no pack yet.
 
     Raises:
         TrainingError: it cannot be read, or another version wrote it.
@@ -122,14 +122,16 @@ def read_index(folder: Path) -> Index | None:
         raise TrainingError(f"{path} cannot be read ({reason_of(error)})") from error
     except ValueError as error:
         raise TrainingError(f"{path} is damaged ({error}): pack again") from error
-    index = from_plain(Index, values, what=str(path), error=TrainingError, defaults=True)
+    index = from_plain(
+        Index, values, what=str(path), error=TrainingError, defaults=True, lenient=True
+    )
     if index.format != _FORMAT:
         raise TrainingError(f"{path} has the format {index.format!r}, not {_FORMAT!r}: pack again")
     return index
 
 
 def write_index(folder: Path, index: Index) -> None:
-    """Replace pack.json; from then on the shards named in it count.
+    """Replace pack.json; from then on the shards named in it belong to the pack.
 
     Raises:
         TrainingError: it cannot be written.
@@ -139,7 +141,7 @@ def write_index(folder: Path, index: Index) -> None:
 
 
 def write_shard(folder: Path, file: str, split: str, examples: Sequence[Example]) -> Shard:
-    """Write examples to a file, whole or not at all.
+    """Write examples to a file, completely or not at all.
 
     Raises:
         TrainingError: it cannot be written.
@@ -164,8 +166,8 @@ class PackReader:
         """Find all examples; their arrays are read later.
 
         Args:
-            folder: of the pack.
-            split: which rows.
+            folder: folder of the pack.
+            split: the split to read.
             verify: whether to compare each shard with its checksum first.
 
         Raises:
@@ -194,7 +196,7 @@ class PackReader:
         self.lengths: NDArray[np.int64] = np.array(lengths, np.int64)
         """[N] frames of each example."""
         self.keep: NDArray[np.bool_] = np.array(keep, np.bool_)
-        """[N] whether its row was marked: what was said of it before is to be kept."""
+        """[N] whether the example's row was marked "keep"."""
 
     def __len__(self) -> int:
         """How many examples there are."""
@@ -212,7 +214,7 @@ class PackReader:
         return Example(codes, text, pauses, about[i], sound)
 
     def arrays(self, number: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """codes [K, T], text [T], pauses [T, 4] of an example: all that a batch needs."""
+        """codes [K, T], text [T], pauses [T, 4] of an example: all that a batch needs of it."""
         file, i = self._places[number]
         held = self._held(file)
         return tuple(held.get_tensor(f"{i}.{name}") for name in ("codes", "text", "pauses"))

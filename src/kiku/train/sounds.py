@@ -1,6 +1,6 @@
-"""A recording and its words -> pieces of at most so many seconds, cut where nobody speaks.
+"""A recording and its words -> pieces of limited length, cut where nobody speaks.
 
-Nothing of a recording but the piece at hand is kept in memory.
+Only the current piece of a recording is kept in memory.
 """
 
 import math
@@ -16,7 +16,7 @@ from kiku.train.manifest import Row, TimedWord
 Samples = NDArray[np.float32]
 
 _LATE_S = 0.25
-"""So much behind the end of its recording may a word's start lie: times are not that exact."""
+"""Seconds that a word may start after the end of its recording: times are not exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +26,25 @@ class Piece:
     samples: Samples
     words: tuple[TimedWord, ...]
     from_s: float = 0.0
-    """Where in its recording it begins."""
+    """Seconds from the beginning of the recording to the piece."""
 
 
 class BadRow(Exception):
-    """A row that cannot be learned from; the message says why."""
+    """A row cannot be used for training; the message says why."""
 
 
 def pieces_of(row: Row, rate: int, most_s: float) -> Iterator[Piece]:
     """The sound of a row, piece by piece.
 
     Args:
-        row: what is meant.
-        rate: samples a second of what comes out.
-        most_s: seconds in a piece at most; it is cut in the widest pause of its second half, or,
-            where nobody knows when words are said, where that half is softest.
+        row: the recording, or part of one, and its words.
+        rate: samples a second of the pieces.
+        most_s: seconds in a piece at most. A longer one is cut in the widest pause of its second
+            half or, if the times of words are not known, where that half is softest.
 
     Raises:
         AudioError: the recording cannot be read.
-        BadRow: a word lies behind its end, or lasts longer than a piece.
+        BadRow: a word starts after its end, or lasts longer than a piece.
     """
     waiting = [word.moved(-row.start) for word in row.words or ()]
     most, at = int(most_s * rate), 0
@@ -72,11 +72,11 @@ def pieces_of(row: Row, rate: int, most_s: float) -> Iterator[Piece]:
 
 
 def joined(pieces: Sequence[Piece], gaps: Sequence[int], rate: int) -> Piece:
-    """One after the other.
+    """Several pieces one after the other, as one piece.
 
     Args:
         pieces: at least one.
-        gaps: samples of silence before each, and behind the last: one more than there are pieces.
+        gaps: samples of silence before each, and after the last: one more than there are pieces.
         rate: samples a second.
     """
     parts: list[Samples] = []
@@ -92,7 +92,7 @@ def joined(pieces: Sequence[Piece], gaps: Sequence[int], rate: int) -> Piece:
 
 
 def _within(words: Sequence[TimedWord], length_s: float) -> tuple[TimedWord, ...]:
-    """The words, none of which begins or ends outside the sound."""
+    """The words, with times limited to those of the sound."""
     bounds = [(min(max(0.0, w.start), length_s), min(w.end, length_s)) for w in words]
     return tuple(
         TimedWord(word.text, start, max(start, end))
@@ -101,7 +101,7 @@ def _within(words: Sequence[TimedWord], length_s: float) -> tuple[TimedWord, ...
 
 
 def _part(row: Row, rate: int) -> Iterator[Samples]:
-    """The samples of the part of the recording that is meant."""
+    """The samples of the row's part of its recording."""
     first = round(row.start * rate)
     last = None if row.end is None else round(row.end * rate)
     at = 0
@@ -115,8 +115,11 @@ def _part(row: Row, rate: int) -> Iterator[Samples]:
 
 
 def _cut_s(words: Sequence[TimedWord], most_s: float) -> float:
-    """Where to cut: the middle of the widest pause in the second half, or of the last one; before
-    the first word at its very beginning, so that no half of a half of a pause is left."""
+    """Where to cut: the middle of the widest pause in the second half, or else of the last pause.
+
+    If the only pause is before the first word, the cut is where that word begins, so that the next
+    cut does not halve the rest of the pause again.
+    """
     pauses: list[tuple[float, float]] = []
     spoken_s = 0.0
     for word in words:
@@ -150,5 +153,5 @@ def _softest_s(samples: Samples, rate: int) -> float:
     if len(sums) <= wide:
         return len(samples) / rate
     power = sums[wide:] - sums[:-wide]
-    last = len(power) - 1 - int(power[::-1].argmin())  # of equal ones, so silence gives long pieces
+    last = len(power) - 1 - int(power[::-1].argmin())  # the last of equals: silence is cut late
     return (first + last + wide // 2) / rate

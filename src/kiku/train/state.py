@@ -5,8 +5,8 @@
     weights/NAME, average/NAME      what is trained, and its running mean
     first/NAME, second/NAME         AdamW's two moments; its count of steps is the run's
 
-Tensors may lie in parts on several processes: in the file they are whole. So it is the same whoever
-wrote it, and any number of processes can read it.
+Tensors may be in parts on several processes: in the file they are whole. So the file does not
+depend on how many processes wrote it, and any number of processes can read it.
 
 Knows tensors by their names; does not know what they do.
 """
@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kiku.errors import TrainingError
-from kiku.train.durable import durable
+from kiku.train.atomic_files import durable
 from kiku.train.sharding import fill
 from kiku.train.tensor_files import give_parts, write_tensors
 
@@ -32,7 +32,7 @@ _FORMAT = "kiku run 1"
 
 @dataclass(slots=True)
 class RunState:
-    """Where a run stands."""
+    """The state of a run after a step."""
 
     step: int
     about: dict[str, Any]
@@ -41,16 +41,16 @@ class RunState:
     average: Mapping[str, Tensor]
     moments: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     sums: dict[str, float] = field(default_factory=dict)
-    """Of the lines of the curve: what has been added up since the last one."""
+    """Sums for the next line of the curve, added up since the last one."""
 
 
 def save_state(folder: Path, state: RunState, *, writes: bool = True) -> None:
     """Replace the checkpoint.
 
     Args:
-        folder: of the run.
-        state: where it stands; every process calls this where tensors are in parts.
-        writes: whether this process writes, and does not only give its parts.
+        folder: folder of the run.
+        state: state of the run; if tensors are in parts, every process calls this.
+        writes: whether this process writes the file; else it only gives its parts.
 
     Raises:
         TrainingError: it cannot be written; the one before is still there.
@@ -71,7 +71,7 @@ def save_state(folder: Path, state: RunState, *, writes: bool = True) -> None:
 
 
 def read_state(folder: Path, *, moments: bool = True) -> RunState | None:
-    """What `save_state` wrote; None where there is nothing yet.
+    """The state that `save_state` wrote; None if there is none yet.
 
     Raises:
         TrainingError: the file is damaged, or another version wrote it.
@@ -113,7 +113,7 @@ def moments_of(
 def restore_moments(
     optimizer: torch.optim.Optimizer, named: Mapping[str, Tensor], state: RunState
 ) -> None:
-    """Give an AdamW what `moments_of` took from another, in parts or whole as its weights are."""
+    """Give AdamW the moments of a saved state, in parts or whole as its weights are."""
     for name, (first, second) in state.moments.items():
         weight = named[name]
         moments = torch.zeros_like(weight), torch.zeros_like(weight)

@@ -1,7 +1,8 @@
 # pyright: basic
 # What torch gives is only partly typed.
-"""A safetensors file written tensor by tensor: of tensors that lie in parts on several processes,
-or on a GPU, no more than one is ever whole in memory.
+"""Write a safetensors file tensor by tensor.
+
+Of tensors in parts on several processes, or on a GPU, at most one is whole in memory at a time.
 """
 
 import json
@@ -15,21 +16,21 @@ from kiku.train.sharding import whole
 
 _KINDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 _ALIGNED = 8
-"""Bytes of which the header's length is a multiple."""
+"""Bytes; the header's length is a multiple of this."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a file. Where tensors are in parts, the other processes call `give_parts` meanwhile.
+    """Write a file. If tensors are in parts, the other processes call `give_parts` meanwhile.
 
     Args:
-        path: replaced.
-        tensors: of float32, bfloat16 or float16, by name.
-        metadata: goes into the header.
+        path: the file, which is replaced.
+        tensors: tensors of float32, bfloat16 or float16, by name.
+        metadata: values for the header.
 
     Raises:
         OSError: it cannot be written.
     """
-    # Wide numbers first, so that each begins at a multiple of its width.
+    # Wide dtypes first, so that each tensor begins at a multiple of its element's size.
     order = sorted(tensors, key=lambda name: -tensors[name].element_size())
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     at = 0
@@ -51,6 +52,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def give_parts(tensors: Mapping[str, Tensor]) -> None:
-    """Do this process's share while another one calls `write_tensors` with its parts of these."""
+    """Give this process's parts of tensors while another process calls `write_tensors`."""
     for name in sorted(tensors, key=lambda name: -tensors[name].element_size()):
         whole(tensors[name].detach())

@@ -1,10 +1,10 @@
 # pyright: basic
 # What torch gives is only partly typed.
-"""A model with another vocabulary: its own with more pieces behind, or a new one.
+"""A model with another vocabulary: its own with more pieces at the end, or a new one.
 
-What it knew of a piece it keeps. A new piece begins as the mean of those that spelled it before, in
-the text embedding and in the text head; a letter that had none, as the letter below its accent, or
-as the mean of all.
+Pieces that the model has keep their rows. In the text embedding and the text head the row of a new
+piece begins as the mean of the rows of the pieces that spelled it before; that of a letter without
+a piece begins as its bytes', or as that of the letter without its accent, or as the mean of all.
 """
 
 import unicodedata
@@ -22,12 +22,12 @@ from kiku.checkpoint.saving import as_stored
 from kiku.config import ModelConfig
 from kiku.errors import TrainingError
 from kiku.text import Vocabulary
-from kiku.text.extension import Kind, extended, trained
+from kiku.text.extension import VocabularyKind, extended, trained
 from kiku.text.vocabulary import NUM_SPECIAL
 from kiku.train.manifest import Row
+from kiku.train.model_files import write_model
 from kiku.train.new_pieces import write_new_pieces
-from kiku.train.places import refuse_taken
-from kiku.train.written import write_model
+from kiku.train.places import check_model_folder, in_place_of_model, refuse_to_replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,32 +35,32 @@ class VocabOptions:
     """How a vocabulary is made."""
 
     pieces: int = 200
-    """New ones at most, or all, where it is made anew; missing letters are always added."""
+    """New pieces at most or, for a new vocabulary, all; missing letters are always added."""
     any_letters: bool = False
-    """Also pieces of letters that the model has: fewer tokens a word, but old words may be cut
-    otherwise, and the model has to learn these anew."""
+    """Also add pieces of letters that the model has: fewer tokens a word, but old words may be cut
+    differently, and the model has to learn these again."""
     new: Literal["", "bpe", "unigram"] = ""
     """The kind of a vocabulary that replaces the model's; "" extends it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grown:
-    """What was made."""
+    """The result: a model with another vocabulary."""
 
     folder: Path
     vocabulary: Vocabulary
     new: range
     """Ids of the new pieces."""
     letters: tuple[str, ...]
-    """That the model lacked."""
+    """Letters that the model lacked."""
     recut: tuple[str, ...]
-    """Words that it could spell, and that are cut otherwise now."""
+    """Words that the model could spell, and that the new vocabulary cuts differently."""
     left_out: tuple[str, ...]
     """Tensors that the layout has no place for."""
 
 
 def words_of(rows: Sequence[Row]) -> Counter[str]:
-    """The words of a manifest, each with how often it comes."""
+    """The words of a manifest, each with how often it occurs."""
     words = Counter[str]()
     for row in rows:
         if row.words is not None:
@@ -78,27 +78,31 @@ def make_vocabulary(
     options: VocabOptions,
     *,
     layout: Literal["native", "transformers"] = "native",
+    force: bool = False,
 ) -> Grown:
     """Write a model that can spell a manifest.
 
     Args:
-        rows: of the manifest.
-        model: whose weights and vocabulary it begins with.
-        folder: for the model: a new one, or an empty one.
-        options: how.
-        layout: of the files.
+        rows: rows of the manifest.
+        model: the model whose weights and vocabulary are used.
+        folder: where the model is written: new or empty; with `force` also a model's folder.
+        options: how the vocabulary is made.
+        layout: layout of the files.
+        force: replace a model in the folder, unless it is `model`.
 
     Raises:
         TrainingError: the manifest has no words, there is nothing to add, or the folder holds a
             model already or anything else.
-        VocabularyError: the vocabulary cannot be extended, or so few pieces cannot spell the words.
-        CheckpointError: the model cannot be read, or the folder not be written.
+        VocabularyError: the vocabulary cannot be extended, or `options.pieces` are too few to spell
+            the words.
+        CheckpointError: the model cannot be read, or the folder cannot be written.
     """
     words = words_of(rows)
     if not words:
         raise TrainingError("the manifests have no words: there is nothing to make pieces of")
-    refuse_taken(folder)
+    check_model_folder(folder, force=force)
     loaded = load(model, dtype=torch.float32)
+    refuse_to_replace(folder, loaded.files.config.parent)
     old = loaded.vocabulary
     if options.new:
         made, letters, recut = _anew(loaded, words, options.new, options.pieces)
@@ -114,13 +118,14 @@ def make_vocabulary(
             )
     config, state = grown_decoder(loaded, made, new)
     dtype = load(loaded.files, dtype="auto").lm.out_norm.weight.dtype
-    left_out = write_model(folder, layout, config, as_stored(state, dtype), loaded, made)
-    write_new_pieces(folder, new, loaded.files.name)
+    with in_place_of_model(folder) as place:
+        left_out = write_model(place, layout, config, as_stored(state, dtype), loaded, made)
+        write_new_pieces(place, new, loaded.files.name)
     return Grown(folder, made, new, letters, recut, left_out)
 
 
 def _anew(
-    loaded: Loaded, words: Counter[str], kind: Kind, size: int
+    loaded: Loaded, words: Counter[str], kind: VocabularyKind, size: int
 ) -> tuple[Vocabulary, tuple[str, ...], tuple[str, ...]]:
     config, old = loaded.config, loaded.vocabulary
     last = max(config.pad_id, config.word_start_id)
@@ -148,11 +153,11 @@ def grown_decoder(
 
     Args:
         loaded: the model.
-        vocabulary: that it is to have.
-        new: ids of the pieces that it has not; those before stay what they are.
+        vocabulary: the vocabulary that it gets.
+        new: ids of the pieces that it lacks; those before them keep their rows.
     """
     lm, old = loaded.config.lm, loaded.vocabulary
-    # Rows that no piece had are kept where pieces are added, and go where all is new.
+    # Rows without a piece are kept if pieces are added, and dropped if the vocabulary is new.
     kept = min(new.start, lm.text_vocab_size)
     size = len(vocabulary) if new.start == NUM_SPECIAL else max(len(vocabulary), lm.text_vocab_size)
     state = dict(loaded.lm.state_dict())
@@ -171,7 +176,7 @@ def grown_decoder(
 
 
 class _Spelling:
-    """How a vocabulary would have spelled a piece that it has not."""
+    """How a vocabulary would spell a piece that it lacks."""
 
     def __init__(self, vocabulary: Vocabulary, size: int) -> None:
         ids = [i for i in range(min(size, len(vocabulary))) if vocabulary.is_text(i)]
@@ -179,7 +184,7 @@ class _Spelling:
         self.all = list(self.known.values())
 
     def ids(self, piece: str) -> list[int]:
-        """Of the pieces that it is made of, the longest first; of all where there are none."""
+        """Ids of the pieces that spell it, the longest match first; all ids if none does."""
         return list(self._cut(piece)) or self.all
 
     def _cut(self, piece: str) -> Iterator[int]:
@@ -194,7 +199,7 @@ class _Spelling:
             at = end
 
     def _letter(self, letter: str) -> Iterator[int]:
-        """A letter that has no piece: its bytes, or itself without its accents."""
+        """Ids for a letter without a piece: its bytes, or the letter without its accents."""
         pieces = [f"<0x{byte:02X}>" for byte in letter.encode()]
         if all(one in self.known for one in pieces):
             yield from (self.known[one] for one in pieces)

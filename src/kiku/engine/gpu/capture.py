@@ -34,6 +34,9 @@ class Graphs:
         """Record `work`, which reads and writes fixed addresses, and never asks the host.
 
         It is run a few times first, so what it changes must not belong to any stream of sound yet.
+
+        Raises:
+            RuntimeError: it cannot be recorded; a note says which work, and what to do.
         """
         side = self._side
         if side is not None:
@@ -43,17 +46,27 @@ class Graphs:
                     work()
             torch.cuda.current_stream(self._device).wait_stream(side)
         if self.enabled:
-            graph = torch.cuda.CUDAGraph()
-            # Other threads may call CUDA meanwhile, for example to put sound on a device.
-            with (
-                RECORDING,
-                torch.cuda.graph(
-                    graph, pool=self._pool, stream=side, capture_error_mode="thread_local"
-                ),
-            ):
-                work()
-            self._graphs[key] = graph
+            try:
+                self._graphs[key] = self._recorded(work)
+            except RuntimeError as error:
+                error.add_note(
+                    f"while call {key} was recorded as a CUDA graph; GpuOptions(graphs=False) runs "
+                    "without graphs, slower"
+                )
+                raise
         self._works[key] = work
+
+    def _recorded(self, work: Work) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may call CUDA meanwhile, for example to put sound on a device.
+        with (
+            RECORDING,
+            torch.cuda.graph(
+                graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local"
+            ),
+        ):
+            work()
+        return graph
 
     def run(self, key: Hashable) -> None:
         """Start what was added under `key`; does not wait for it."""

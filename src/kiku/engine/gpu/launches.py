@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kiku.engine.gpu.capture import Graphs
+from kiku.engine.gpu.draws import DRAW_WIDTH
 from kiku.engine.gpu.network import Network, Spoken
 from kiku.engine.gpu.room import MAX_FRAMES, SIZES
 from kiku.engine.gpu.trays import Buffers, Fields, Tray, nbytes
@@ -95,6 +96,8 @@ class Launches:
             fields |= {"heard": ((R,), whole), "pcm": ((R, T * samples), torch.float32)}
         if kind != "encode":
             fields["read"] = ((R,), whole)
+            if self._network.draw is not None:
+                fields["draws"] = ((R, DRAW_WIDTH), whole)
         if kind == "step":
             fields |= {"texts": ((R,), whole), "limits": ((R,), whole)}
         if kind == "read":
@@ -135,7 +138,8 @@ class Launches:
             if kind == "step":
                 columns = self._network.columns(codes, given["texts"], given["limits"], self._guess)
         if columns is not None:
-            _tell(self._network.read(columns, given["slots"], given["read"]), launch)
+            draws = given.get("draws")
+            _tell(self._network.read(columns, given["slots"], given["read"], draws), launch)
 
     def of(self, kind: Kind, T: int, n: int) -> Launch:
         """The smallest call that has room for n rows."""

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from kiku.codec import MimiEncoder
-from kiku.engine.gpu.attention import Attend
+from kiku.engine.gpu.attention import Attend, attend_plainly
+from kiku.engine.gpu.draws import Draw
+from kiku.engine.gpu.layers import PLAIN, Between, pick_between
 from kiku.engine.gpu.pasts import Pasts
 from kiku.engine.gpu.rings import Rings
 from kiku.lm import LM
@@ -25,7 +27,7 @@ class Spoken:
     """The decoder's output for columns."""
 
     logits: Tensor  # [R, T, V] float32
-    tokens: Tensor  # [R, T] the likeliest
+    tokens: Tensor  # [R, T] the likeliest, or drawn
     logprobs: Tensor  # [R, T] of these tokens
     pauses: Tensor | None  # [R, T, E]
 
@@ -50,11 +52,17 @@ class Network:
         codec_keys: Remembered,
         keys: Remembered,
         table: tuple[Tensor, Tensor],
+        draw: Draw | None = None,
     ) -> None:
-        """All of it is on one device; `table` is what `one_table` gives."""
+        """All of it is on one device; `table` is what `one_table` gives. Where attention is by
+        Triton's kernels, the decoder's norms and gates are, too. `draw` draws tokens by chance."""
         self.codec, self.lm = codec, lm
         self.pasts, self.codec_keys, self.keys = pasts, codec_keys, keys
+        self.draw = draw
         self._table, self._offsets = table
+        # The codec's norms and feed-forwards are single launches already.
+        plain = keys.attend is attend_plainly
+        self._between = PLAIN if plain else pick_between(lm.transformer, self._table.device)
 
     def hear(self, pcm: Tensor, slots: Tensor, start: Tensor) -> Tensor:
         """Encode T frames of each row.
@@ -80,7 +88,7 @@ class Network:
         seanet, downsample = self.pasts.states(rows, start > 0)
         active = torch.ones_like(slots, dtype=torch.bool)
         x = self.codec.seanet(pcm.unsqueeze(1), seanet, active).transpose(1, 2)
-        x = _advance(self.codec.transformer, x, self.codec_keys, slots, start)
+        x = _advance(self.codec.transformer, PLAIN, x, self.codec_keys, slots, start)
         latents = self.codec.downsample(x.transpose(1, 2), downsample, active)
         self.pasts.rows.index_copy_(0, slots, rows)
         return self.codec.quantizer.encode(latents).transpose(1, 2)
@@ -104,31 +112,41 @@ class Network:
         text[:, 0, 0] = texts
         return torch.cat([text, heard], dim=-1)
 
-    def read(self, columns: Tensor, slots: Tensor, start: Tensor) -> Spoken:
+    def read(
+        self, columns: Tensor, slots: Tensor, start: Tensor, draws: Tensor | None = None
+    ) -> Spoken:
         """Let the decoder read T columns of each row.
 
         Args:
             columns: [R, T, 1 + K]; -1 adds nothing.
             slots: [R].
             start: [R] columns that each slot's decoder has read.
+            draws: [R, `DRAW_WIDTH`] how each row draws; None where all take the likeliest.
         """
         lm = self.lm
         known = (columns >= 0).unsqueeze(-1)
         ids = columns.clamp(min=0) + self._offsets
         x = (self._table[ids].float() * known).sum(dim=2).to(lm.out_norm.weight.dtype)
-        x = _advance(lm.transformer, x, self.keys, slots, start)
-        hidden = lm.out_norm(x)
+        x = _advance(lm.transformer, self._between, x, self.keys, slots, start)
+        hidden = self._between.norm(lm.out_norm, x)
         pauses = None
         if len(lm.pause_heads):
             pauses = lm.pause_logits(hidden).softmax(-1)[..., 0]
         logits = lm.text_head(hidden).float()
-        best = logits.max(-1)
-        logprobs = best.values - logits.logsumexp(-1)
-        return Spoken(logits, best.indices, logprobs, pauses)
+        said, tokens = logits.max(-1)
+        if self.draw is not None and draws is not None:
+            tokens = self.draw(logits, tokens, draws)
+            said = logits.gather(-1, tokens[..., None])[..., 0]
+        return Spoken(logits, tokens, said - logits.logsumexp(-1), pauses)
 
 
 def _advance(
-    transformer: Transformer, x: Tensor, keys: Remembered, slots: Tensor, start: Tensor
+    transformer: Transformer,
+    between: Between,
+    x: Tensor,
+    keys: Remembered,
+    slots: Tensor,
+    start: Tensor,
 ) -> Tensor:
     """[R, T, D] -> [R, T, D] through all layers."""
     R, T, _ = x.shape
@@ -136,12 +154,12 @@ def _advance(
     steps = torch.arange(T, device=x.device)
     angles = transformer.rope(start[:, None] + steps)
     for number, layer in enumerate(cast("Sequence[TransformerLayer]", transformer.layers)):
-        qkv = layer.attention.in_proj(layer.norm1(x)).view(R, T, 3, heads, width)
+        qkv = layer.attention.in_proj(between.norm(layer.norm1, x)).view(R, T, 3, heads, width)
         update = layer.attention.out_proj(
             keys.attend(qkv, angles, keys.rings, number, slots, start)
         )
         x = x + (update if layer.scale1 is None else layer.scale1 * update)
-        update = layer.feed_forward(layer.norm2(x))
+        update = between.feed_forward(layer.feed_forward, between.norm(layer.norm2, x))
         x = x + (update if layer.scale2 is None else layer.scale2 * update)
     return x
 

@@ -7,6 +7,7 @@ import torch
 
 from kiku.config import PAD_ID
 from kiku.engine.gpu.attention import ATTENTIONS
+from kiku.engine.gpu.draws import SAMPLINGS
 from kiku.engine.gpu.launches import ROWS
 from kiku.engine.gpu.rings import RING_DTYPES
 from kiku.engine.gpu.room import SIZES
@@ -23,6 +24,10 @@ class GpuOptions:
     attention: str = "auto"
     """By Triton's kernels ("triton") or in plain PyTorch ("plain"); "auto" takes the kernels on a
     CUDA device where they work."""
+    sampling: str = "auto"
+    """Where tokens are drawn by chance: on the device by a Triton kernel ("triton") or in plain
+    PyTorch ("plain"), or on the host ("host"). "auto" takes the kernel on a CUDA device where it
+    works, and the host where not. It changes no token."""
     graphs: bool | None = None
     """Record CUDA graphs; None does so on a CUDA device."""
     tf32: bool = False
@@ -42,8 +47,8 @@ class GpuOptions:
         """Raise if the options are invalid, or the device has no graphs to record.
 
         Raises:
-            ConfigError: there is no such dtype or attention, a size of calls is invalid, or graphs
-                are asked for on a device that has none.
+            ConfigError: there is no such dtype, attention or sampling, a size of calls is invalid,
+                or graphs are asked for on a device that has none.
         """
         if self.graphs and device.type != "cuda":
             raise ConfigError(
@@ -56,6 +61,9 @@ class GpuOptions:
         if self.attention not in ATTENTIONS:
             known = ", ".join(ATTENTIONS)
             raise ConfigError(f"attention is one of {known}, not {self.attention!r}")
+        if self.sampling not in SAMPLINGS:
+            known = ", ".join(SAMPLINGS)
+            raise ConfigError(f"sampling is one of {known}, not {self.sampling!r}")
         sizes, rows = list(self.sizes), list(self.rows)
         if sizes != sorted(set(sizes)) or sizes[:1] != [1]:
             raise ConfigError(f"sizes of calls must ascend from 1, as {SIZES} do; not {sizes}")

@@ -12,21 +12,19 @@ import torch
 from torch import Tensor
 
 from kiku.engine.gpu import ring_kernels as untyped_kernels
-from kiku.engine.gpu.rings import FLOAT8, FLOAT8_MAX, LEAST_SCALE, Rings
+from kiku.engine.gpu.attention import Trial
+from kiku.engine.gpu.layers import FUSED, power_of_two
+from kiku.engine.gpu.ring_kernels import Shape
+from kiku.engine.gpu.rings import FLOAT8, Rings
+from kiku.engine.gpu.room import ring_capacity
 
 ring_kernels: Any = untyped_kernels
-
-assert FLOAT8_MAX == 448.0  # the kernel divides by it
 
 ONE_BY_ONE = 2
 """Number of queries up to which each has a program of its own. The second query finds the keys of
 the first in the cache; more than two are worth a tensor core, which takes sixteen."""
 
 _SIXTEEN = 16
-
-_FUSED = {"enable_fp_fusion": True}
-"""A product and the sum after it may be rounded once. Stated because Triton's default is going to
-change."""
 
 _PROGRAMS_EACH = 2
 """Programs wanted for each multiprocessor, at least: to get them, a row's keys are shared out."""
@@ -50,42 +48,45 @@ def attend_by_kernel(
 ) -> Tensor:
     """See `Attend`. Reads the keys and values that the queries see, as they are kept."""
     R, T, _, H, D = qkv.shape
-    keys, values = rings.keys[layer], rings.values[layer]
-    scales = rings.key_scales[layer], rings.value_scales[layer]
-    scaled = rings.dtype == FLOAT8
+    shape, single = _shape(T, rings), T <= ONE_BY_ONE
+    rows = (slots, start)
+    ring = (rings.keys[layer], rings.values[layer],
+            rings.key_scales[layer], rings.value_scales[layer])  # fmt: skip
     queries = torch.empty(R, T, H, D, dtype=torch.float32, device=qkv.device)
-    ring_kernels.place_kernel[(R, T)](
-        qkv.contiguous(), *angles, slots, start, queries, keys, values, *scales,
-        H, D, rings.capacity, T, _power(H), scaled, D**-0.5, LEAST_SCALE, **_FUSED,
-    )  # fmt: skip
+    ring_kernels.place_kernel[(R, T)](qkv.contiguous(), angles, rows, queries, ring, shape, **FUSED)
     out = torch.empty(R, T, H * D, dtype=qkv.dtype, device=qkv.device)
-    single = T <= ONE_BY_ONE
-    window = rings.config.window
-    block, splits = shares(R * T if single else R, H, D, min(window - 1 + T, rings.capacity),
-                           _multiprocessors(qkv.device))  # fmt: skip
-    # If the keys are not split, `parts` and `tops` are not used.
-    parts = torch.empty((R, T, H, splits, D) if splits > 1 else (1,), device=qkv.device)
+    programs = R * T if single else R
+    keys = min(shape.WINDOW - 1 + T, rings.capacity)
+    splits = shares(programs, H, D, keys, _multiprocessors(qkv.device))
+    # If the keys are not split, `outs` and `tops` are not used.
+    outs = torch.empty((R, T, H, splits, D) if splits > 1 else (1,), device=qkv.device)
     tops = torch.empty((2, R, T, H, splits) if splits > 1 else (2, 1), device=qkv.device)
-    given = (queries, slots, start, keys, values, *scales, out, parts, tops[0], tops[1])
-    ring = (H, D, rings.capacity, T, window, block)
-    if single:
-        grid = (R * T, H, splits)
-        ring_kernels.attend_one_kernel[grid](*given, *ring, scaled, splits > 1, **_FUSED)
-    else:
-        grid = (R, H, splits)
-        at_once = max(_SIXTEEN, _power(T))
-        ring_kernels.attend_several_kernel[grid](
-            *given, *ring, at_once, scaled, splits > 1, **_FUSED
-        )
+    parts = (outs, tops[0], tops[1])
+    kernel = ring_kernels.attend_one_kernel if single else ring_kernels.attend_several_kernel
+    kernel[(programs, H, splits)](queries, rows, ring, out, parts, shape, splits > 1, **FUSED)
     if splits > 1:
-        ring_kernels.join_kernel[(R * T * H,)](
-            parts, tops[0], tops[1], out, D, splits, _power(splits), **_FUSED
-        )
+        ring_kernels.join_kernel[(R * T * H,)](parts, out, D, splits, power_of_two(splits), **FUSED)
     return out
 
 
-def shares(programs: int, heads: int, width: int, keys: int, processors: int) -> tuple[int, int]:
-    """Keys of a block, and into how many parts each head's keys are split.
+def _shape(T: int, rings: Rings) -> Shape:
+    """What the kernels are compiled for, in a call of T positions of each row."""
+    config = rings.config
+    H, D = config.num_heads, config.head_dim
+    return Shape(
+        H=H, D=D, C=rings.capacity, T=T, WINDOW=config.window, N=_block(D),
+        SCALED=rings.dtype == FLOAT8, HEADS=power_of_two(H),
+        M=max(_SIXTEEN, power_of_two(T)), SCALE=D**-0.5,
+    )  # fmt: skip
+
+
+def _block(width: int) -> int:
+    """Keys of a block, of heads that are so wide."""
+    return max(_SIXTEEN, _NUMBERS // width)
+
+
+def shares(programs: int, heads: int, width: int, keys: int, processors: int) -> int:
+    """Into how many parts each head's keys are split, in whole blocks.
 
     Args:
         programs: of each head, without splitting.
@@ -94,24 +95,36 @@ def shares(programs: int, heads: int, width: int, keys: int, processors: int) ->
         keys: the most that a row's queries see.
         processors: multiprocessors of the device.
     """
-    block = max(16, _NUMBERS // width)
     wanted = -(-_PROGRAMS_EACH * processors // (programs * heads))
-    return block, max(1, min(wanted, -(-keys // block)))
+    return max(1, min(wanted, -(-keys // _block(width))))
+
+
+def trials(rings: Rings, device: torch.device) -> list[Trial]:
+    """Calls that together run every form of the kernels that an engine's calls over such rings
+    run: one query and several, up to the most, with and without sharing out a head's keys, in
+    float32 and in the 16 bits of weights."""
+    config = rings.config
+    most = rings.capacity - ring_capacity(config, 0)
+    frame = config.positions_per_frame
+    window = 2 * _block(config.head_dim) + 8  # more than two blocks, so they can be shared out
+    enough = -(-_PROGRAMS_EACH * _multiprocessors(device) // config.num_heads)
+    narrow = rings.dtype if rings.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
+    return [
+        Trial(rows, positions, window, dtype)
+        for positions in sorted({frame, min(_SIXTEEN, most), most})
+        for rows in (1, max(2, enough))
+        for dtype in (torch.float32, narrow)
+    ]
 
 
 def fits(rings: Rings, device: torch.device) -> bool:
     """Whether the kernels can be used: heads are a power of two wide, and the device has float8
     where keys are kept in that (Ada, Hopper and later have)."""
     width = rings.config.head_dim
-    known = width >= _SIXTEEN and width == _power(width)
+    known = width >= _SIXTEEN and width == power_of_two(width)
     if rings.dtype == FLOAT8 and device.type == "cuda":
         return known and torch.cuda.get_device_capability(device) >= (8, 9)
     return known
-
-
-def _power(n: int) -> int:
-    """The smallest power of two that is not less than n."""
-    return 1 << (n - 1).bit_length()
 
 
 def _multiprocessors(device: torch.device) -> int:

@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kiku.config import TransformerConfig
-from kiku.engine.core import MAX_POSITION
+from kiku.config import MAX_POSITION, TransformerConfig
 from kiku.engine.gpu.room import ring_capacity
 
 FLOAT8 = torch.float8_e4m3fn
@@ -130,7 +129,7 @@ class Rings:
             ValueError: the arrays do not fit the position, or hold invalid numbers.
             LookupError: one of them is missing.
         """
-        if not 0 <= position <= 4 * MAX_POSITION:
+        if not 0 <= position <= MAX_POSITION:
             raise ValueError(f"a position of {position}")
         seen = min(position, self.config.window - 1)
         checked: dict[str, Tensor] = {}

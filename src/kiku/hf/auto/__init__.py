@@ -7,12 +7,13 @@ transformers' models: `Trainer`, PEFT, `pipeline`, beams, assisted decoding and 
 one can use it, and its parts have transformers' names. What it computes is corrected as in
 `kiku.hf`, and `generate` transcribes with kiku's networks around the same weights.
 
-    configuration.py  numbers, with the known errors of published files corrected
+    configuration.py  the config, with the known errors of published files corrected
     modeling.py       the two model classes
-    networks.py       transformers' weights as kiku's networks
+    networks.py       kiku's networks around transformers' weights
+    folders.py        checkpoints of other layouts as folders that transformers can load
     processing.py     feature extractor and processor
     recognition.py    `pipeline("automatic-speech-recognition")`
-    choosing.py       Auto classes that know which checkpoints are kiku's, and `register`
+    choosing.py       Auto classes that use kiku's classes for these checkpoints, and `register`
 """
 
 try:

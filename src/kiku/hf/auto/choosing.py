@@ -1,6 +1,6 @@
 # pyright: basic
 # It takes and gives what transformers does, of any type.
-"""transformers' Auto classes and `pipeline`, which take kiku's classes for these checkpoints."""
+"""transformers' Auto classes and `pipeline`, with kiku's classes for checkpoints it can read."""
 
 from importlib import import_module
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import transformers
 
 from kiku.hf.auto.configuration import KyutaiSpeechToTextConfig
-from kiku.hf.auto.folders import is_kikus
+from kiku.hf.auto.folders import layout_of_checkpoint
 from kiku.hf.auto.modeling import (
     KyutaiSpeechToTextForConditionalGeneration,
     KyutaiSpeechToTextModel,
@@ -24,20 +24,20 @@ _pipeline: Any = transformers.pipeline
 
 
 class _Prefers:
-    """An Auto class that looks first whether a checkpoint is kiku's."""
+    """Base of Auto classes that first check whether kiku can read a checkpoint."""
 
     _ours: Any
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """What transformers gives; of a checkpoint that kiku reads, kiku's class."""
-        if is_kikus(pretrained_model_name_or_path, kwargs) is None:
+        """Load by kiku's class if kiku can read the checkpoint, else by transformers'."""
+        if layout_of_checkpoint(pretrained_model_name_or_path, kwargs) is None:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # pyright: ignore
         return cls._ours.from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
 
 class _PrefersModel(_Prefers):
-    """An Auto class of models."""
+    """Base of Auto classes of models."""
 
     @classmethod
     def from_config(cls, config: Any, **kwargs: Any) -> Any:
@@ -48,19 +48,19 @@ class _PrefersModel(_Prefers):
 
 
 class AutoConfig(_Prefers, transformers.AutoConfig):
-    """Of any model."""
+    """The config of any model."""
 
     _ours = KyutaiSpeechToTextConfig
 
 
 class AutoFeatureExtractor(_Prefers, transformers.AutoFeatureExtractor):
-    """Of any model."""
+    """The feature extractor of any model."""
 
     _ours = KyutaiSpeechToTextFeatureExtractor
 
 
 class AutoProcessor(_Prefers, transformers.AutoProcessor):
-    """Of any model."""
+    """The processor of any model."""
 
     _ours = KyutaiSpeechToTextProcessor
 
@@ -85,17 +85,17 @@ def pipeline(
     model_kwargs: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> Any:
-    """transformers' `pipeline`, which transcribes with these models.
+    """transformers' `pipeline`, which can also transcribe with these models.
 
     Args:
         task: "automatic-speech-recognition", or any other of transformers'.
         model: a checkpoint, or a model.
-        processor: a checkpoint, or a processor; None is that of the model.
+        processor: a checkpoint, or a processor; None is the model's.
         model_kwargs: for `from_pretrained`.
         **kwargs: of transformers' `pipeline`.
     """
     source = model
-    if task in (None, _ASR) and is_kikus(model, kwargs) is not None:
+    if task in (None, _ASR) and layout_of_checkpoint(model, kwargs) is not None:
         wanted = {key: kwargs.pop(key) for key in _OF_LOADING if key in kwargs}
         wanted = {key: value for key, value in wanted.items() if value is not None}
         model = AutoModelForSpeechSeq2Seq.from_pretrained(
@@ -118,11 +118,10 @@ _OF_LOADING = ("dtype", "torch_dtype", "device_map", "revision", "token", "trust
 
 
 def register() -> None:
-    """Put kiku's classes in the place of transformers' own of the same names, and into its Auto
-    classes, for the whole process.
+    """Replace transformers' classes by kiku's of the same names, for the whole process.
 
-    From then on programs that import from transformers get them. `pipeline` is to be taken from
-    here all the same.
+    Its Auto classes use them as well. From then on programs that import from transformers get
+    kiku's classes. Only `pipeline` must still be imported from here.
     """
     config = KyutaiSpeechToTextConfig
     if transformers.KyutaiSpeechToTextConfig is config:
@@ -134,7 +133,7 @@ def register() -> None:
         (transformers.AutoModelForMultimodalLM, KyutaiSpeechToTextForConditionalGeneration),
     ):
         auto.register(config, ours, exist_ok=True)
-    # Processors and their parts are found by name.
+    # transformers finds processors and their parts by name.
     for ours in (
         config,
         KyutaiSpeechToTextFeatureExtractor,

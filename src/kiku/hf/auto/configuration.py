@@ -1,6 +1,6 @@
 # pyright: basic
 # It takes and gives what transformers does, of any type.
-"""transformers' config, with what is known to be wrong in published files corrected."""
+"""transformers' config, with the known errors of published files corrected."""
 
 import warnings
 from typing import Any
@@ -27,22 +27,23 @@ class KyutaiSpeechToTextConfig(TheirConfig):
 
 
 def _corrected(values: dict[str, Any], where: str) -> dict[str, Any]:
-    """The values that a model was trained with; warns of each that the file states otherwise.
+    """The values that a model was trained with; warns of each that the file states differently.
 
-    The start id stays as it is stated: `generate` begins with it, and the embeddings know better.
+    The start id stays as stated: the output of `generate` begins with it, and the embeddings
+    replace it by the trained one.
     """
     if values.get("model_type") != TheirConfig.model_type:
         return values
     try:
         seen = Seen("transformers", filled(values), {})
-    except KikuError:  # transformers builds more than kiku: such a model is no published one
+    except KikuError:  # a model that kiku does not build is not a published one
         return values
     for one in CORRECTIONS:
         in_config = one.layout == "transformers" and one.where == "config"
         if not in_config or one.key == "bos_token_id" or not one.applies(seen):
             continue
         if one.key == "audio_pad_token_id" and seen.published is None:
-            continue  # of someone's own model, which was trained with it
+            continue  # the user's own model was trained with it
         used = one.value(seen)
         warnings.warn(
             f"{where}: {one.key} is {values.get(one.key, 'missing')!r}, {used!r} is used: "

@@ -1,6 +1,6 @@
 # pyright: basic
 # It takes and gives what transformers does, of any type.
-"""Checkpoints that transformers cannot read, as folders that it can."""
+"""Convert checkpoints that transformers cannot read into folders that it can."""
 
 import os
 import warnings
@@ -11,24 +11,27 @@ from typing import Any
 from kiku.checkpoint import DEMO
 from kiku.checkpoint.corrections import CorrectedValue
 from kiku.errors import KikuError
-from kiku.hf.source import small_files
+from kiku.hf.source import ACCESS, small_files
 
-_ACCESS = ("revision", "cache_dir", "token", "local_files_only")
+LOCATING = ACCESS | {"revision"}
+"""Names of the arguments that say how a checkpoint is found."""
 
 
-def is_kikus(source: Any, arguments: dict[str, Any]) -> str | None:
-    """The layout of a checkpoint of Kyutai Speech-To-Text ("transformers", "native"); None where
-    it is none, or where nobody knows: transformers then says what is wrong."""
+def layout_of_checkpoint(source: Any, arguments: dict[str, Any]) -> str | None:
+    """The layout of a Kyutai Speech-To-Text checkpoint: "transformers" or "native".
+
+    None if it is another checkpoint, or cannot be read: transformers then reports what is wrong.
+    """
     if not isinstance(source, str | os.PathLike):
         return None
-    access = {key: value for key, value in arguments.items() if key in _ACCESS}
+    access = {key: value for key, value in arguments.items() if key in LOCATING}
     with warnings.catch_warnings():
-        # Whoever reads the values warns of them.
+        # The code that reads the values warns of them.
         warnings.simplefilter("ignore", CorrectedValue)
         try:
             small = small_files(source, access.pop("revision", None), access)
         except (KikuError, OSError):
-            if source == DEMO:  # of which transformers knows nothing
+            if source == DEMO:  # transformers does not know it
                 raise
             return None
     return None if small.files is None else small.files.layout
@@ -41,13 +44,14 @@ def transformers_folder(
 
     Args:
         plain: the class of `kiku.hf` that reads any layout and saves transformers'.
-        source: of a `from_pretrained`.
-        arguments: likewise; what says where to look is taken out where it was looked.
-        stack: closes the folder.
+        source: the checkpoint that `from_pretrained` was given.
+        arguments: the other arguments of `from_pretrained`; if the checkpoint is converted, those
+            that say how it is found are removed.
+        stack: deletes the folder at its end.
     """
-    if is_kikus(source, arguments) in (None, "transformers"):
+    if layout_of_checkpoint(source, arguments) in (None, "transformers"):
         return source
-    access = {key: arguments.pop(key) for key in _ACCESS if key in arguments}
+    access = {key: arguments.pop(key) for key in LOCATING if key in arguments}
     folder = stack.enter_context(TemporaryDirectory())
     plain.from_pretrained(source, **access).save_pretrained(folder)
     return folder

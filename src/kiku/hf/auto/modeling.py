@@ -2,7 +2,7 @@
 # It takes and gives what transformers does, of any type.
 """transformers' two model classes, with what they compute corrected as in `kiku.hf`.
 
-Modules, weights and files are transformers' own. Four things are put right: the first column holds
+Modules, weights and files are transformers' own. Four things are corrected: the first column holds
 the trained start row, an id that is only a start id is never chosen, `forward` keeps to the window,
 and `generate` reads each frame once and ends each row with its own sound.
 """
@@ -22,15 +22,15 @@ from kiku.codec import as_stored
 from kiku.errors import InputError, KikuError
 from kiku.hf.auto.configuration import KyutaiSpeechToTextConfig
 from kiku.hf.auto.folders import transformers_folder
-from kiku.hf.auto.networks import codec_of, codes_of, decoder_of, numbers_of, pad_hides_an_id
+from kiku.hf.auto.networks import codec_of, codes_of, decoder_of, model_config_of, pad_hides_an_id
 from kiku.hf.engines import engine_around
-from kiku.hf.generation import Batch, check_input_values, row_lengths
-from kiku.hf.generation_config import GenerationConfig, settled
+from kiku.hf.generation_batch import Batch, check_input_values, row_lengths
+from kiku.hf.generation_config import GenerationConfig, resolve_config
 from kiku.hf.modeling import KyutaiSpeechToTextForConditionalGeneration as Plain
-from kiku.hf.processors import wanted
+from kiku.hf.processors import stepwise_values
 
 _MACHINERY: Any = GenerationMixin
-"""transformers' way through these steps, without what its own class of this model adds to them."""
+"""transformers' generic generation steps, without what its own class of this model adds."""
 
 
 _IS_KYUTAIS = ContextVar("_IS_KYUTAIS", default=False)
@@ -40,12 +40,12 @@ _MAKES_SOUND = (
     r"^codec_model\.(decoder|decoder_transformer|upsample)\.",
     r"^codec_model\.quantizer\.\w+\.output_proj\.",
 )
-"""What makes sound of codes. Kyutai's own files do not hold it and nothing here uses it: a report
-that it is missing, and to be trained, would only frighten."""
+"""Weights that turn codes into sound. Kyutai's own files do not hold them and nothing here uses
+them: a report that they are missing, and should be trained, would only alarm the user."""
 
 
 class _Embeddings(theirs.KyutaiSpeechToTextEmbeddings):
-    """A start id that is no text id (the published 48000) stands for the trained one."""
+    """Embeddings in which a start id that is no text id (48000) stands for the trained one."""
 
     def forward(self, input_ids: Tensor) -> Tensor:
         bos, last = self.config.bos_token_id, self.config.vocab_size - 1
@@ -57,7 +57,7 @@ class _Embeddings(theirs.KyutaiSpeechToTextEmbeddings):
 
 
 class _TextHead(nn.Linear):
-    """A head whose last row is filler for the start id: that is never said."""
+    """A head whose last row is filler for the start id, which is never emitted."""
 
     def forward(self, input: Tensor) -> Tensor:
         logits = super().forward(input)
@@ -66,7 +66,7 @@ class _TextHead(nn.Linear):
 
 
 class KyutaiSpeechToTextPreTrainedModel(theirs.KyutaiSpeechToTextPreTrainedModel):
-    """A model that comes from a checkpoint of any layout."""
+    """A model that can load a checkpoint of any layout."""
 
     config: KyutaiSpeechToTextConfig
     config_class = KyutaiSpeechToTextConfig
@@ -75,7 +75,7 @@ class KyutaiSpeechToTextPreTrainedModel(theirs.KyutaiSpeechToTextPreTrainedModel
     def from_pretrained(
         cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any
     ) -> Any:
-        """As in transformers; and "demo", Kyutai's own files, and whatever else kiku reads."""
+        """As in transformers; also loads "demo", Kyutai's own files, and all that kiku reads."""
         with ExitStack() as stack:
             source = pretrained_model_name_or_path
             folder = transformers_folder(Plain, source, kwargs, stack)
@@ -115,7 +115,7 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel, theirs.KyutaiSp
             past_key_values=past_key_values,
             position_ids=places,
         )
-        if "flash" in str(self.config._attn_implementation):  # its masks know no window
+        if "flash" in str(self.config._attn_implementation):  # its masks hold no window
             kwargs["sliding_window"] = self.config.sliding_window
         return super().forward(
             attention_mask=attention_mask,
@@ -150,12 +150,13 @@ class KyutaiSpeechToTextForConditionalGeneration(
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Transcribe: one text id for every frame of sound.
 
-        The likeliest ids, and nothing but ids, come from kiku's driver; whatever else is asked
-        for, from transformers' own `generate`, over the same codes. Both give the same ids.
+        If only ids are asked for, and the likeliest ones, kiku's scheduler makes them. All other
+        calls run transformers' own `generate` over the same codes. Both give the same ids.
 
         Args:
             *args: of transformers' `generate`.
-            **kwargs: likewise; `input_values` and `padding_mask` are what the processor gave.
+            **kwargs: of transformers' `generate`; `input_values` and `padding_mask` are those of
+                the processor.
 
         Raises:
             InputError: (a ValueError) no sound, or less than one frame of it.
@@ -169,20 +170,20 @@ class KyutaiSpeechToTextForConditionalGeneration(
         return super().generate(*args, **self._with_codes(kwargs))
 
     def _driven(self, kwargs: dict[str, Any]) -> Tensor | None:
-        """The ids by kiku's driver; None where another way is asked for."""
+        """The ids from kiku's scheduler; None if the call needs transformers' `generate`."""
         asked = {key: value for key, value in kwargs.items() if value is not None}
         samples, mask = asked.pop("input_values"), asked.pop("padding_mask", None)
         streamer = asked.pop("streamer", None)
-        given, numbers = asked.pop("generation_config", None), numbers_of(self)
+        given, numbers = asked.pop("generation_config", None), model_config_of(self)
         own = {key: v for key, v in vars(self.generation_config).items() if v is not None}
         own.pop("audio_window_size", None)
         if numbers is None or asked.keys() & _TRANSFORMERS_ONLY or pad_hides_an_id(self):
             return None
         try:
-            config = settled(GenerationConfig(**own), given, asked)
+            config = resolve_config(GenerationConfig(**own), given, asked)
         except KikuError:
             return None
-        if config.do_sample or config.return_dict_in_generate or wanted(config):
+        if config.do_sample or config.return_dict_in_generate or stepwise_values(config):
             return None
         batch = Batch(samples, mask, config, numbers)
         if batch.fed_id != numbers.lm.initial_text_id:
@@ -197,11 +198,11 @@ class KyutaiSpeechToTextForConditionalGeneration(
         return batch.sequences().to(self.device)
 
     def _with_codes(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of transformers' `generate`: with codes, and an end for each row."""
+        """The arguments for transformers' `generate`, with codes and an end for each row."""
         samples, size = kwargs["input_values"], self.frame_size
         frames = samples.shape[-1] // size
         ids, embeds = kwargs.get("input_ids"), kwargs.get("inputs_embeds")
-        # The start id is there in any case; what is given besides stands for so many frames.
+        # The start id is always there; every further column that is given stands for one frame.
         given = ids if ids is not None else embeds
         before = 0 if given is None else given.shape[1] - 1
         limit = self._limit(kwargs, frames, before)
@@ -247,7 +248,7 @@ class KyutaiSpeechToTextForConditionalGeneration(
 
     def _codes(self, samples: Tensor) -> Tensor:
         """[B, F, K] of samples [B, 1, F * frame_size]."""
-        numbers = numbers_of(self)
+        numbers = model_config_of(self)
         codec = None if numbers is None else codec_of(self, numbers)
         if codec is None:
             with as_stored(self.device):
@@ -255,11 +256,11 @@ class KyutaiSpeechToTextForConditionalGeneration(
         return codes_of(codec, samples).to(self.device)
 
     def _prepare_generation_config(self, *args: Any, **kwargs: Any) -> Any:
-        """Without the window of sound: all codes are there."""
+        """As in transformers, without the window of sound: all codes are there."""
         return _MACHINERY._prepare_generation_config(self, *args, **kwargs)
 
     def _prepare_model_inputs(self, *args: Any, **kwargs: Any) -> Any:
-        """Without caches for the codec."""
+        """As in transformers, without caches for the codec."""
         return _MACHINERY._prepare_model_inputs(self, *args, **kwargs)
 
     def prepare_inputs_for_generation(
@@ -271,7 +272,7 @@ class KyutaiSpeechToTextForConditionalGeneration(
         audio_window_size: int | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The next columns: text ids with the codes of the frames before them."""
+        """The inputs with the next columns: text ids and the codes of the frames before them."""
         inputs = _MACHINERY.prepare_inputs_for_generation(self, *args, **kwargs)
         text = inputs.get("input_ids")
         if audio_tokens is None or text is None:
@@ -293,11 +294,11 @@ _TRANSFORMERS_ONLY = frozenset({
     "stopping_criteria", "prefix_allowed_tokens_fn", "assistant_model", "custom_generate",
     "audio_tokens", "cache_implementation", "tokenizer", "negative_prompt_ids", "synced_gpus",
 })  # fmt: skip
-"""Arguments that kiku's driver has no use for, or transformers checks."""
+"""Arguments that only transformers' `generate` can use, or checks."""
 
 
 class _RowEnds(LogitsProcessor):
-    """Only PAD is left where the sound of a row has ended."""
+    """Allows only PAD in rows whose sound has ended."""
 
     def __init__(self, ends: list[int], before: int, pad_id: int) -> None:
         self._ends, self._before, self._pad_id = torch.tensor(ends), before, pad_id

@@ -1,10 +1,10 @@
 # pyright: basic
 # transformers' modules are of any type.
-"""transformers' weights as kiku's networks, for the time of one call.
+"""Build kiku's networks around transformers' weights, for the time of one call.
 
-Everything that lies as kiku wants it is shared; only the fused q, k and v (transformers orders
-their rows otherwise) and the codebooks are made anew. Nothing is kept from one call to the next: a
-training step, `.to`, a merged adapter, whatever changes the weights, is seen by the next call.
+Weights that have kiku's layout are shared; only the fused q, k and v (transformers orders their
+rows differently) and the codebooks are computed for each call. Nothing is kept from one call to the
+next, so the next call sees any change of the weights: a training step, `.to`, a merged adapter.
 """
 
 from typing import Any, TypeVar
@@ -27,9 +27,8 @@ _BLOCK = 64
 """Frames that the codec reads at once: 5 s of sound."""
 
 
-def numbers_of(model: Any) -> ModelConfig | None:
-    """The config of one of transformers' models as kiku calls it; None where kiku builds no such
-    model."""
+def model_config_of(model: Any) -> ModelConfig | None:
+    """kiku's config for one of transformers' models; None if kiku does not build this model."""
     try:
         return PlainConfig(**model.config.to_dict()).to_model_config()
     except KikuError:
@@ -37,28 +36,32 @@ def numbers_of(model: Any) -> ModelConfig | None:
 
 
 def pad_hides_an_id(model: Any) -> bool:
-    """Whether a text id or a code is the pad of one of transformers' models as well: it then looks
-    up another row there than in kiku's networks."""
+    """Whether the pad of one of transformers' models is also a text id or a code.
+
+    That id then looks up another row there than in kiku's networks.
+    """
     return PlainConfig(**model.config.to_dict()).pad_hides_an_id
 
 
 def codec_of(model: nn.Module, numbers: ModelConfig) -> MimiEncoder | None:
-    """The codec's encoder; None where its parts are no longer those of transformers."""
+    """The codec's encoder; None if its parts are not those of transformers."""
     with torch.device("meta"):
         codec = MimiEncoder(numbers.codec)
     return _with_weights(codec, transformers_codec(numbers.codec), model, "codec_model.")
 
 
 def decoder_of(model: nn.Module, numbers: ModelConfig) -> LM | None:
-    """The decoder; None where its parts are no longer those of transformers: adapters that are not
-    merged, weights in eight bits, hooks."""
+    """The decoder; None if its parts are not those of transformers.
+
+    Causes are adapters that are not merged, weights in eight bits, and hooks.
+    """
     with torch.device("meta"):
         lm = LM(numbers.lm)
     return _with_weights(lm, transformers_lm(numbers.lm), model, "")
 
 
 def _with_weights(ours: M, table: Table, model: nn.Module, part: str) -> M | None:
-    if _is_watched(model.get_submodule(part.rstrip("."))):
+    if _has_hooks(model.get_submodule(part.rstrip("."))):
         return None
     stored: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
@@ -71,22 +74,22 @@ def _with_weights(ours: M, table: Table, model: nn.Module, part: str) -> M | Non
         if any(one is None or not one.is_floating_point() for one in theirs):
             return None
         state.update(zip(pair.ours, pair.how.read(theirs), strict=True))
-    if stored:  # something that kiku's networks have no place for
+    if stored:  # weights that kiku's networks have no place for
         return None
     device = next(iter(state.values())).device
     if device.type == "meta" or any(one.device != device for one in state.values()):
         return None
     ours.load_state_dict(state, assign=True)
-    return ours.to(device).eval()  # what is computed, and not loaded, follows
+    return ours.to(device).eval()  # moves tensors that are computed, not loaded
 
 
-def _is_watched(module: nn.Module) -> bool:
-    """Whether somebody looks at, or stands in for, what a part of it computes."""
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether a hook observes or replaces what a part of the module computes."""
     for one in module.modules():
         if hasattr(one, "_hf_hook"):  # accelerate's: weights that lie elsewhere
             return True
         hooks = [*one._forward_hooks.values(), *one._forward_pre_hooks.values()]
-        # transformers' own record hidden states for those who ask.
+        # transformers' own hooks do not count: they record hidden states on request.
         if any(not getattr(h, "__module__", "").startswith("transformers.") for h in hooks):
             return True
     return False

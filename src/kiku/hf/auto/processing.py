@@ -1,6 +1,6 @@
 # pyright: basic
 # It takes and gives what transformers does, of any type.
-"""transformers' feature extractor and processor, which hear what kiku's hear."""
+"""transformers' feature extractor and processor, giving the same input as kiku's."""
 
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,30 +9,28 @@ from transformers import BatchFeature
 from transformers import KyutaiSpeechToTextFeatureExtractor as TheirExtractor
 from transformers import KyutaiSpeechToTextProcessor as TheirProcessor
 
-from kiku.hf.auto.folders import is_kikus
+from kiku.hf.auto.folders import LOCATING, layout_of_checkpoint
 from kiku.hf.features import KyutaiSpeechToTextFeatureExtractor as PlainExtractor
 from kiku.hf.processing import KyutaiSpeechToTextProcessor as PlainProcessor
 from kiku.hf.processing import recordings
 from kiku.text import Word
 
-_ACCESS = ("revision", "cache_dir", "token", "local_files_only")
 
-
-def _read(plain: Any, source: Any, arguments: dict[str, Any]) -> Any:
-    """What kiku reads of a checkpoint, delay and silence corrected; None where it is none."""
-    if is_kikus(source, arguments) is None:
+def _load_plain(plain: Any, source: Any, arguments: dict[str, Any]) -> Any:
+    """The checkpoint's `plain` object, delay and silence corrected; None if kiku cannot read it."""
+    if layout_of_checkpoint(source, arguments) is None:
         return None
-    access = {key: arguments.pop(key) for key in _ACCESS if key in arguments}
+    access = {key: arguments.pop(key) for key in LOCATING if key in arguments}
     return plain.from_pretrained(source, **access)
 
 
 class KyutaiSpeechToTextFeatureExtractor(TheirExtractor):
-    """Recordings to one padded batch, with silence before and the delay after."""
+    """Turns recordings into one padded batch, with silence before and the delay after each."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers; and of whatever else kiku reads."""
-        read = _read(PlainExtractor, pretrained_model_name_or_path, kwargs)
+        """As in transformers; also reads the checkpoints of other layouts that kiku reads."""
+        read = _load_plain(PlainExtractor, pretrained_model_name_or_path, kwargs)
         if read is None:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         with TemporaryDirectory() as folder:
@@ -53,11 +51,11 @@ class KyutaiSpeechToTextFeatureExtractor(TheirExtractor):
 
         Args:
             raw_audio: one recording or several.
-            padding: to which length.
+            padding: to which length recordings are padded.
             truncation: cut at `max_length`.
-            max_length: samples.
+            max_length: length in samples.
             return_tensors: "pt", "np" or None.
-            sampling_rate: is checked, never converted.
+            sampling_rate: rate of `raw_audio`; checked, never converted.
             return_attention_mask: False leaves `padding_mask` out.
         """
         batch = PlainExtractor(**self.to_dict())(
@@ -76,8 +74,8 @@ class KyutaiSpeechToTextProcessor(TheirProcessor):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers; and of whatever else kiku reads."""
-        read = _read(PlainProcessor, pretrained_model_name_or_path, kwargs)
+        """As in transformers; also reads the checkpoints of other layouts that kiku reads."""
+        read = _load_plain(PlainProcessor, pretrained_model_name_or_path, kwargs)
         if read is None:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         with TemporaryDirectory() as folder:
@@ -89,7 +87,7 @@ class KyutaiSpeechToTextProcessor(TheirProcessor):
         return found
 
     def __init__(self, feature_extractor: Any, tokenizer: Any, **kwargs: Any) -> None:
-        """Put the two together."""
+        """Combine the two."""
         if type(feature_extractor) is TheirExtractor:  # as transformers loads it
             values = feature_extractor.to_dict()
             feature_extractor = KyutaiSpeechToTextFeatureExtractor(**values)
@@ -100,7 +98,7 @@ class KyutaiSpeechToTextProcessor(TheirProcessor):
 
         Args:
             audio: one recording or several, samples in [-1, 1] or paths.
-            text: also give the ids of a transcript.
+            text: a transcript, whose ids are given as well.
             **kwargs: as in transformers.
         """
         if audio is not None:
@@ -115,7 +113,7 @@ class KyutaiSpeechToTextProcessor(TheirProcessor):
         """See `kiku.hf.KyutaiSpeechToTextProcessor.words`.
 
         Args:
-            sequences: [B, 1 + N] what `generate` gave.
+            sequences: [B, 1 + N] ids from `generate`.
             logits: N of [B, vocab_size], for the words' probabilities.
         """
         with TemporaryDirectory() as folder:

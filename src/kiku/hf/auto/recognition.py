@@ -17,11 +17,11 @@ from kiku.hf.auto.processing import KyutaiSpeechToTextProcessor
 from kiku.hf.processing import recordings
 
 _NOT_NEEDED = ("chunk_length_s", "stride_length_s", "ignore_warning", "return_language")
-"""They cut long sound, which these models need not."""
+"""Arguments for cutting long sound into chunks, which these models do not need."""
 
 
 class KyutaiSpeechToTextPipeline(AutomaticSpeechRecognitionPipeline):
-    """Recordings of any length to {"text"}, with `return_timestamps` also to {"chunks"}."""
+    """Turns recordings of any length into {"text"}; `return_timestamps` adds {"chunks"}."""
 
     _default_generation_config = None
 
@@ -51,7 +51,7 @@ class KyutaiSpeechToTextPipeline(AutomaticSpeechRecognitionPipeline):
             inputs = {"bytes": inputs}
         (samples,) = recordings(inputs, rate)
         batch = extractor(samples, sampling_rate=rate, return_tensors="pt")
-        # [1, L]: only so does transformers make one batch of several lengths.
+        # [1, L]: only in this shape can transformers batch recordings of different lengths.
         yield {"is_last": True, **batch, "input_values": batch["input_values"][:, 0]}
 
     def _forward(self, model_inputs: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

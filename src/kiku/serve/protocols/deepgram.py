@@ -13,6 +13,7 @@ from typing import Any
 from kiku.errors import AudioError, ConfigError, QueueFull, StreamClosed, TruncatedAudio
 from kiku.options import DecodingOptions
 from kiku.serve.protocols.deepgram_finalizes import Finalizes
+from kiku.serve.protocols.deepgram_live import SLACK_S, DeepgramBase
 from kiku.serve.protocols.deepgram_messages import (
     DECODER,
     CloseStream,
@@ -21,8 +22,7 @@ from kiku.serve.protocols.deepgram_messages import (
     KeepAlive,
 )
 from kiku.serve.protocols.deepgram_parameters import LISTEN_PARAMETERS
-from kiku.serve.protocols.deepgram_query import ListenQuery, busy, hotwords, listen_query, refusal
-from kiku.serve.protocols.deepgram_sound import SoundIntake
+from kiku.serve.protocols.deepgram_query import ListenQuery, hotwords, listen_query
 from kiku.serve.protocols.deepgram_words import (
     MAX_ECHO,
     confidence,
@@ -38,13 +38,10 @@ from kiku.serve.protocols.deepgram_words import (
 from kiku.serve.protocols.interface import (
     Action,
     Actions,
-    Base,
     ClientRequest,
-    Close,
     Decode,
     ModelCard,
     Open,
-    Refusal,
     ServerEnds,
     brief,
     round_s,
@@ -68,10 +65,6 @@ Deepgram."""
 _IDLE = "NET-0001"
 _NO_SOUND = "DATA-0000"
 
-_SLACK_S = 0.2
-"""Seconds of sound that count as heard before their text is sure: they may not fill a frame yet,
-and a word is decided by the frame after it."""
-
 
 @dataclass(slots=True)
 class _Channel:
@@ -90,18 +83,15 @@ class _Channel:
     """When a turn ended, if the answer to a `Finalize` is to report it."""
 
 
-class DeepgramProtocol(Base):
+class DeepgramProtocol(DeepgramBase):
     """One client of `/v1/listen`."""
 
     name = "deepgram"
 
     def __init__(self, request: ClientRequest, model: ModelCard) -> None:
         """Raises `Refusal` for a query that is not valid here."""
-        self._request, self._model = request, model
         self._query: ListenQuery = listen_query(request, model)
-        self._sound = SoundIntake(self._query.options, self._query.container)
-        self.initial_open = self._sound.initial_open
-        self.subprotocol = "token" if "token" in request.subprotocols else None
+        super().__init__(request, model, self._query.options, self._query.container)
         self.quiet_after_s = (IDLE_S,)
         self.wants_progress = self._query.utterance_end_s is not None or not self._query.ends
         self._channels = [_Channel(index) for index in range(self._query.channels)]
@@ -114,18 +104,8 @@ class DeepgramProtocol(Base):
         self._digest = new_digest()
         self._configuring: dict[str, Any] | None = None
         """The answer to a `Configure`, until its key terms are in force."""
-        self._closing = False
-        self._is_idle = False
         self._why: tuple[int, str] | None = None
         """Close code and reason, if the connection ends for an error that the client was told."""
-
-    def busy(self, retry_after_s: int) -> Refusal | None:
-        """503: clients give up for good at any status below 500."""
-        return busy(self._request, retry_after_s)
-
-    def unsupported(self, error: Exception) -> Refusal:
-        """400, and why."""
-        return refusal(self._request, str(error))
 
     # From the client.
 
@@ -162,10 +142,6 @@ class DeepgramProtocol(Base):
             self._finalizes.give_up(len(self._channels))
         return actions
 
-    def _close(self) -> list[Action]:
-        self._closing = True
-        return [*self._sound.rest(), Close()]
-
     def _configure(self, wanted: Configure) -> Actions:
         if self._configuring is not None:
             return [self._not_configured("CONFIGURE_ALREADY_PENDING", "the Configure before this "
@@ -199,13 +175,6 @@ class DeepgramProtocol(Base):
         return send({"type": "Error", "variant": variant, "description": description,
                      "message": message})  # fmt: skip
 
-    def quiet(self, seconds: float) -> Actions:
-        """End the sound: the client gets what was heard, then why the connection ends."""
-        if self._closing:
-            return ()
-        self._is_idle = True
-        return self._close()
-
     # From the stream.
 
     def event(self, event: Event, waiting_s: float) -> Actions:
@@ -219,11 +188,11 @@ class DeepgramProtocol(Base):
         match event:
             case Word():
                 channel = self._channel(event.channel)
-                return [*self._silence(channel, event.start - _SLACK_S),
+                return [*self._silence(channel, event.start - SLACK_S),
                         *self._word(channel, event)]  # fmt: skip
             case Partial():
                 channel = self._channel(event.channel)
-                actions = self._silence(channel, event.start - _SLACK_S)
+                actions = self._silence(channel, event.start - SLACK_S)
                 channel.partial = event
                 return [*actions, *self._interim(channel)]
             case TurnStart(time) if self._query.starts:
@@ -232,7 +201,7 @@ class DeepgramProtocol(Base):
                               "timestamp": round_s(time)})]  # fmt: skip
             case TurnEnd(time) if self._query.ends:
                 channel = self._channel(event.channel)
-                actions = self._silence(channel, self._known(time - _SLACK_S))
+                actions = self._silence(channel, self._known(time - SLACK_S))
                 channel.turn_end = time
                 is_asked = self._finalizes.is_open(channel.index)
                 return actions if is_asked else [*actions, *self._held(channel)]
@@ -261,10 +230,6 @@ class DeepgramProtocol(Base):
     def _index(self, channel: _Channel) -> list[int]:
         return [channel.index, len(self._channels)]
 
-    def _known(self, seconds: float) -> float:
-        """The time up to which the text is complete when `seconds` of sound were heard."""
-        return seconds - self._model.delay_s
-
     def _word(self, channel: _Channel, word: Word) -> Actions:
         actions: list[Action] = []
         words = channel.words
@@ -280,7 +245,7 @@ class DeepgramProtocol(Base):
 
     def progress(self, seconds: float, waiting_s: float = 0.0) -> Actions:
         """Make words final that are due, and report gaps between words."""
-        known = self._known(seconds - _SLACK_S)
+        known = self._known(seconds - SLACK_S)
         actions: list[Action] = []
         for channel in self._channels:
             actions += self._silence(channel, known)

@@ -17,20 +17,17 @@ from kiku.audio import StreamWarning
 from kiku.errors import AudioError, ConfigError, QueueFull, StreamClosed, TruncatedAudio
 from kiku.options import DecodingOptions
 from kiku.serve.protocols.deepgram_finalizes import Finalizes
+from kiku.serve.protocols.deepgram_live import SLACK_S, DeepgramBase
 from kiku.serve.protocols.deepgram_parameters import FLUX_PARAMETERS
-from kiku.serve.protocols.deepgram_query import busy, flux_query, hotwords, refusal
-from kiku.serve.protocols.deepgram_sound import SoundIntake
+from kiku.serve.protocols.deepgram_query import flux_query, hotwords
 from kiku.serve.protocols.deepgram_words import MAX_ECHO, hangup, probability, send, transcript
 from kiku.serve.protocols.interface import (
     Action,
     Actions,
-    Base,
     ClientRequest,
-    Close,
     Decode,
     ModelCard,
     Open,
-    Refusal,
     ServerEnds,
     brief,
     round_s,
@@ -45,9 +42,6 @@ IDLE_S = 60.0
 
 MAX_TURN_WORDS = 1_000
 """Number of words after which a turn ends, as every message holds all words of its turn."""
-
-_SLACK_S = 0.2
-"""Seconds of sound that count as heard before their text is sure, as in `/v1/listen`."""
 
 
 class Thresholds(msgspec.Struct):
@@ -92,7 +86,7 @@ class _Unavailable(Exception):
     """A setting that is not available."""
 
 
-class FluxProtocol(Base):
+class FluxProtocol(DeepgramBase):
     """One client of `/v2/listen`."""
 
     name = "deepgram-flux"
@@ -102,10 +96,7 @@ class FluxProtocol(Base):
     def __init__(self, request: ClientRequest, model: ModelCard) -> None:
         """Raises `Refusal` for a query that is not valid here."""
         query = flux_query(request, model)
-        self._request, self._model = request, model
-        self._sound = SoundIntake(query.options, query.container)
-        self.initial_open = self._sound.initial_open
-        self.subprotocol = "token" if "token" in request.subprotocols else None
+        super().__init__(request, model, query.options, query.container)
         self._opened_with = query.threshold
         self._keyterms = list(query.keyterms)
         self._wanted = _Settings(query.eager_threshold, query.threshold, query.timeout_ms)
@@ -122,17 +113,8 @@ class FluxProtocol(Base):
         self._in_turn = self._is_eager = False
         self._confidence = 0.0  # the last that was reported
         self._forced = Finalizes()
-        self._closing = self._idle = False
         self._configuring: list[str] | None = None
         """Key terms of a `Configure`, until they are in force."""
-
-    def busy(self, retry_after_s: int) -> Refusal | None:
-        """503: clients give up for good at any status below 500."""
-        return busy(self._request, retry_after_s)
-
-    def unsupported(self, error: Exception) -> Refusal:
-        """400, and why."""
-        return refusal(self._request, str(error))
 
     def begin(self) -> Actions:
         """Send `Connected`, the first message of a connection."""
@@ -161,10 +143,6 @@ class FluxProtocol(Base):
                 return [*self._sound.rest(), self._forced.ask()]
             case FluxCloseStream():
                 return self._close()
-
-    def _close(self) -> list[Action]:
-        self._closing = True
-        return [*self._sound.rest(), Close()]
 
     def _configure(self, wanted: FluxConfigure) -> Actions:
         """Apply all of a `Configure` or nothing, but for key terms that the model cannot expect."""
@@ -239,13 +217,6 @@ class FluxProtocol(Base):
     def _not_configured(self, why: str) -> Action:
         return self._send("ConfigureFailure", code="UNSUPPORTED_CONFIGURATION", description=why)
 
-    def quiet(self, seconds: float) -> Actions:
-        """End the sound: the client gets what was heard, then why the connection ends."""
-        if self._closing:
-            return ()
-        self._idle = True
-        return self._close()
-
     # From the stream.
 
     def event(self, event: Event, waiting_s: float) -> Actions:
@@ -271,15 +242,11 @@ class FluxProtocol(Base):
             case _:
                 return ()
 
-    def _known(self, seconds: float) -> float:
-        """The time up to which the text is complete when `seconds` of sound were heard."""
-        return seconds - self._model.delay_s
-
     def _text(self, word: Word | None, partial: Partial | None) -> Actions:
         """Take a word, or pieces of one."""
         until = word.end if word is not None else partial.start if partial is not None else 0.0
         start = until if word is None else word.start
-        actions = [*self._silence(start - _SLACK_S), *self._resume(until)]
+        actions = [*self._silence(start - SLACK_S), *self._resume(until)]
         self._partial = partial
         if word is not None:
             self._words.append(word)
@@ -315,7 +282,7 @@ class FluxProtocol(Base):
 
     def progress(self, seconds: float, waiting_s: float = 0.0) -> Actions:
         """End the turn if nothing was said for too long."""
-        return self._silence(self._known(seconds - _SLACK_S))
+        return self._silence(self._known(seconds - SLACK_S))
 
     def _silence(self, known: float) -> Actions:
         """The messages that follow if no further word begins before `known`. Called also where the
@@ -327,7 +294,7 @@ class FluxProtocol(Base):
         actions: list[Action] = []
         while self._changes:
             at_s = next(iter(self._changes))
-            before = self._known(at_s - _SLACK_S)
+            before = self._known(at_s - SLACK_S)
             if before >= known:
                 break
             actions += self._time_out(before)
@@ -356,7 +323,7 @@ class FluxProtocol(Base):
         actions = [*self.progress(duration)]
         if self._in_turn:
             actions += self._end_turn(duration, "model")
-        if self._idle:
+        if self._is_idle:
             return [*actions, *self._fatal("NET-0001", f"nothing came for {IDLE_S:g} seconds")]
         return [*actions, hangup(1000)]
 

@@ -49,6 +49,7 @@ from kiku.serve.protocols.openai_realtime_messages import (
 from kiku.serve.protocols.openai_realtime_pending import (
     ChangeDecoding,
     Commit,
+    CommitKind,
     PendingAudio,
     PendingSteps,
     Reopen,
@@ -70,13 +71,6 @@ _OF_CONVERSATIONS = ("response.", "conversation.", "output_audio_buffer.")
 
 _TELEPHONE_UNITS = UNITS_PER_S // 8_000
 """Units of time in one byte of telephone sound."""
-
-
-_REST, _LAST = "rest", "last"
-"""Tags of two finalizes: before a stream is replaced, and before a silent client is cut off."""
-
-_OWN = (_REST, _LAST)
-"""Tags of finalizes that the client has not asked for."""
 
 
 class RealtimeProtocol(Base):
@@ -227,7 +221,7 @@ class RealtimeProtocol(Base):
             return [self._messages.event("input_audio_buffer.cleared")]
         self._committed = self._appended
         messages: list[Action] = []
-        if not self._pending.commits and all(one.tag in _OWN for one in self._asked):
+        if not self._pending.commits and all(one.is_own for one in self._asked):
             # Words that still come belong to the cleared sound: drop them.
             if self._item is not None:
                 messages += self._stop_speech(self._item)
@@ -282,8 +276,9 @@ class RealtimeProtocol(Base):
                     if self._asked:
                         break
                     if not step.drops and self._position > self._settled:
-                        self._asked.append(Commit(_REST, self._position))
-                        actions.append(FinalizeStream(_REST))
+                        rest = Commit("rest", self._position, CommitKind.REST)
+                        self._asked.append(rest)
+                        actions.append(FinalizeStream(rest.tag))
                         break
                     actions += self._reopen(step)
             waiting.pop()
@@ -364,7 +359,8 @@ class RealtimeProtocol(Base):
         if self._heard.turn_detection is None or self._item is None:
             return []
         at = self._place(seconds)
-        if self._asked and self._asked[0].tag != _REST and self._asked[0].at <= at:
+        asked = self._asked[0] if self._asked else None
+        if asked is not None and asked.kind is not CommitKind.REST and asked.at <= at:
             return []  # the commit that is about to be answered ends it
         self._committed = max(self._committed, at)
         return self._end_item(at)
@@ -375,9 +371,9 @@ class RealtimeProtocol(Base):
             one = self._asked.popleft()
             self._settled = one.at
             if one.tag == tag:
-                if tag == _LAST:
+                if one.kind is CommitKind.LAST:
                     actions += self._last_item(one.at)
-                elif tag != _REST:
+                elif one.kind is CommitKind.CLIENT:
                     actions += self._end_item(one.at)
                 break
             actions += self._end_item(one.at, StreamError("its end was not answered"))
@@ -410,7 +406,7 @@ class RealtimeProtocol(Base):
         self._goodbye = Hangup(1000, reason)
         if self._position <= self._settled and self._item is None and self._pending.first is None:
             return [self._goodbye]
-        self._pending.add(Commit(_LAST, self._appended))
+        self._pending.add(Commit("last", self._appended, CommitKind.LAST))
         return self._go_on()
 
     def rejected(self, error: Exception) -> Actions:
@@ -435,7 +431,7 @@ class RealtimeProtocol(Base):
     def _finalized_without(self, error: Exception) -> Actions:
         one = self._asked.pop()
         self._settled = one.at
-        actions = [] if one.tag in _OWN else self._end_item(one.at, error)
+        actions = [] if one.is_own else self._end_item(one.at, error)
         return [*actions, *self._go_on()]
 
     def failed(self, error: Exception) -> Actions:
@@ -443,7 +439,7 @@ class RealtimeProtocol(Base):
         actions: list[Action] = []
         while self._asked:
             one = self._asked.popleft()
-            if one.tag not in _OWN:
+            if not one.is_own:
                 actions += self._end_item(one.at, error)
         ends = isinstance(error, ServerEnds)
         if self._position > self._messages.committed:  # some of its sound is in no item
@@ -463,7 +459,7 @@ class RealtimeProtocol(Base):
         """Answer the commits that wait with `failed`, as there is no stream left, and hang up."""
         actions: list[Action] = []
         for one in self._pending.commits:
-            if one.tag not in _OWN:
+            if not one.is_own:
                 actions += self._end_item(one.at, error)
         self._pending.clear()
         code = 1011

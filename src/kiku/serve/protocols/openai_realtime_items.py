@@ -2,7 +2,6 @@
 its transcript. Knows neither sound nor streams.
 """
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +9,11 @@ import msgspec
 
 from kiku.serve.protocols.interface import Send
 from kiku.serve.protocols.openai_realtime_messages import Mistake
+from kiku.serve.protocols.openai_words import logprob, spelled, token
 from kiku.text import Word
 
 UNITS_PER_S = 48_000
 """Units of time in a second. Sound is counted in them: a byte of 16-bit sound at 24 kHz is one."""
-
-_LEAST_PROBABILITY = 1e-30
-"""Smaller probabilities count as this one, as JSON has no number for the logarithm of 0."""
 
 _COMMITTED = "input_audio_buffer.committed"
 _TRANSCRIPTION = "conversation.item.input_audio_transcription"
@@ -36,16 +33,10 @@ class ConversationItem:
         """All its words, which is the text of all its deltas."""
         return " ".join(word.text for word in self.words)
 
-    def token(self, index: int) -> str:
-        """A word, with the space that parts it from the one before."""
-        text = self.words[index].text
-        return text if index == 0 else f" {text}"
-
-    def logprob(self, index: int) -> dict[str, Any]:
-        """The log-probability of a word, which counts as one token."""
-        token, sure = self.token(index), self.words[index].probability
-        log = math.log(sure) if sure > _LEAST_PROBABILITY else math.log(_LEAST_PROBABILITY)
-        return {"token": token, "logprob": log, "bytes": list(token.encode())}
+    def token(self, index: int) -> dict[str, Any]:
+        """A word as a token with its log-probability."""
+        word = self.words[index]
+        return token(word, logprob(word), first=index == 0)
 
 
 class RealtimeMessages:
@@ -116,10 +107,10 @@ class RealtimeMessages:
         """Add a word to an item. Returns the message with it."""
         item.words.append(word)
         index = len(item.words) - 1
-        sure = {"logprobs": [item.logprob(index)]} if logprobs else {}
+        sure = {"logprobs": [item.token(index)]} if logprobs else {}
         return self.event(
             f"{_TRANSCRIPTION}.delta",
-            item_id=item.id, content_index=0, delta=item.token(index), **sure,
+            item_id=item.id, content_index=0, delta=spelled(word, first=index == 0), **sure,
         )  # fmt: skip
 
     def committed_item(
@@ -147,7 +138,7 @@ class RealtimeMessages:
         seconds = max(0, at - self.committed) / UNITS_PER_S
         self._last_id, self.committed = item.id, max(self.committed, at)
         if error is None:
-            sure = [item.logprob(i) for i in range(len(item.words))]
+            sure = [item.token(i) for i in range(len(item.words))]
             more = {"logprobs": sure} if logprobs else {}
             messages.append(
                 self.event(

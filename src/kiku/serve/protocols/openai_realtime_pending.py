@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass
+from enum import Enum
 
 from kiku.options import DecodingOptions, StreamOptions
 
@@ -21,13 +22,31 @@ class PendingAudio:
     """Length of the sound, in units of `UNITS_PER_S`."""
 
 
+class CommitKind(Enum):
+    """Why a stream is finalized."""
+
+    CLIENT = "client"
+    """The client has committed, and gets an item."""
+    REST = "rest"
+    """The stream is about to be replaced; its last words come first."""
+    LAST = "last"
+    """The connection is about to end, as the client is silent."""
+
+
 @dataclass(slots=True)
 class Commit:
     """A commit to be finalized."""
 
     tag: str
+    """Tag of the finalize."""
     at: int
     """Place where its sound ends."""
+    kind: CommitKind = CommitKind.CLIENT
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the client has not asked for it."""
+        return self.kind is not CommitKind.CLIENT
 
 
 @dataclass(slots=True)

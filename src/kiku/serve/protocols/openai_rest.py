@@ -15,6 +15,7 @@ import msgspec
 from kiku.errors import ConfigError
 from kiku.options import DecodingOptions, StreamOptions
 from kiku.serve.protocols.interface import ModelCard, Refusal, round_s
+from kiku.serve.protocols.openai_words import logprob, spelled, token
 from kiku.serve.protocols.parameters import Parameter
 from kiku.text import Segment, Word
 from kiku.transcription import Transcript
@@ -56,9 +57,6 @@ _LANGUAGES = {
     "ja": "japanese", "nl": "dutch", "pl": "polish", "pt": "portuguese",
 }  # fmt: skip
 """Names of languages in `verbose_json`."""
-
-_LEAST_PROBABILITY = 1e-30
-"""Smaller probabilities count as this one, as JSON has no number for the logarithm of 0."""
 
 _TEXT = "text/plain; charset=utf-8"
 _JSON = "application/json"
@@ -396,19 +394,11 @@ def _segment(number: int, segment: Segment, temperature: float, encode: Encode) 
 
 def _logprob(word: Word) -> float | None:
     """The log-probability of a word; None if it is not known."""
-    if math.isnan(word.probability):
-        return None
-    return math.log(max(word.probability, _LEAST_PROBABILITY))
-
-
-def _spelled(word: Word, *, first: bool) -> str:
-    """A word, with the space that parts it from the one before."""
-    return word.text if first else f" {word.text}"
+    return None if math.isnan(word.probability) else logprob(word)
 
 
 def _token(word: Word, *, first: bool) -> dict[str, Any]:
-    text = _spelled(word, first=first)
-    return {"token": text, "logprob": _logprob(word), "bytes": list(text.encode())}
+    return token(word, _logprob(word), first=first)
 
 
 def _logprobs_of(words: Sequence[Word]) -> list[dict[str, Any]]:
@@ -428,7 +418,7 @@ class TranscriptEvents:
         first = not self._words
         self._words.append(word)
         event: dict[str, Any] = {
-            "type": "transcript.text.delta", "delta": _spelled(word, first=first),
+            "type": "transcript.text.delta", "delta": spelled(word, first=first),
         }  # fmt: skip
         if self._logprobs:
             event["logprobs"] = [_token(word, first=first)]

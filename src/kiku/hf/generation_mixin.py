@@ -1,4 +1,4 @@
-"""`generate`: sound to text ids, by the driver or step by step."""
+"""`generate`: sound to text ids, by the scheduler or step by step."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, overload
@@ -8,25 +8,33 @@ from torch import Tensor
 
 from kiku.engine import SlotEngine
 from kiku.hf.engines import engine_around
-from kiku.hf.generation import Batch, Streamer, check_input_values, drawn_seed
-from kiku.hf.generation_config import GenerationConfig, settled
+from kiku.hf.generation_batch import (
+    Batch,
+    Streamer,
+    check_input_values,
+    check_is_tensor,
+    drawn_seed,
+)
+from kiku.hf.generation_config import GenerationConfig, resolve_config
 from kiku.hf.outputs import GenerateDecoderOnlyOutput
 from kiku.hf.pretrained import KyutaiSpeechToTextPreTrainedModel
-from kiku.hf.processors import Custom, logits_processors, stopping_criteria, wanted
-from kiku.hf.steps import Kept, StepByStep, encoded
+from kiku.hf.processors import Custom, logits_processors, stepwise_values, stopping_criteria
+from kiku.hf.stepwise import StepByStep, StepOutputs, encoded
 
 
-class Generates(KyutaiSpeechToTextPreTrainedModel):
+class GenerationMixin(KyutaiSpeechToTextPreTrainedModel):
     """A model that transcribes."""
 
     generation_config: GenerationConfig
 
     @overload
-    def generate(  # pyright: ignore[reportOverlappingOverload]
+    def generate(
+        self, *, return_dict_in_generate: Literal[False] | None = None, **kwargs: Any
+    ) -> Tensor: ...
+    @overload
+    def generate(
         self, *, return_dict_in_generate: Literal[True], **kwargs: Any
     ) -> GenerateDecoderOnlyOutput: ...
-    @overload
-    def generate(self, **kwargs: Any) -> Tensor: ...
     def generate(
         self,
         *,
@@ -51,61 +59,68 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
                 row run to the end of the longest.)
             generation_config: values that win over those of `self.generation_config`.
             logits_processor: each takes ids [B, n] and scores [B, vocab_size], and gives scores.
-            stopping_criteria: each takes ids [B, n] and the scores so far, and says of each row
-                whether it is done; the end comes when all are.
+            stopping_criteria: each takes ids [B, n] and the scores so far, and says for each row
+                whether it is done; generation ends when all rows are.
             prefix_allowed_tokens_fn: takes a row's number and its ids [n], and gives the ids that
                 may follow.
-            tokenizer: for `stop_strings`.
-            streamer: is given the start ids [B, 1], then the ids [B] of frame after frame.
-            seed: of sampling; None takes one from `generator`.
+            tokenizer: needed for `stop_strings`.
+            streamer: receives the start ids [B, 1], then the ids [B] of frame after frame.
+            seed: seed of sampling; None takes one from `generator`.
             generator: None is torch's own random state.
             **kwargs: `max_new_tokens`, `do_sample`, `temperature` and the other fields of
                 `GenerationConfig`. Each acts as in transformers, or is refused unless it asks for
-                nothing; docs/transformers.md has the list. One that is None is None.
+                nothing; docs/transformers.md has the list. An explicit None stays None.
 
         Returns:
             [B, 1 + N] int64: the start id, then N = L // frame_size ids (or `max_new_tokens`, if
-            less, or up to where every row is done). With `num_return_sequences` B is so many times
-            larger, the copies of a row side by side. With `return_dict_in_generate=True` these as
-            `sequences`, with `scores`, `logits` and `hidden_states` as asked.
+            less, or up to where every row is done). `num_return_sequences` multiplies B; the copies
+            of a row follow one another. With `return_dict_in_generate=True` the ids are
+            `sequences`, next to `scores`, `logits` and `hidden_states` as asked.
 
         Raises:
             InputError: (a ValueError) no sound, less than one frame of it, or unknown arguments.
-            UnsupportedConfig: text prompts, beams, or what needs transformers, which is not
-                installed.
+            UnsupportedConfig: text prompts, beams, or a feature that needs transformers, which is
+                not installed.
         """
-        config = settled(self.generation_config, generation_config, kwargs)
+        config = resolve_config(self.generation_config, generation_config, kwargs)
         samples = check_input_values(input_values)
-        custom = Custom(
-            logits_processor or (), stopping_criteria or (), prefix_allowed_tokens_fn, tokenizer
-        )
+        check_is_tensor("padding_mask", padding_mask)
         batch = Batch(samples, padding_mask, config, self.trunk.model_config)
         if config.do_sample:
             batch.sample(config, drawn_seed(generator) if seed is None else seed)
+        custom = Custom(
+            logits_processor or (), stopping_criteria or (), prefix_allowed_tokens_fn, tokenizer
+        )
+        return self._generated(batch, config, custom, streamer)
+
+    def _generated(
+        self, batch: Batch, config: GenerationConfig, custom: Custom, streamer: Streamer | None
+    ) -> Tensor | GenerateDecoderOnlyOutput:
+        """The output of `generate`: by the scheduler, or step by step for what needs this."""
         as_dict = bool(config.return_dict_in_generate)
         names = ("scores", "logits", "attentions", "hidden_states") if as_dict else ()
         keep = frozenset(name for name in names if getattr(config, f"output_{name}"))
         is_driven = batch.fed_id == self.trunk.lm.config.initial_text_id
-        if custom or wanted(config) or not is_driven or self.trunk.codec_model.is_watched:
-            kept = self._step_by_step(batch, config, custom, streamer, keep)
+        if custom or stepwise_values(config) or not is_driven or self.trunk.codec_model.has_hooks:
+            outputs = self._step_by_step(batch, config, custom, streamer, keep)
         else:
-            kept = self._driven(batch, streamer, keep)
-        sequences = kept.sequences.to(self.device)
+            outputs = self._driven(batch, streamer, keep)
+        sequences = outputs.sequences.to(self.device)
         if not as_dict:
             return sequences
         return GenerateDecoderOnlyOutput(
             sequences,
-            **{name: tuple(getattr(kept, name)) for name in names if name in keep},
+            **{name: tuple(getattr(outputs, name)) for name in names if name in keep},
         )
 
-    def _driven(self, batch: Batch, streamer: Streamer | None, keep: frozenset[str]) -> Kept:
-        """Through the one driver, each row by itself."""
+    def _driven(self, batch: Batch, streamer: Streamer | None, keep: frozenset[str]) -> StepOutputs:
+        """Generate by kiku's scheduler, each row by itself."""
         batch.run(self._engine(batch, len(batch.rows), keep_logits=bool(keep)), streamer)
         found: dict[str, Any] = {}
         for name in keep:
             values = batch.logits(self.trunk.config.vocab_size, scored=name == "scores")
             found[name] = [one.to(self.device) for one in values]
-        return Kept(batch.sequences(), **found)
+        return StepOutputs(batch.sequences(), **found)
 
     def _step_by_step(
         self,
@@ -114,8 +129,8 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
         custom: Custom,
         streamer: Streamer | None,
         keep: frozenset[str],
-    ) -> Kept:
-        """All rows together, id after id."""
+    ) -> StepOutputs:
+        """Generate all rows together, one id at a time."""
         start = torch.full((len(batch.rows), 1), batch.fed_id, device=self.device)
         processors = logits_processors(config, custom, start, batch.longest)
         criteria = stopping_criteria(config, custom, self.device)
@@ -127,15 +142,17 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
         return loop.run(codes.to(self.device))
 
     def _codes(self, batch: Batch) -> Tensor:
-        """[B, F, K]: each row in blocks; all of them at once where somebody looks at the codec, and
-        expects what transformers would show."""
+        """[B, F, K] codes: each row is encoded in blocks.
+
+        If the codec has hooks, all rows are encoded at once, as hooks in transformers would see it.
+        """
         codec, count = self.trunk.codec_model, self.trunk.config.num_codebooks
-        if codec.is_watched:
+        if codec.has_hooks:
             return codec.codes_of(batch.samples()).mT[..., :count]
         return encoded(self._engine(batch, 1, keep_logits=False), batch, count)
 
     def _engine(self, batch: Batch, slots: int, *, keep_logits: bool) -> SlotEngine:
-        """Around the model's own networks, which it leaves in the mode that they were in."""
+        """An engine around the model's own networks, which stay in the mode they are in."""
         return engine_around(
             self.trunk.codec_model,
             self.trunk.lm,

@@ -1,14 +1,15 @@
-"""`generate`: audio to text ids, through the one driver."""
+"""`generate`: audio to text ids, through kiku's scheduler."""
 
 import logging
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kiku.audio.formats import MAX_FLOAT
 from kiku.config import ModelConfig
 from kiku.decoding import Sampler
 from kiku.engine import SlotEngine, StepOutput
@@ -21,35 +22,44 @@ _logger = logging.getLogger(__name__)
 
 
 class Streamer(Protocol):
-    """What transformers' streamers are, `TextStreamer` for one."""
+    """The interface of transformers' streamers, for example `TextStreamer`."""
 
     def put(self, value: Tensor) -> None:
         """Take the start ids [B, 1], then the next id of every row [B], on the CPU."""
         ...
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """Called once after the last ids."""
         ...
 
 
 @dataclass
 class Row:
-    """One recording on its way: its samples, and what came of it."""
+    """One recording: its samples, and the tokens and logits decoded so far."""
 
     samples: NDArray[np.float32]
-    picker: Sampler | None = None
+    sampler: Sampler | None = None
     tokens: list[int] = field(default_factory=list[int])
     logits: list[NDArray[np.float32]] = field(default_factory=list[NDArray[np.float32]])
 
     def add(self, out: StepOutput) -> None:
-        """Take what the engine says about this row."""
+        """Append the engine's output of one step for this row."""
         self.tokens += out.tokens.tolist()
         if out.logits is not None:
             self.logits += list(out.logits)
 
 
+def check_is_tensor(name: str, value: Any) -> None:
+    """Raise InputError for what is neither a tensor nor None."""
+    if not (value is None or isinstance(value, Tensor)):
+        raise InputError(
+            f"{name} must be a tensor, not {type(value).__name__}: have the processor give some, "
+            "return_tensors='pt' (which it does by itself), or write torch.as_tensor(...)"
+        )
+
+
 def check_input_values(input_values: Tensor | None) -> Tensor:
-    """[B, 1, L] float samples.
+    """Check that these are [B, 1, L] float samples that can be sound, and give them as float32.
 
     Raises:
         InputError: anything else.
@@ -58,6 +68,7 @@ def check_input_values(input_values: Tensor | None) -> Tensor:
         raise InputError(
             "generate needs input_values=...: give it what the processor gave, generate(**inputs)"
         )
+    check_is_tensor("input_values", input_values)
     if input_values.dim() != 3 or input_values.shape[1] != 1:
         raise InputError(
             f"input_values must be [batch, 1, samples], not {list(input_values.shape)}"
@@ -67,11 +78,18 @@ def check_input_values(input_values: Tensor | None) -> Tensor:
             f"input_values must be samples in [-1, 1], not {input_values.dtype}; "
             "divide int16 by 32768"
         )
-    return input_values.float()
+    samples = input_values.float()
+    peak = float(samples.abs().amax()) if samples.numel() else 0.0  # NaN where there is any
+    if not peak <= MAX_FLOAT:
+        raise InputError(
+            f"input_values must be samples in [-1, 1], and they reach {peak:g}: divide integers by "
+            "their full scale, such as 32768, and replace what is not finite"
+        )
+    return samples
 
 
 class Batch:
-    """The rows of one call of `generate`, and what comes of them."""
+    """The rows of one call of `generate`, and their outputs."""
 
     def __init__(
         self,
@@ -80,13 +98,13 @@ class Batch:
         config: GenerationConfig,
         model_config: ModelConfig,
     ) -> None:
-        """Cut each row to what is its own.
+        """Cut each row to its own whole frames.
 
         Args:
-            samples: [B, 1, L] what `check_input_values` gave.
+            samples: [B, 1, L] as `check_input_values` gives them.
             padding_mask: [B, L] or None.
-            config: values of this call.
-            model_config: of the model.
+            config: generation values of this call.
+            model_config: config of the model.
 
         Raises:
             InputError: nothing to generate, or a mask of another shape.
@@ -117,29 +135,29 @@ class Batch:
         trained = model_config.lm.initial_text_id
         self.start_id = trained if bos is None else bos
         self.fed_id = _fed(self.start_id, trained, model_config.lm.text_rows)
-        """What the decoder reads as the first id."""
+        """The id that the decoder reads first."""
         self.pad_id = model_config.pad_id if pad is None else pad
 
     @property
     def longest(self) -> int:
-        """Ids of the row that has the most."""
+        """Number of ids of the row that has the most."""
         return max(self.num_tokens)
 
     def samples(self) -> Tensor:
-        """[B, 1, F * frame_size] of all rows, F at least 1; zeros behind the last of a row."""
+        """[B, 1, F * frame_size] of all rows, F at least 1; zeros after a row's last frame."""
         length = max(1, self.longest) * self.model_config.frame_size
         rows = [np.pad(row.samples, (0, length - len(row.samples))) for row in self.rows]
         return torch.from_numpy(np.stack(rows))[:, None]  # pyright: ignore[reportUnknownMemberType]
 
     def sample(self, config: GenerationConfig, seed: int) -> None:
-        """Choose by chance; each row by itself, so that its words do not depend on its neighbours.
+        """Let ids be sampled. Each row has its own seed, so its words do not depend on other rows.
 
         Raises:
             ConfigError: (a ValueError) temperature, top_k or top_p out of range.
         """
         seeds = np.random.SeedSequence(seed).generate_state(len(self.rows), np.uint64)
         for row, one in zip(self.rows, (seeds >> np.uint64(2)).tolist(), strict=True):
-            row.picker = Sampler(
+            row.sampler = Sampler(
                 1.0 if config.temperature is None else config.temperature,
                 top_k=config.top_k or 0,
                 top_p=1.0 if config.top_p is None else config.top_p,
@@ -147,11 +165,13 @@ class Batch:
             )
 
     def samplers(self) -> list[Sampler]:
-        """What each row draws with from scores that are at their temperature, and cut, already."""
-        return [Sampler(seed=row.picker.params.seed) for row in self.rows if row.picker is not None]
+        """A sampler for each row that only draws: its scores have passed temperature and cuts."""
+        return [
+            Sampler(seed=row.sampler.params.seed) for row in self.rows if row.sampler is not None
+        ]
 
     def run(self, engine: SlotEngine, streamer: Streamer | None) -> None:
-        """Drive every row to its end; each collects a token for every whole frame it has."""
+        """Decode every row to its end; each collects one token for every whole frame it has."""
         feed = None if streamer is None else _Feed(streamer, self)
         size = self.model_config.frame_size
         members: list[Member] = []
@@ -161,13 +181,13 @@ class Batch:
             # Token 0 needs no frame, so the last token comes with the frame before the last.
             frames = row.samples[: (num_tokens - 1) * size].reshape(-1, size)
             on_output = row.add if feed is None else feed.after(row.add)
-            members.append(Member(TokenSession(frames), SlotOptions(row.picker), None, on_output))
+            members.append(Member(TokenSession(frames), SlotOptions(row.sampler), None, on_output))
         Scheduler(engine).run(members)
         if streamer is not None:
             streamer.end()
 
     def ids_at(self, position: int) -> list[int] | None:
-        """Of every row; None while one that is to have a token there has none yet."""
+        """The ids of all rows at `position`; None while a row still lacks its token there."""
         ids: list[int] = []
         for row, num_tokens in zip(self.rows, self.num_tokens, strict=True):
             if len(row.tokens) <= position < num_tokens:
@@ -185,11 +205,11 @@ class Batch:
         return torch.tensor(rows, dtype=torch.int64)
 
     def logits(self, vocab_size: int, *, scored: bool) -> tuple[Tensor, ...]:
-        """What each id was chosen from, position by position.
+        """The values that each id was chosen from, position by position.
 
         Args:
-            vocab_size: columns; those that the decoder has no row for are -inf.
-            scored: after temperature, top_k and top_p.
+            vocab_size: number of columns; those that the decoder has no row for are -inf.
+            scored: give the values after temperature, top_k and top_p.
 
         Returns:
             N of [B, vocab_size] float32; a row that has ended can only give PAD.
@@ -199,7 +219,7 @@ class Batch:
         table = np.full((self.longest, len(self.rows), vocab_size), -np.inf, np.float32)
         for i, row in enumerate(self.rows):
             for t, logits in enumerate(row.logits):
-                sampler = row.picker
+                sampler = row.sampler
                 values = sampler.scores(logits) if scored and sampler is not None else logits
                 table[t, i, : len(logits)] = values
             table[len(row.logits) :, i] = ended
@@ -207,14 +227,14 @@ class Batch:
 
 
 class _Feed:
-    """Gives a streamer the ids of all rows together, once every row has its own."""
+    """Gives a streamer the ids of one position once every row has its id there."""
 
     def __init__(self, streamer: Streamer, batch: Batch) -> None:
         self._streamer, self._batch, self._position = streamer, batch, 0
         streamer.put(torch.full((len(batch.rows), 1), batch.start_id, dtype=torch.int64))
 
     def after(self, add: OnOutput) -> OnOutput:
-        """`add`, and then hand over what is complete."""
+        """A callback that calls `add` and then `hand_over`."""
 
         def both(out: StepOutput) -> None:
             add(out)
@@ -223,7 +243,7 @@ class _Feed:
         return both
 
     def hand_over(self) -> None:
-        """What is complete by now and was not handed over before."""
+        """Give the streamer the positions that are complete and that it does not have yet."""
         while self._position < self._batch.longest:
             ids = self._batch.ids_at(self._position)
             if ids is None:
@@ -233,7 +253,7 @@ class _Feed:
 
 
 def _fed(start_id: int, trained: int, text_rows: int) -> int:
-    """A start id that is no text id, as the published 48000, stands for the trained one."""
+    """The id to read first: a `start_id` that is no text id (48000) stands for the trained one."""
     if start_id < 0:
         raise InputError(f"bos_token_id must be a text id (0..{text_rows - 1}), not {start_id}")
     return start_id if start_id < text_rows else trained
@@ -246,9 +266,9 @@ def drawn_seed(generator: torch.Generator | None) -> int:
 
 
 def row_lengths(padding_mask: Tensor | None, batch_size: int, length: int) -> list[int]:
-    """How many samples of each row are its own: sound, the silence before, and the delay after.
+    """How many samples belong to each row: the silence before, its sound, and the delay after.
 
-    What the longest row has after its sound is what every row gets after its own.
+    Every row gets as many samples after its sound as the longest row has after its own.
 
     Raises:
         InputError: a mask of another shape.

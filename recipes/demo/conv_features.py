@@ -1,8 +1,8 @@
-"""What the codec's convolutions give for hours of strings, computed once.
+"""Outputs of the codec's convolutions for hours of strings, computed once.
 
-They are most of the work of a step, forwards and even more so backwards. Once they know enough,
-everything behind them is taught from this, several times over, at many times the speed; and the
-codes for the decoder are made from the same.
+The convolutions are most of the work of a step, forwards and even more backwards. Once they are
+trained well enough, the layers after them are trained on these outputs, several times over, at many
+times the speed. The codes for the decoder are made from the same outputs.
 """
 
 from collections.abc import Iterable
@@ -21,15 +21,15 @@ from recipes.demo.precision import lowered
 PER_FRAME = 2
 """Outputs of the convolutions in a frame."""
 _BLIND_FRAMES = 6
-"""After a cut into the middle of a string, so many frames teach nothing: their words may have begun
-before it.
+"""Frames that are ignored after a cut into the middle of a string: their words may have begun
+before the cut.
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """Rows of strings: features float16 [N, L, D], text [N, T], pauses [N, T, 4] and words of
-    frames [N, T], these int16; L = 2 T.
+class ConvFeatures:
+    """Rows of strings: features float16 [N, L, D]; text [N, T], pauses [N, T, 4] and words of
+    frames [N, T], all int16; L = 2 T.
     """
 
     features: np.ndarray
@@ -39,8 +39,8 @@ class Heard:
 
     @classmethod
     @torch.no_grad()
-    def by(cls, model: Encoder, strings: Iterable[tuple[Tensor, ...]]) -> "Heard":
-        """What the convolutions of `model` give for batches of `LongStrings`."""
+    def compute(cls, model: Encoder, strings: Iterable[tuple[Tensor, ...]]) -> "ConvFeatures":
+        """The outputs of the convolutions of `model` for batches of `LongStrings`."""
         rows: list[list[np.ndarray]] = []
         for pcm, *wanted in strings:
             with lowered():
@@ -49,7 +49,7 @@ class Heard:
         return cls(*(np.concatenate(part) for part in zip(*rows, strict=True)))
 
     def save(self, folder: Path) -> None:
-        """Four files; a folder that is there is complete."""
+        """Write four files; a folder that exists is complete."""
         part = folder.with_suffix(".part")
         part.mkdir(parents=True, exist_ok=True)
         for field in fields(self):
@@ -57,8 +57,8 @@ class Heard:
         part.rename(folder)
 
     @classmethod
-    def load(cls, folder: Path) -> "Heard":
-        """What `save` wrote; the features stay on disk."""
+    def load(cls, folder: Path) -> "ConvFeatures":
+        """Read what `save` wrote; the features stay on disk."""
         text, pauses, hints = (
             np.load(folder / f"{name}.npy") for name in ("text", "pauses", "hints")
         )
@@ -66,7 +66,7 @@ class Heard:
 
 
 def delayed(hints: np.ndarray, delay: int) -> np.ndarray:
-    """Words of frames [..., T], told `delay` frames after they began instead of `HINT_DELAY`."""
+    """Words of frames [..., T], moved to `delay` frames after they began, from `HINT_DELAY`."""
     by = delay - HINT_DELAY
     moved = np.roll(hints, by, axis=-1)
     if by > 0:
@@ -76,11 +76,17 @@ def delayed(hints: np.ndarray, delay: int) -> np.ndarray:
     return moved
 
 
-class HeardStrings:
-    """Stretches of `Heard` rows with frame targets at several delays: the batch of any step."""
+class ConvFeatureBatches:
+    """Stretches of `ConvFeatures` with frame targets at several delays: the batch of any step."""
 
     def __init__(
-        self, shards: list[Heard], *, size: int, seconds: float, delays: tuple[int, ...], seed: int
+        self,
+        shards: list[ConvFeatures],
+        *,
+        size: int,
+        seconds: float,
+        delays: tuple[int, ...],
+        seed: int,
     ) -> None:
         """`size` stretches of `seconds` a batch, one in three from the beginning of its string."""
         self.shards, self.size, self.delays, self.seed = shards, size, delays, seed
@@ -111,8 +117,9 @@ class HeardStrings:
 
 
 def roughened(features: Tensor, *, noise: float = 0.1) -> Tensor:
-    """Features [B, L, D] with up to two short stretches of time of each row set to its mean, and a
-    little noise, in parts of their standard deviation.
+    """Features [B, L, D] with up to two short stretches of time per row set to the row's mean.
+
+    Noise is added as well: `noise` times the features' standard deviation.
     """
     B, L, _ = features.shape
     keep = torch.ones(B, L, dtype=torch.bool)

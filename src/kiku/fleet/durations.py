@@ -1,5 +1,6 @@
-"""How long some recordings say they are, asked in a process of its own: a recording that is made to
-break decoders breaks no batch.
+"""Read the lengths that some recordings state, in a separate process.
+
+A recording that is made to crash decoders then crashes only this process, and no batch.
 """
 
 import json
@@ -18,42 +19,42 @@ _AT_ONCE = 16
 _PATIENCE_S = 300.0
 
 
-def look_into(items: Sequence[Item]) -> list[float | None]:
-    """Seconds of each; None of those that do not say it, and of all that a broken process owes."""
+def probe_durations(items: Sequence[Item]) -> list[float | None]:
+    """Seconds of each recording; None if it states none, or if the process crashed before."""
     if not items:
         return []
     given = "".join(json.dumps([item.path, item.size]) + "\n" for item in items)
     path = os.pathsep.join(filter(None, sys.path))
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "kiku.fleet.looking"],
+            [sys.executable, "-m", "kiku.fleet.durations"],
             input=given.encode(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": path}, timeout=_PATIENCE_S, check=False,
         )  # fmt: skip
-        said = done.stdout
+        output = done.stdout
     except subprocess.TimeoutExpired as error:
-        said = error.stdout or b""
+        output = error.stdout or b""
     found: dict[int, float | None] = {}
-    for line in said.split(b"\n")[:-1]:
+    for line in output.split(b"\n")[:-1]:
         number, seconds = json.loads(line)
         found[number] = seconds
     return [found.get(number) for number in range(len(items))]
 
 
 def main(given: BinaryIO, out: int) -> None:
-    """Answer each line of `given` with its number and seconds, in whatever order."""
+    """Answer each line of `given` with its number and its seconds, in any order."""
     items = [Item(path, size) for path, size in map(json.loads, given)]
 
-    def look(number: int) -> None:
+    def probe(number: int) -> None:
         with opened([items[number]]) as (source,):
             seconds = duration_s(cast("str | BinaryIO", source))
         os.write(out, (json.dumps([number, seconds]) + "\n").encode())
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(look, range(len(items))))
+        list(pool.map(probe, range(len(items))))
 
 
 if __name__ == "__main__":
     answers = os.dup(1)
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # output that libraries print must not be taken for an answer
     main(sys.stdin.buffer, answers)

@@ -1,4 +1,4 @@
-"""How the convolutions of the codec begin."""
+"""Initial weights of the codec's convolutions."""
 
 import math
 
@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 
-def start_well(seanet: nn.Module) -> None:
-    """He initialisation, residual branches scaled by 0.3: PyTorch's default lets the signal die on
-    the way.
+def he_init(seanet: nn.Module) -> None:
+    """He initialisation, with residual branches scaled by 0.3.
+
+    With PyTorch's default the signal fades out from layer to layer.
     """
     with torch.no_grad():
         for name, module in seanet.named_modules():

@@ -6,8 +6,8 @@ import torch
 
 from kiku.nn.state import all_active
 from kiku.train.batches import Batch
-from kiku.train.lesson import Lesson, columns_of
 from kiku.train.settings import LossSettings
+from kiku.train.training_module import TrainingModule, columns_of
 from tests import tiny
 
 
@@ -24,8 +24,8 @@ def batch(length: int = 14, seed: int = 0) -> Batch:
     return Batch(codes, text, pauses, (0, 1))
 
 
-def lesson(**settings: float) -> Lesson:
-    return Lesson(tiny.lm(), LossSettings(**settings), 3, torch.float32)
+def training_module(**settings: float) -> TrainingModule:
+    return TrainingModule(tiny.lm(), LossSettings(**settings), 3, torch.float32)
 
 
 def test_positions_are_those_of_listening() -> None:
@@ -43,7 +43,7 @@ def test_positions_are_those_of_listening() -> None:
 
 
 def test_the_loss_is_the_weighted_mean_over_what_is_known() -> None:
-    one, whole = batch(), lesson(pad_weight=0.5, pauses=0.3)
+    one, whole = batch(), training_module(pad_weight=0.5, pauses=0.3)
     values = whole(one)
     lm = whole.lm
     out = lm(
@@ -78,7 +78,7 @@ def test_padding_changes_nothing() -> None:
         torch.nn.functional.pad(one.pauses, (0, 0, 0, 5), value=-100),
         one.numbers,
     )
-    short, long = lesson()(one), lesson()(longer)
+    short, long = training_module()(one), training_module()(longer)
     for key in short:
         torch.testing.assert_close(short[key], long[key])
     assert one.num_frames == longer.num_frames == 24
@@ -87,23 +87,23 @@ def test_padding_changes_nothing() -> None:
 def test_a_batch_that_asks_nothing_is_worth_nothing() -> None:
     one = batch()
     empty = Batch(one.codes, torch.full_like(one.text, -1), torch.full_like(one.pauses, -100), ())
-    values = lesson()(empty)
+    values = training_module()(empty)
     assert float(values["loss"]) == 0.0
 
 
 def test_what_is_hidden_and_spoiled() -> None:
-    one, whole = batch(400), lesson(hidden_codes=0.3, wrong_text=0.5)
+    one, whole = batch(400), training_module(hidden_codes=0.3, wrong_text=0.5)
     torch.manual_seed(0)
     hidden = whole._hidden(one.codes)
     share = float((hidden == -1)[0].float().mean())
     assert 0.3 < share < 0.5  # 1 - 0.7 * 0.85
     assert torch.equal(hidden[hidden != -1], one.codes[hidden != -1])
-    spoiled = whole._spoiled(one.text)
-    assert torch.equal(spoiled == -1, one.text == -1)
-    pads = (one.text == 3) & (spoiled != 3)
+    corrupted = whole._corrupted(one.text)
+    assert torch.equal(corrupted == -1, one.text == -1)
+    pads = (one.text == 3) & (corrupted != 3)
     assert 0.02 < float(pads[0].float().mean()) < 0.1  # half of a fifth of a half
-    assert torch.equal(lesson()._hidden(one.codes), one.codes)
+    assert torch.equal(training_module()._hidden(one.codes), one.codes)
     torch.manual_seed(0)
     a = whole(one, plain=True)["loss"]
-    assert float(a) == float(lesson()(one)["loss"])
+    assert float(a) == float(training_module()(one)["loss"])
     assert float(whole(one)["loss"]) != float(a)

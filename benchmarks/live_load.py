@@ -13,11 +13,11 @@ from time import perf_counter
 from typing import Any, Literal
 
 import numpy as np
+from instrumented import Script, instrumented
 from numpy.typing import NDArray
 
 from kiku.engine import StepOutput
 from kiku.live import LiveStream
-from kiku.measure.instrumented import Script, instrumented
 from kiku.measure.speed import full_window, noise
 from kiku.measure.times import Clock, Times
 from kiku.options import Recovery, StreamOptions

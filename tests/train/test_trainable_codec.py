@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import kiku.train.lesson as lessons
 from kiku.checkpoint import load
 from kiku.codec import MimiEncoder
 from kiku.errors import ConfigError, TrainingError
@@ -16,11 +15,11 @@ from kiku.nn.state import all_active
 from kiku.train.batches import Batch, Batches
 from kiku.train.export import export
 from kiku.train.fit import fit
-from kiku.train.hearing import Heard, Hearing, nudge
-from kiku.train.keeping import Before
-from kiku.train.lesson import Lesson
+from kiku.train.reference import ReferenceDecoder
 from kiku.train.settings import FitSettings, LossSettings, read_settings
 from kiku.train.shards import PackReader
+from kiku.train.trainable_codec import SoftCodes, TrainableCodec, straight_through
+from kiku.train.training_module import TrainingModule
 from tests import tiny
 from tests.train.packs import write_config, write_pack
 from tests.train.runs import curve_of, quiet, state_of
@@ -50,40 +49,44 @@ def batch(pack: Path) -> Batch:
     return Batches(PackReader(pack), 4, 0, sound=True)[0]
 
 
-def learning(codec: MimiEncoder, *, twice: bool = False, temperature: float = 1.0) -> Hearing:
-    return Hearing(codec.requires_grad_(True), 4, temperature, twice=twice)
+def learning(
+    codec: MimiEncoder, *, checkpointing: bool = False, temperature: float = 1.0
+) -> TrainableCodec:
+    return TrainableCodec(codec.requires_grad_(True), 4, temperature, checkpointing=checkpointing)
 
 
-def a_lesson(hearing: Hearing | None, before: Before | None = None, **settings: float) -> Lesson:
-    lm = tiny.lm() if before is None else before.lm
+def training_module(
+    trainable: TrainableCodec | None, reference: ReferenceDecoder | None = None, **settings: float
+) -> TrainingModule:
+    lm = tiny.lm() if reference is None else reference.lm
     how = LossSettings(**settings)
-    return Lesson(lm, how, 3, torch.float32, before=before, hearing=hearing)
+    return TrainingModule(lm, how, 3, torch.float32, reference=reference, codec=trainable)
 
 
 def test_what_is_heard_is_what_a_stream_hears(batch: Batch) -> None:
     """Frame by frame, with a memory: the very codes. Also where rows are heard one by one."""
     assert batch.sound is not None
     codec = tiny.codec()
-    alone, twice = learning(codec)(batch.sound), learning(codec, twice=True)(batch.sound)
+    alone, again = learning(codec)(batch.sound), learning(codec, checkpointing=True)(batch.sound)
     state, active = codec.init_state(4, "cpu", torch.float32), all_active(4)
     with torch.no_grad():
         frames = [codec(one[:, None], state, active) for one in batch.sound.split(80, dim=1)]
     assert torch.equal(alone.codes, torch.cat(frames, dim=-1))
-    assert torch.equal(twice.codes, alone.codes)
+    assert torch.equal(again.codes, alone.codes)
     known = batch.codes >= 0
     assert torch.equal(alone.codes[known], batch.codes[known])
     assert len(alone.codes.unique()) > 8
-    assert [one.shape for one in alone.chances] == [(4, known.shape[-1], 16)] * 4
+    assert [one.shape for one in alone.probabilities] == [(4, known.shape[-1], 16)] * 4
     with torch.no_grad():
-        assert learning(codec)(batch.sound).chances == ()
+        assert learning(codec)(batch.sound).probabilities == ()
 
 
 def test_fewer_codebooks_than_there_are(batch: Batch) -> None:
     assert batch.sound is not None
-    hearing = Hearing(tiny.codec().requires_grad_(True), 2, 1.0)
-    heard = hearing(batch.sound)
-    assert torch.equal(heard.codes, learning(tiny.codec())(batch.sound).codes[:, :2])
-    assert len(heard.chances) == 2
+    trainable = TrainableCodec(tiny.codec().requires_grad_(True), 2, 1.0)
+    soft = trainable(batch.sound)
+    assert torch.equal(soft.codes, learning(tiny.codec())(batch.sound).codes[:, :2])
+    assert len(soft.probabilities) == 2
 
 
 def soft_means(codec: MimiEncoder, tables: list[Tensor], sound: Tensor, codes: Tensor) -> Tensor:
@@ -103,8 +106,8 @@ def soft_means(codec: MimiEncoder, tables: list[Tensor], sound: Tensor, codes: T
         distances = (residual[:, :, None] - book).square().sum(-1)
         apart = (book[:, None] - book).square().sum(-1) + 1e9 * torch.eye(len(book))
         spacing = apart.min(1).values.sort().values[7]  # the lower median of 16
-        chances = (-distances / (0.7 * spacing)).softmax(-1)
-        total = total + (chances @ table[:16]) * (codes[:, k] >= 0)[..., None]
+        probabilities = (-distances / (0.7 * spacing)).softmax(-1)
+        total = total + (probabilities @ table[:16]) * (codes[:, k] >= 0)[..., None]
     return total
 
 
@@ -114,28 +117,28 @@ def test_the_gradient_is_that_of_soft_choices(
     """Against finite differences of a loss in which the decoder reads the hard codes' embeddings,
     and besides them by how much the soft ones have moved."""
     assert batch.sound is not None
-    hearing = learning(tiny.codec(), temperature=0.7)
-    lesson = a_lesson(hearing, pauses=0.3)
-    lesson(batch)["loss"].backward()
-    weights = dict(hearing.codec.named_parameters())
+    trainable = learning(tiny.codec(), temperature=0.7)
+    module = training_module(trainable, pauses=0.3)
+    module(batch)["loss"].backward()
+    weights = dict(trainable.codec.named_parameters())
     assert all(one.grad is not None and bool(one.grad.any()) for one in weights.values())
     gradient = {name: one.grad.clone() for name, one in weights.items() if one.grad is not None}
     length = sum(float(one.square().sum()) for one in gradient.values()) ** 0.5
 
     with torch.no_grad():
-        codes = hearing(batch.sound).codes.masked_fill(batch.codes < 0, -1)
-        tables = [one.weight.detach() for one in lesson.lm.code_embeddings]
-        was = soft_means(hearing.codec, tables, batch.sound, codes)
-        fixed = a_lesson(None, pauses=0.3)
+        codes = trainable(batch.sound).codes.masked_fill(batch.codes < 0, -1)
+        tables = [one.weight.detach() for one in module.lm.code_embeddings]
+        was = soft_means(trainable.codec, tables, batch.sound, codes)
+        fixed = training_module(None, pauses=0.3)
 
         def loss(step: float) -> float:
             for name, weight in weights.items():
                 weight += step / length * gradient[name]
             assert batch.sound is not None
-            moved = soft_means(hearing.codec, tables, batch.sound, codes) - was
+            moved = soft_means(trainable.codec, tables, batch.sound, codes) - was
             for name, weight in weights.items():
                 weight -= step / length * gradient[name]
-            monkeypatch.setattr(lessons, "nudge", lambda *given: moved)
+            monkeypatch.setattr("kiku.train.training_module.straight_through", lambda *given: moved)
             return float(fixed(replace(batch, codes=codes))["loss"])
 
         slope = (loss(2e-3) - loss(-2e-3)) / 4e-3
@@ -144,50 +147,50 @@ def test_the_gradient_is_that_of_soft_choices(
 
 def test_the_nudge_is_nothing_but_a_gradient(batch: Batch) -> None:
     assert batch.sound is not None
-    heard = learning(tiny.codec())(batch.sound)
-    codes = heard.codes.clone()
+    soft = learning(tiny.codec())(batch.sound)
+    codes = soft.codes.clone()
     codes[:, 1:] = -1
     tables = tiny.lm().code_embeddings.requires_grad_(True)
-    found = nudge(heard, codes, tables)
+    found = straight_through(soft, codes, tables)
     assert found is not None
     assert not found.any()
     wanted = torch.randn(found.shape, generator=torch.Generator().manual_seed(0))
     first, second = torch.autograd.grad(
-        (found * wanted).sum(), [heard.chances[0], heard.chances[1]], retain_graph=True
+        (found * wanted).sum(), [soft.probabilities[0], soft.probabilities[1]], retain_graph=True
     )
     torch.testing.assert_close(first, wanted @ tables[0].weight[:16].T)
     assert not second.any()  # what is hidden has none
     with pytest.raises(RuntimeError, match="not have been used"):
         torch.autograd.grad(found.sum(), tables[0].weight)
-    assert nudge(Heard(codes, ()), codes, tables) is None
+    assert straight_through(SoftCodes(codes, ()), codes, tables) is None
 
 
 def test_the_decoder_learns_what_it_learns_of_codes(batch: Batch) -> None:
     """Loss and gradient of the decoder are to the bit those of a codec that does not learn."""
     found = []
-    for hearing in (learning(tiny.codec()), None):
-        lesson = a_lesson(hearing)
-        lesson.lm.requires_grad_(True)
-        values = lesson(batch)
+    for trainable in (learning(tiny.codec()), None):
+        module = training_module(trainable)
+        module.lm.requires_grad_(True)
+        values = module(batch)
         values["loss"].backward()
-        found.append((values["loss"], [one.grad for one in lesson.lm.parameters()]))
+        found.append((values["loss"], [one.grad for one in module.lm.parameters()]))
     assert torch.equal(found[0][0], found[1][0])
     assert all(map(torch.equal, found[0][1], found[1][1]))
 
 
 def test_computing_twice_changes_nothing(batch: Batch) -> None:
     gradients, calls = [], list[int]()
-    for twice in (False, True):
-        hearing = learning(tiny.codec(), twice=twice)
-        real = hearing.codec.latents
+    for checkpointing in (False, True):
+        trainable = learning(tiny.codec(), checkpointing=checkpointing)
+        real = trainable.codec.latents
 
         def latents(*given, real=real) -> Tensor:
             calls.append(len(given[0]))
             return real(*given)
 
-        hearing.codec.latents = latents  # pyright: ignore
-        a_lesson(hearing)(batch)["loss"].backward()
-        gradients.append([one.grad for one in hearing.codec.parameters()])
+        trainable.codec.latents = latents  # pyright: ignore
+        training_module(trainable)(batch)["loss"].backward()
+        gradients.append([one.grad for one in trainable.codec.parameters()])
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
     assert calls == [4] + 8 * [1]
@@ -200,7 +203,7 @@ def test_text_teaches_what_was_heard_before_it(batch: Batch) -> None:
     text[:, 11:] = -1
     sound = batch.sound.clone().requires_grad_(True)
     known = replace(batch, sound=sound, text=text)
-    a_lesson(learning(tiny.codec()), pauses=0.0)(known)["loss"].backward()
+    training_module(learning(tiny.codec()), pauses=0.0)(known)["loss"].backward()
     assert sound.grad is not None
     frames = sound.grad.view(4, -1, 80).abs().amax((0, 2))
     assert bool(frames[9])
@@ -211,11 +214,11 @@ def test_what_was_said_before_was_said_of_what_was_heard_before(batch: Batch) ->
     """A model is held to what it said of the pack's codes, whatever its codec hears by now."""
     marked = replace(batch, keep=torch.ones(4, dtype=torch.bool))
     codec = tiny.codec()
-    lesson = a_lesson(learning(codec), Before(tiny.lm(), range(0)), keep=1.0)
-    assert float(lesson(marked)["keep"].detach()) == pytest.approx(0.0, abs=1e-4)
+    module = training_module(learning(codec), ReferenceDecoder(tiny.lm(), range(0)), keep=1.0)
+    assert float(module(marked)["keep"].detach()) == pytest.approx(0.0, abs=1e-4)
     with torch.no_grad():
         codec.downsample.conv.weight.mul_(-1)
-    values = lesson(marked)
+    values = module(marked)
     assert float(values["keep"].detach()) > 1.0
     values["loss"].backward()
     assert codec.downsample.conv.weight.grad is not None
@@ -225,7 +228,7 @@ def test_the_codec_alone_learns(config, tiny_folder: Path) -> None:
     """The loss falls, and nothing but the codec has changed."""
     settings = config(more=f"{CODEC}alone = true\n")
     settings = replace(settings, train=replace(settings.train, steps=60, log_every=10, batch=6))
-    done = fit(settings, say=quiet)
+    done = fit(settings, on_progress=quiet)
     losses = [float(row["text"]) for row in curve_of(settings)]
     assert losses[-1] < 0.9 * losses[0]
     before = load(tiny_folder, dtype="float32")
@@ -243,7 +246,7 @@ def test_the_codec_alone_learns(config, tiny_folder: Path) -> None:
 
 def test_parts_of_the_codec(config, tiny_folder: Path) -> None:
     settings = config(more=CODEC + 'parts = ["transformer", "quantizer"]\n')
-    fit(settings, say=quiet)
+    fit(settings, on_progress=quiet)
     names = [name for name in state_of(settings).weights if name.startswith("codec.")]
     assert {name.split(".")[1] for name in names} == {"transformer", "quantizer"}
     # Beside them the decoder has learned, at its own rate.
@@ -254,7 +257,7 @@ def test_parts_of_the_codec(config, tiny_folder: Path) -> None:
 
 def test_the_codecs_rate_is_its_own(config, tiny_folder: Path) -> None:
     settings = config(more="[codec]\nlr = 0.0\n")
-    fit(settings, say=quiet)
+    fit(settings, on_progress=quiet)
     codec = load(tiny_folder, dtype="float32").codec.state_dict()
     for name, value in state_of(settings).weights.items():
         if name.startswith("codec."):
@@ -272,9 +275,9 @@ def test_a_run_goes_on_to_the_bit(config, train: str) -> None:
 
     stopped, whole = config("stopped", train, more), config("whole", train, more)
     with pytest.raises(KeyboardInterrupt):
-        fit(stopped, say=stop)
-    assert fit(stopped, say=quiet).resumed_at == 5
-    fit(whole, say=quiet)
+        fit(stopped, on_progress=stop)
+    assert fit(stopped, on_progress=quiet).resumed_at == 5
+    fit(whole, on_progress=quiet)
     one, two = state_of(stopped), state_of(whole)
     for a, b in ((one.weights, two.weights), (one.average, two.average)):
         assert a.keys() == b.keys()
@@ -284,13 +287,13 @@ def test_a_run_goes_on_to_the_bit(config, train: str) -> None:
     # The look at dev heard with the averaged codec.
     assert curve_of(whole)[-1]["dev_loss"] != ""
     with pytest.raises(TrainingError, match=r"another codec\.lr \(it was 0\.01, and now is 0\.5\)"):
-        fit(config("whole", train, more.replace("1e-2", "0.5")), say=quiet)
+        fit(config("whole", train, more.replace("1e-2", "0.5")), on_progress=quiet)
 
 
 def test_dev_is_heard_with_the_averaged_codec(config, monkeypatch: pytest.MonkeyPatch) -> None:
     """The decoder is as it was: a look with the old codec would tell the loss of the beginning."""
     settings = config(more=f"{CODEC}alone = true\n", train="dev_every = 4\nema = 0.5\n")
-    fit(settings, say=quiet)
+    fit(settings, on_progress=quiet)
     rows = [row["dev_loss"] for row in curve_of(settings) if row["dev_loss"]]
     assert len(set(rows)) == 3
 
@@ -298,12 +301,12 @@ def test_dev_is_heard_with_the_averaged_codec(config, monkeypatch: pytest.Monkey
 def test_a_pack_without_sound_is_refused(config, tmp_path: Path, tiny_folder: Path) -> None:
     silent = write_pack(tmp_path / "silent", tiny_folder, 3, 0)
     with pytest.raises(TrainingError, match="has no sound: pack the manifest again with --sound"):
-        fit(replace(config(), pack=str(silent)), say=quiet)
+        fit(replace(config(), pack=str(silent)), on_progress=quiet)
 
 
 def test_an_adapter_has_no_place_for_a_codec(config, tmp_path: Path) -> None:
     settings = config(more=f"[lora]\nrank = 2\n{CODEC}")
-    fit(settings, say=quiet)
+    fit(settings, on_progress=quiet)
     with pytest.raises(TrainingError, match="trained the codec, too, which has no place in PEFT"):
         export(Path(settings.run), tmp_path / "a", layout="adapter")
     assert export(Path(settings.run), tmp_path / "m").step == 12
@@ -334,4 +337,4 @@ def test_entries_in_one_place_are_no_neighbours() -> None:
         books.zero_()
         books[0, :6, 0] = spread
         codec.quantizer.semantic.refresh()
-    assert float(Hearing(codec, 1, 2.0).softness[0]) == pytest.approx(18.0)
+    assert float(TrainableCodec(codec, 1, 2.0).softness[0]) == pytest.approx(18.0)

@@ -1,10 +1,10 @@
 # pyright: basic
 # Processors and criteria take and give what transformers' do, of any type.
-"""The rows of a batch side by side, one id of each at a time, as transformers generates.
+"""Generate all rows of a batch together, one id of each at a time, as transformers does.
 
-`generate` comes here only for what looks at the whole batch between two ids (logits processors,
-stopping criteria, hidden states, attention weights, another start id). All else goes through the
-one driver, many frames at once and each row by itself; both give the same ids.
+`generate` uses this only for features that look at the whole batch between two ids (logits
+processors, stopping criteria, hidden states, attention weights, another start id). Everything else
+goes through kiku's scheduler, many frames at once and each row by itself; both give the same ids.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from torch import Tensor
 from kiku.decoding import Sampler
 from kiku.engine import SlotEngine
 from kiku.hf.columns import read_columns
-from kiku.hf.generation import Batch, Streamer
+from kiku.hf.generation_batch import Batch, Streamer
 from kiku.hf.layout import Layout
 from kiku.hf.outputs import KyutaiSpeechToTextCache
 from kiku.hf.processors import Criterion, Processor
@@ -26,8 +26,8 @@ from kiku.lm import LM
 
 
 @dataclass
-class Kept:
-    """What came of every position, as far as it was asked for; None where it was not."""
+class StepOutputs:
+    """The outputs of every position; None for those that were not asked for."""
 
     sequences: Tensor
     """[B, 1 + N]"""
@@ -39,7 +39,7 @@ class Kept:
 
 @dataclass
 class StepByStep:
-    """One call of `generate`."""
+    """The loop of one call of `generate`."""
 
     lm: LM
     batch: Batch
@@ -50,7 +50,7 @@ class StepByStep:
     samplers: Sequence[Sampler] | None = None
     """One for each row; None takes the likeliest id."""
     keep: frozenset[str] = field(default_factory=frozenset[str])
-    """Names of `Kept` that were asked for."""
+    """Names of the fields of `StepOutputs` that were asked for."""
 
     def __post_init__(self) -> None:
         device = self.lm.out_norm.weight.device
@@ -58,11 +58,11 @@ class StepByStep:
         self._pads_the_done = any(hasattr(one, "eos_token_id") for one in self.criteria)
 
     @torch.no_grad()
-    def run(self, codes: Tensor) -> Kept:
+    def run(self, codes: Tensor) -> StepOutputs:
         """Generate.
 
         Args:
-            codes: [B, F, K] of the frames; what lies behind a row's own means nothing.
+            codes: [B, F, K] codes of the frames; those after a row's last frame are ignored.
         """
         B, F, K = codes.shape
         device, batch = codes.device, self.batch
@@ -71,12 +71,12 @@ class StepByStep:
         column = torch.cat([seen, seen.new_full((B, K), self.lm.config.initial_code)], 1)
         unfinished = self._lengths > 0
         past = KyutaiSpeechToTextCache(self.lm, B)
-        kept = Kept(ids, **{name: [] for name in self.keep})
+        outputs = StepOutputs(ids, **{name: [] for name in self.keep})
         if self.streamer is not None:
             self.streamer.put(ids.cpu())
         for t in range(batch.longest):
-            logits = self._read(column, past, kept)
-            scores = self._scored(seen, logits, t, kept)
+            logits = self._read(column, past, outputs)
+            scores = self._scored(seen, logits, t, outputs)
             tokens = self._picked(scores)
             if self._pads_the_done:
                 tokens = torch.where(unfinished, tokens, batch.pad_id)
@@ -85,7 +85,9 @@ class StepByStep:
             seen = torch.cat([seen, tokens[:, None]], 1)
             unfinished &= t + 1 < self._lengths
             for criterion in self.criteria:
-                done = torch.as_tensor(criterion(ids, self._told(kept)), device=device)
+                done = torch.as_tensor(
+                    criterion(ids, self._scores_for_criteria(outputs)), device=device
+                )
                 unfinished = unfinished & ~done
             if self.streamer is not None:
                 self.streamer.put(tokens.cpu())
@@ -95,55 +97,55 @@ class StepByStep:
             column = torch.cat([fed[:, None], codes[:, min(t, F - 1)]], 1)
         if self.streamer is not None:
             self.streamer.end()
-        kept.sequences = ids
-        return kept
+        outputs.sequences = ids
+        return outputs
 
-    def _told(self, kept: Kept) -> Any:
-        """The scores that a criterion is shown: those that the caller asked for."""
-        return None if kept.scores is None else tuple(kept.scores)
+    def _scores_for_criteria(self, outputs: StepOutputs) -> Any:
+        """The scores that a criterion receives: None unless the caller asked for scores."""
+        return None if outputs.scores is None else tuple(outputs.scores)
 
-    def _read(self, column: Tensor, past: KyutaiSpeechToTextCache, kept: Kept) -> Tensor:
-        """[B, 1 + K] -> logits [B, vocab_size] float32, -inf where the decoder has no row."""
+    def _read(self, column: Tensor, past: KyutaiSpeechToTextCache, outputs: StepOutputs) -> Tensor:
+        """Read a column [B, 1 + K]: logits [B, vocab_size] float32, -inf for ids without a row."""
         lm = self.lm
         embeds = lm.embed(column[:, None]).to(lm.out_norm.weight.dtype)
-        trace: list[Tensor] | None = None if kept.hidden_states is None else []
-        weights: list[Tensor] | None = None if kept.attentions is None else []
+        trace: list[Tensor] | None = None if outputs.hidden_states is None else []
+        weights: list[Tensor] | None = None if outputs.attentions is None else []
         positions = torch.full((len(column), 1), past.seen, device=column.device)
         hidden = read_columns(lm, embeds, past, Layout(positions, None, None), trace, weights)
-        if kept.hidden_states is not None and trace is not None:
-            kept.hidden_states.append(tuple(trace))
-        if kept.attentions is not None and weights is not None:
-            kept.attentions.append(tuple(weights))
+        if outputs.hidden_states is not None and trace is not None:
+            outputs.hidden_states.append(tuple(trace))
+        if outputs.attentions is not None and weights is not None:
+            outputs.attentions.append(tuple(weights))
         logits = lm.text_head(hidden[:, -1]).float()
         missing = self.vocab_size - logits.shape[-1]
         return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
 
-    def _scored(self, seen: Tensor, logits: Tensor, t: int, kept: Kept) -> Tensor:
-        """What the processors make of the logits of position `t`."""
+    def _scored(self, seen: Tensor, logits: Tensor, t: int, outputs: StepOutputs) -> Tensor:
+        """The scores of position `t`: its logits after all processors. Keeps what is asked for."""
         scores = logits.clone()
         for processor in self.processors:
             scores = processor(seen, scores)
         has_ended = t >= self._lengths
         for name, values in (("logits", logits), ("scores", scores)):
-            rows: list[Tensor] | None = getattr(kept, name)
+            rows: list[Tensor] | None = getattr(outputs, name)
             if rows is not None:
                 rows.append(self._only_pad(values, has_ended))
         return scores
 
     def _only_pad(self, values: Tensor, has_ended: Tensor) -> Tensor:
-        """A row whose sound has ended can only give PAD."""
+        """Allow only PAD in rows whose sound has ended."""
         only = torch.full_like(values, -torch.inf)
         only[:, self.batch.pad_id] = 0.0
         return torch.where(has_ended[:, None], only, values)
 
     def _picked(self, scores: Tensor) -> Tensor:
-        """[B, vocab_size] -> [B]"""
+        """[B, vocab_size] scores -> [B] ids."""
         if self.samplers is None:
             return scores.argmax(-1)
         picked: list[int] = []
         num_real = self.lm.config.text_vocab_size
         for row, sampler in zip(scores.float().numpy(force=True), self.samplers, strict=True):
-            # As many numbers as the driver draws, so that a seed means the same there and here.
+            # As many numbers as the scheduler draws, so that a seed gives the same ids both ways.
             drawn = np.full(self.vocab_size, 0.5)
             drawn[:num_real] = sampler.draw(num_real)
             picked.append(sampler.pick(row, drawn))
@@ -151,7 +153,7 @@ class StepByStep:
 
 
 def encoded(engine: SlotEngine, batch: Batch, num_codebooks: int) -> Tensor:
-    """The codes [B, F, K] of all rows' frames, F at least 1; 0 behind the last of a row."""
+    """The codes [B, F, K] of all rows' frames, F at least 1; 0 after a row's last frame."""
     frame_size = engine.frame_size
     longest = max(1, batch.longest)
     codes = np.zeros((len(batch.rows), longest, num_codebooks), np.int64)

@@ -1,6 +1,6 @@
 # pyright: basic
 # What torch gives is only partly typed.
-"""A decoder, with the codec of the model that it comes from, as a folder in either layout."""
+"""Write a decoder, with the codec of the model that it comes from, to a folder in either layout."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,12 +27,12 @@ def write_model(
     """Write a model.
 
     Args:
-        folder: made if need be; files of these names are replaced.
+        folder: made if needed; files of the same names are replaced.
         layout: Kyutai's or transformers'.
-        config: of the model.
+        config: config of the model.
         lm: `state_dict` of the decoder, in the dtype to be stored.
-        loaded: the model whose codec it has.
-        vocabulary: in the form that it was read in, where the layout allows that.
+        loaded: the model whose codec is written.
+        vocabulary: written in the form that it was read in, if the layout allows that.
         codec: weights of the codec that have changed, by name.
 
     Returns:
@@ -40,10 +40,10 @@ def write_model(
 
     Raises:
         CheckpointError: the folder cannot be written.
-        UnsupportedConfig: the layout has no words for the model.
+        UnsupportedConfig: the layout cannot describe the model.
     """
-    heard = {**loaded.codec.state_dict(), **(codec or {})}
-    ears = {name: value.detach().to(torch.float32) for name, value in heard.items()}
+    codec_state = {**loaded.codec.state_dict(), **(codec or {})}
+    stored = {name: value.detach().to(torch.float32) for name, value in codec_state.items()}
     decoder = read_mimi_decoder(loaded.files, loaded.config)
     with TemporaryDirectory() as made:
         if layout == "transformers" or not vocabulary.is_sentencepiece:
@@ -53,6 +53,6 @@ def write_model(
             path = Path(made) / "tokenizer.model"
             path.write_bytes(vocabulary.source)
         save = save_transformers if layout == "transformers" else save_native
-        save(folder, config, lm=lm, codec=ears, vocabulary=path, mimi_decoder=decoder)
+        save(folder, config, lm=lm, codec=stored, vocabulary=path, mimi_decoder=decoder)
     heads = [name for name in lm if name.startswith("pause_heads.")]
     return tuple(heads) if layout == "transformers" else ()

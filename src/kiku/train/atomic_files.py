@@ -1,5 +1,7 @@
-"""Files that survive a kill and a power cut: written beside, brought to the disk, then renamed; and
-folders that one process at a time writes into."""
+"""Files that survive a kill and a power cut, and folders that one process at a time writes into.
+
+A file is written under another name next to its place, flushed to the disk, then renamed.
+"""
 
 import os
 from collections.abc import Generator
@@ -15,11 +17,12 @@ from kiku.writing import in_place_of, reason_of
 
 @contextmanager
 def durable(path: Path) -> Generator[Path]:
-    """The name of a new file beside `path`, which takes its place when the block has ended well and
-    its contents have reached the disk.
+    """The path of a new file that replaces `path` after the block.
+
+    It replaces `path` only if the block ends without an error and its contents are on the disk.
 
     Raises:
-        TrainingError: it cannot be written, as on a full disk; what was at `path` is still there.
+        TrainingError: it cannot be written, as on a full disk; `path` is left as it was.
     """
     try:
         with in_place_of(path) as beside:
@@ -33,11 +36,11 @@ def durable(path: Path) -> Generator[Path]:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Generator[None]:
-    """Make a folder, and be the only one who writes into it for as long as the block runs.
+def locked_folder(folder: Path) -> Generator[None]:
+    """Make a folder, and lock it against other processes while the block runs.
 
     Raises:
-        TrainingError: another process does, or the folder cannot be made.
+        TrainingError: another process has locked it, or the folder cannot be made.
     """
     lock = FileLock(folder / ".lock", timeout=0)
     try:

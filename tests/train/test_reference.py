@@ -17,18 +17,18 @@ from kiku.train.batches import Batch, collate
 from kiku.train.examples import PackOptions
 from kiku.train.fit import fit
 from kiku.train.folders import read_rows
-from kiku.train.keeping import Before
-from kiku.train.lesson import Lesson, columns_of
 from kiku.train.lora import adapt
-from kiku.train.model import begin, compute_twice, trained_weights
+from kiku.train.model import enable_checkpointing, load_for_training, trained_weights
 from kiku.train.pack import pack
+from kiku.train.reference import ReferenceDecoder
 from kiku.train.settings import FitSettings, LoRASettings, LossSettings, read_settings
 from kiku.train.shards import PackReader
+from kiku.train.training_module import TrainingModule, columns_of
 from tests import tiny
 from tests.train.packs import write_config, write_pack
 from tests.train.recordings import write_corpus
 from tests.train.runs import curve_of, quiet, state_of
-from tests.train.test_lesson import batch as two_examples
+from tests.train.test_training_module import batch as two_examples
 
 SIZE = len(tiny.PIECES)
 LORA = "[lora]\nrank = 4\nalpha = 8\ndropout = 0.2\nnew_pieces = 3\n"
@@ -67,7 +67,7 @@ def columns(seed: int = 0) -> torch.Tensor:
 def test_the_divergence_is_the_plain_sum(new: range) -> None:
     torch.manual_seed(0)
     before, now = 3 * torch.randn(2, 5, SIZE), 3 * torch.randn(2, 5, SIZE)
-    found = Before(tiny.lm(), new).divergence(before, now)
+    found = ReferenceDecoder(tiny.lm(), new).divergence(before, now)
     old = [i for i in range(SIZE) if i not in new]
     for row in range(2):
         for t in range(5):
@@ -85,23 +85,27 @@ def test_chance_that_is_given_to_a_new_piece_costs() -> None:
     more = logits.clone()
     more[-1] = 9.0
     share = float(more.softmax(-1)[-1])
-    before = Before(tiny.lm(), range(SIZE - 1, SIZE))
-    assert float(before.divergence(logits, more)) == pytest.approx(-math.log(1 - share), rel=1e-3)
-    assert float(before.divergence(more, more)) == pytest.approx(-math.log(1 - share), rel=1e-3)
+    reference = ReferenceDecoder(tiny.lm(), range(SIZE - 1, SIZE))
+    assert float(reference.divergence(logits, more)) == pytest.approx(
+        -math.log(1 - share), rel=1e-3
+    )
+    assert float(reference.divergence(more, more)) == pytest.approx(-math.log(1 - share), rel=1e-3)
     # What the decoder gave to a piece of which it knew nothing is not to be kept.
-    assert float(Before(tiny.lm(), range(0)).divergence(more, more)) == pytest.approx(0, abs=1e-6)
+    assert float(ReferenceDecoder(tiny.lm(), range(0)).divergence(more, more)) == pytest.approx(
+        0, abs=1e-6
+    )
 
 
-@pytest.mark.parametrize("twice", [False, True])
-def test_with_its_old_weights_it_says_exactly_what_it_said(twice: bool) -> None:
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_with_its_old_weights_it_says_exactly_what_it_said(checkpointing: bool) -> None:
     lm = taught(range(SIZE - 3, SIZE), dropout=0.5)
-    before = Before(lm, range(SIZE - 3, SIZE))
-    if twice:
-        compute_twice(lm)
+    reference = ReferenceDecoder(lm, range(SIZE - 3, SIZE))
+    if checkpointing:
+        enable_checkpointing(lm)
     disturb(lm)
     now = {name: weight.clone() for name, weight in trained_weights(lm).items()}
     drawn = torch.get_rng_state()
-    found = before.logits(columns(), torch.float32)
+    found = reference.logits(columns(), torch.float32)
     assert torch.equal(torch.get_rng_state(), drawn)
     plain = said(tiny.lm(), columns())
     assert torch.equal(found[..., :-3], plain[..., :-3])
@@ -109,42 +113,44 @@ def test_with_its_old_weights_it_says_exactly_what_it_said(twice: bool) -> None:
     assert not torch.equal(found, said(lm.eval(), columns()))
     assert not found.requires_grad
     lm.train()
-    before.logits(columns(), torch.float32)
+    reference.logits(columns(), torch.float32)
     assert all(module.training for module in lm.modules())
     assert all(torch.equal(now[name], w) for name, w in trained_weights(lm).items())
     # No second copy of what is frozen.
-    assert before.weights.keys() == now.keys()
+    assert reference.weights.keys() == now.keys()
 
 
 def test_a_decoder_without_adapters_is_held_twice() -> None:
     lm = tiny.lm().requires_grad_(True)
-    before = Before(lm, range(0))
+    reference = ReferenceDecoder(lm, range(0))
     disturb(lm)
-    assert torch.equal(before.logits(columns(), torch.float32), said(tiny.lm(), columns()))
+    assert torch.equal(reference.logits(columns(), torch.float32), said(tiny.lm(), columns()))
 
 
 def test_in_bfloat16_as_well() -> None:
     lm = taught().bfloat16()
     for weight in trained_weights(lm).values():
         weight.data = weight.data.float()
-    before = Before(lm, range(0))
+    reference = ReferenceDecoder(lm, range(0))
     disturb(lm)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        found = before.logits(columns(), torch.bfloat16)
+        found = reference.logits(columns(), torch.bfloat16)
         plain = tiny.lm().bfloat16()
         state = plain.init_state(2, "cpu", torch.bfloat16, remember=False)
         wanted = plain(columns(), state, all_active(2)).logits
     assert torch.equal(found, wanted.float())
 
 
-def lesson(lm: LM, new: range = range(0), **settings: float) -> Lesson:
-    before = Before(lm, new) if settings.get("keep") else None
-    return Lesson(lm, LossSettings(pauses=0.3, **settings), 3, torch.float32, before=before)
+def training_module(lm: LM, new: range = range(0), **settings: float) -> TrainingModule:
+    reference = ReferenceDecoder(lm, new) if settings.get("keep") else None
+    return TrainingModule(
+        lm, LossSettings(pauses=0.3, **settings), 3, torch.float32, reference=reference
+    )
 
 
 def test_a_marked_example_is_kept_and_teaches_no_text() -> None:
     one, lm = marked_batch(True, False), taught()
-    whole = lesson(lm, keep=2.5)
+    whole = training_module(lm, keep=2.5)
     disturb(lm)
     with torch.no_grad():
         values = whole(one)
@@ -160,7 +166,7 @@ def test_a_marked_example_is_kept_and_teaches_no_text() -> None:
     assert int(values["kept"]) == int(known[0].sum()) == 10
     assert float(values["text"]) == pytest.approx(text / float(weights.sum()), rel=1e-4)
     frames = (text + 2.5 * moved) / (float(weights.sum()) + 10)
-    pauses = float(lesson(lm)(replace(one, keep=None))["pauses"].detach())
+    pauses = float(training_module(lm)(replace(one, keep=None))["pauses"].detach())
     assert float(values["pauses"]) == pauses
     assert float(values["loss"]) == pytest.approx(frames + 0.3 * pauses, rel=1e-4)
 
@@ -168,17 +174,19 @@ def test_a_marked_example_is_kept_and_teaches_no_text() -> None:
 @torch.no_grad()
 def test_without_the_weight_marks_mean_nothing() -> None:
     one, marked = two_examples(), marked_batch(True, True)
-    plain = {name: float(value) for name, value in lesson(taught())(one).items()}
-    assert {name: float(value) for name, value in lesson(taught())(marked).items()} == plain
-    assert float(lesson(taught(), keep=3.0)(one)["loss"]) == plain["loss"]
-    kept = lesson(taught(), keep=3.0)(marked)
+    plain = {name: float(value) for name, value in training_module(taught())(one).items()}
+    assert {
+        name: float(value) for name, value in training_module(taught())(marked).items()
+    } == plain
+    assert float(training_module(taught(), keep=3.0)(one)["loss"]) == plain["loss"]
+    kept = training_module(taught(), keep=3.0)(marked)
     assert float(kept["text"]) == float(kept["keep"]) == 0.0
 
 
 @torch.no_grad()
 def test_both_read_the_same() -> None:
     """Codes that are hidden, text that is wrong: nothing has moved before the first step."""
-    whole = lesson(taught(dropout=0.0), hidden_codes=0.5, wrong_text=0.5, keep=1.0)
+    whole = training_module(taught(dropout=0.0), hidden_codes=0.5, wrong_text=0.5, keep=1.0)
     assert float(whole(marked_batch(True, True))["keep"]) == 0.0
 
 
@@ -186,7 +194,7 @@ def moved_by_a_lesson(keep: float) -> tuple[float, float]:
     """How far what is said of a kept example goes while another one is learned, and how well that
     is learned in the end."""
     lm = tiny.lm().requires_grad_(True)
-    whole = lesson(lm, keep=keep)
+    whole = training_module(lm, keep=keep)
     one = replace(marked_batch(True, False), pauses=torch.full((2, 14, 4), -100))
     old = said(tiny.lm(), columns())[0]
     learned = one if keep else Batch(one.codes[1:], one.text[1:], one.pauses[1:], (1,))
@@ -197,7 +205,7 @@ def moved_by_a_lesson(keep: float) -> tuple[float, float]:
         values["loss"].backward()
         optimizer.step()
     with torch.no_grad():
-        gone = Before(lm, range(0)).divergence(old, said(lm, columns())[0])[4:]
+        gone = ReferenceDecoder(lm, range(0)).divergence(old, said(lm, columns())[0])[4:]
         return float(gone.mean()), float(values["text"])
 
 
@@ -235,11 +243,11 @@ def test_a_stop_changes_nothing(config, more: str) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(stopped, say=stop)
+        fit(stopped, on_progress=stop)
     assert state_of(stopped).step == 5
-    assert fit(stopped, say=quiet).resumed_at == 5
+    assert fit(stopped, on_progress=quiet).resumed_at == 5
     lines: list[str] = []
-    fit(whole, say=lines.append)
+    fit(whole, on_progress=lines.append)
     one, two = state_of(stopped), state_of(whole)
     assert all(torch.equal(one.weights[name], two.weights[name]) for name in two.weights)
     assert all(torch.equal(one.average[name], two.average[name]) for name in two.average)
@@ -253,13 +261,13 @@ def test_a_stop_changes_nothing(config, more: str) -> None:
 def test_with_checkpointing_and_in_bfloat16(config) -> None:
     plain = config("plain", KEEP)
     twice = config("twice", KEEP, "checkpointing = true")
-    fit(plain, say=quiet)
-    fit(twice, say=quiet)
+    fit(plain, on_progress=quiet)
+    fit(twice, on_progress=quiet)
     one, two = state_of(plain), state_of(twice)
     for name in one.weights:
         torch.testing.assert_close(one.weights[name], two.weights[name])
     coarse = config("coarse", train='precision = "bfloat16"\ncheckpointing = true')
-    fit(coarse, say=quiet)
+    fit(coarse, on_progress=quiet)
     assert math.isfinite(float(curve_of(coarse)[-1]["loss"]))
     assert 0 < float(curve_of(coarse)[0]["keep"]) < 1
 
@@ -270,24 +278,24 @@ def test_a_run_keeps_what_is_marked(config) -> None:
     for name, keep in (("free", 0.0), ("held", 20.0)):
         settings = config(name, f"[loss]\nkeep = {keep}\n", "ema = 0.0")
         settings = replace(settings, train=replace(settings.train, steps=30, lr=3e-3))
-        fit(settings, say=quiet)
-        lm = begin(settings).lm
-        before = Before(lm, range(0))
+        fit(settings, on_progress=quiet)
+        lm = load_for_training(settings).lm
+        reference = ReferenceDecoder(lm, range(0))
         reader = PackReader(Path(settings.pack))
         marked = collate(reader, [i for i in range(len(reader)) if reader.keep[i]])
         read = columns_of(marked.text, marked.codes, lm.config)
         with torch.no_grad():
             for key, weight in trained_weights(lm).items():
                 weight.copy_(state_of(settings).weights[key])
-            moved = before.divergence(before.logits(read, torch.float32), said(lm, read))
+            moved = reference.divergence(reference.logits(read, torch.float32), said(lm, read))
         gone.append(float(moved[marked.text != -1].mean()))
     assert gone[1] < 0.3 * gone[0]
 
 
 def test_only_what_its_vocabulary_calls_new_is_new(config, tiny_folder: Path) -> None:
-    assert begin(config("a")).new == range(SIZE - 3, SIZE)
-    assert begin(config("b", KEEP)).new == range(0)
-    assert begin(config("c", KEEP + LORA.replace("= 3", "= 0"))).new == range(0)
+    assert load_for_training(config("a")).new == range(SIZE - 3, SIZE)
+    assert load_for_training(config("b", KEEP)).new == range(0)
+    assert load_for_training(config("c", KEEP + LORA.replace("= 3", "= 0"))).new == range(0)
 
 
 def test_a_run_that_was_begun_before_there_was_the_key_goes_on(config) -> None:
@@ -295,13 +303,13 @@ def test_a_run_that_was_begun_before_there_was_the_key_goes_on(config) -> None:
 
     settings = config("old", "", "ema = 0.9")
     short = replace(settings, train=replace(settings.train, save_every=6))
-    fit(short, say=quiet)
+    fit(short, on_progress=quiet)
     state = state_of(settings)
     del state.about["curve"]["loss.keep"], state.about["start"]
     save_state(Path(settings.run), state)
-    assert fit(settings, say=quiet).resumed_at == 12
+    assert fit(settings, on_progress=quiet).resumed_at == 12
     with pytest.raises(TrainingError, match=r"another loss\.keep \(it was 0\.0, and now is 2\.0\)"):
-        fit(config("old", "[loss]\nkeep = 2.0\n", "ema = 0.9"), say=quiet)
+        fit(config("old", "[loss]\nkeep = 2.0\n", "ema = 0.9"), on_progress=quiet)
 
 
 def test_another_adapter_to_start_from_is_refused(config, tmp_path: Path) -> None:
@@ -309,28 +317,28 @@ def test_another_adapter_to_start_from_is_refused(config, tmp_path: Path) -> Non
 
     for name, more in (("one", ""), ("two", "seed = 1")):
         first = config(name, LORA.replace("new_pieces = 3\n", "new_pieces = 0\n"), more)
-        fit(first, say=quiet)
+        fit(first, on_progress=quiet)
         export(Path(first.run), tmp_path / f"{name}-adapter", layout="adapter")
     start = LORA.replace("new_pieces = 3", f'new_pieces = 0\nstart = "{tmp_path}/one-adapter"')
     settings = config("on", KEEP + start)
-    fit(settings, say=quiet)
-    assert fit(settings, say=quiet).resumed_at == 12
+    fit(settings, on_progress=quiet)
+    assert fit(settings, on_progress=quiet).resumed_at == 12
     for file in (tmp_path / "two-adapter").iterdir():
         (tmp_path / "one-adapter" / file.name).write_bytes(file.read_bytes())
     with pytest.raises(TrainingError, match=r"another lora\.start \(what it holds"):
-        fit(settings, say=quiet)
+        fit(settings, on_progress=quiet)
 
 
 def test_nothing_to_keep(config, tmp_path: Path, tiny_folder: Path) -> None:
     bare = write_pack(tmp_path / "bare", tiny_folder, 3, 0)
     settings = replace(config("run"), pack=str(bare))
     with pytest.raises(TrainingError, match=r"loss\.keep is 2, but no example of .* is marked"):
-        fit(settings, say=quiet)
+        fit(settings, on_progress=quiet)
     rows = read_rows(write_corpus(tmp_path / "late", 3, marked=1))
     pack(rows, load(tiny_folder), tmp_path / "late" / "pack", PackOptions(delay_s=0.9))
     settings = replace(settings, pack=str(tmp_path / "late" / "pack"))
     with pytest.raises(TrainingError, match=r"0\.5 s behind the sound, .* asks for text 0\.9 s"):
-        fit(settings, say=quiet)
+        fit(settings, on_progress=quiet)
 
 
 @pytest.mark.parametrize("keep", ["-0.1", "1001"])
@@ -344,7 +352,7 @@ def test_the_weight_has_bounds(tmp_path: Path, keep: str) -> None:
 @pytest.mark.heavy
 def test_two_processes_keep_as_one_does(config, tmp_path: Path) -> None:
     alone, together = config("alone", train="accumulate = 2"), config("together")
-    fit(alone, say=quiet)
+    fit(alone, on_progress=quiet)
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
         "-m", "kiku", "train", "fit", str(tmp_path / "together.toml"),

@@ -1,0 +1,28 @@
+"""How clients are refused over HTTP, whatever their protocol."""
+
+import asyncio
+from contextlib import suppress
+
+from kiku.errors import KikuError
+from kiku.serve.admission import Busy
+from kiku.serve.protocols.interface import Refusal
+from kiku.serve.wire import Receive
+
+_LINGER_S = 5.0
+"""Seconds that a client that is refused while it sends may send on: most clients read the answer
+only when they have sent all, or learn that nobody listens."""
+
+
+def unavailable(error: KikuError) -> Refusal:
+    """The refusal of a busy service, for paths that have no form of their own for it."""
+    after_s = error.retry_after_s if isinstance(error, Busy) else 5
+    return Refusal(503, {"error": str(error)}, {"Retry-After": str(after_s)})
+
+
+async def linger(receive: Receive) -> None:
+    """Read on and drop what comes, until the body of a request has ended or its client has left,
+    but not for long. A connection that is closed over unread bytes loses the answer."""
+    with suppress(TimeoutError, Busy):
+        async with asyncio.timeout(_LINGER_S):
+            while (await receive()).get("more_body", False):
+                pass
