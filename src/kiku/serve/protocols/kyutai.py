@@ -218,7 +218,9 @@ class KyutaiProtocol(Base):
                 buffered = int(waiting_s * SAMPLE_RATE)
                 step = {"type": "Step", "step_idx": self._num_steps, "prs": probabilities,
                         "buffered_pcm": buffered}  # fmt: skip
-                return [Send(_PACK(step))]
+                # Not counted: how many there are depends on the sound, and a client who comes back
+                # counts words.
+                return [Send(_PACK(step), counted=False)]
             case Word():
                 return [_send(_word(event))]
             case WordEnd():
