@@ -209,6 +209,14 @@ class TestMistakes:
     def test_the_error_says_what_is_wrong(self, message: Any, said: str):
         assert said in told_to_leave(protocol().received(pack(message)))
 
+    @pytest.mark.parametrize(
+        "message",
+        [b"\x82\xa4type\xa5Audi\xff\xa3pcm\x90", b"\x82\xa4type\xa6Marker\xa2i\xff\x01",
+         b"\x82\xa4typ\xff\xa5Audio\xa3pcm\x90", b"\x81\xa4type\xa4\xff\xfe\xfd\xfc"],
+    )  # fmt: skip
+    def test_text_that_is_no_utf_8_is_refused_like_any_other(self, message: bytes):
+        assert "send a msgpack map" in told_to_leave(protocol().received(message))
+
     def test_what_a_client_writes_is_not_told_again_at_length(self):
         assert len(told_to_leave(protocol().received(packed(type="x" * 10**6)))) < 1_000
         with pytest.raises(Refusal, match="256 characters, not 257"):

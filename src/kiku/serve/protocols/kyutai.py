@@ -178,7 +178,7 @@ class KyutaiProtocol(Base):
             return self._sound(samples)
         try:
             given = _DECODER.decode(message)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             return _error(f"the message cannot be understood ({error}): send a msgpack map whose "
                           "type is Audio, OggOpus, Marker or Init")  # fmt: skip
         match given:
