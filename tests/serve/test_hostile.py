@@ -241,6 +241,25 @@ def test_to_begin_anew_while_a_recording_is_decoded_is_no_mistake(service: Runni
         assert all(one["type"] != "Error" for one in client.messages)
 
 
+def test_a_key_beyond_ascii_is_known_in_every_header(demo: kiku.Recognizer):
+    key = "voilà €"
+    with running(demo, api_key=(key,)) as service:
+        for name in ("Authorization", "kyutai-api-key"):
+            for given, status in ((key, 200), (key + "x", 401)):
+                value = ("Bearer " if name == "Authorization" else "") + given
+                answer = httpx.get(f"{service.http}/v1/models", headers={name: value.encode()})
+                assert answer.status_code == status, (name, given)
+                with Raw(service.port) as client:
+                    client.send(
+                        b"GET /api/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+                        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                        b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+                        + f"{name}: {value}\r\n\r\n".encode()
+                    )
+                    wanted = b"101" if status == 200 else b"401"
+                    assert client.head().split()[1] == wanted, (name, given)
+
+
 # Requests.
 
 
