@@ -1,5 +1,6 @@
 """What a service makes of clients that are broken, or want to break it. Nobody else may notice."""
 
+import logging
 import socket as system
 import struct
 import time
@@ -261,6 +262,19 @@ def test_a_key_beyond_ascii_is_known_in_every_header(demo: kiku.Recognizer):
 
 
 # Requests.
+
+
+def test_an_upgrade_that_is_not_offered_is_passed_over_in_silence(
+    service: Running, caplog: pytest.LogCaptureFixture
+):
+    """As `curl --http2` asks for one."""
+    with Raw(service.port) as client:
+        client.ask(
+            "GET /health HTTP/1.1", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c",
+            "HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA",
+        )  # fmt: skip
+        assert b" 200 " in client.head()
+    assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
 
 
 def test_a_second_request_that_never_ends_is_closed(demo: kiku.Recognizer):

@@ -442,6 +442,10 @@ def http_protocol(header_s: float) -> type[H11Protocol]:
             if self._awaits_head and not self.transport.is_closing():
                 self.transport.close()
 
+        def _unsupported_upgrade_warning(self) -> None:
+            # The request is answered as if it had not asked, as curl --http2 does each time.
+            self.logger.debug("an upgrade that is not a WebSocket's was passed over")
+
         def handle_websocket_upgrade(self, event: Any) -> None:
             self._is_upgraded = True
             self._forget()
