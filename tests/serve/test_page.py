@@ -736,8 +736,8 @@ def test_a_file_of_more_than_an_hour_is_kept_whole(tab: Tab, service: Running):
     tab.run("document.body.insertAdjacentHTML('beforeend', '<input type=file id=mine>')")
     tab.choose("#mine", DIGITS)
     found = tab.run("""import('/page/sound.js').then(async ({ readFile, Sound }) => {
-      const { mostS } = await readFile(document.querySelector('#mine').files[0]);
-      const sound = new Sound(100, mostS);
+      const { maxS } = await readFile(document.querySelector('#mine').files[0]);
+      const sound = new Sound(100, maxS);
       for (let i = 0; i < 3610; i++) sound.add(new Float32Array(100));
       return [sound.seconds, sound.dropped, sound.wav().size]; })""")
     assert found == [3610, 0, 44 + 2 * 361_000]
@@ -747,12 +747,12 @@ FORGETFUL = """
     import('/page/sound.js').then(({ Sound }) => {
       const { add } = Sound.prototype;
       Sound.prototype.add = function (floats) {
-        this.mostS = window.mostS;
+        this.maxS = window.maxS;
         window.heardS = (this.length + floats.length) / this.rate;
         return add.call(this, floats);
       };
     })"""
-"""Of a microphone `mostS` seconds are kept."""
+"""Of a microphone `maxS` seconds are kept."""
 
 
 @needs_chromium
@@ -762,14 +762,14 @@ def test_a_microphone_that_outlasts_what_is_kept_goes_on_and_can_be_played(
     with running(demo) as service:
         tab.open(service.http)
         tab.run(FORGETFUL)
-        tab.run("window.mostS = 0.2")
+        tab.run("window.maxS = 0.2")
         tab.click("#speak")
         tab.wait(WORDS)
         cut(service)
         tab.wait(f"/lost/.test({NOTICE})")
         last = said[DIGITS].split()[-1]
         tab.wait(f"({NOTICE}) === ''")
-        tab.run("window.mostS = 2")
+        tab.run("window.maxS = 2")
         tab.wait(f"{WORDS}.split(' ').at(-1) === {json.dumps(last)}")
         tab.click("#stop")
         tab.wait(f"{IDLE} && !document.querySelector('#play').hidden")

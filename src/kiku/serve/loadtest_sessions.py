@@ -179,7 +179,7 @@ class _Client:
         self._name = f"loadtest-{secrets.token_hex(8)}"
         self._words: list[str] = []
         self._num_messages = 0  # of the session, as the service counts them
-        self._told_s = 0.0  # where the last word ends
+        self._last_word_end_s = 0.0  # where the last word ends
         self._heard_s = 0.0  # where the latest word of all connections ends
         self._was_greeted = self._has_ended = False
         self._began = self._cut_at = 0.0
@@ -229,7 +229,7 @@ class _Client:
     def _address(self) -> str:
         query: dict[str, Any] = {"encoding": "s16le", "rate": RATE, "session": self._name}
         if self._was_greeted:
-            query["after"], query["told"] = self._num_messages, self._told_s
+            query["after"], query["told"] = self._num_messages, self._last_word_end_s
         return f"{self._load.url}/api/stream?" + urlencode(query)
 
     def _greeted(self, ready: dict[str, Any]) -> None:
@@ -243,7 +243,7 @@ class _Client:
                 report.resumed += 1
             else:
                 report.begun_again += 1
-                self._words, self._num_messages, self._told_s = [], 0, 0.0
+                self._words, self._num_messages, self._last_word_end_s = [], 0, 0.0
         self._was_greeted = True
 
     def _left(self, code: int) -> None:
@@ -286,7 +286,7 @@ class _Client:
         self._num_messages += 1
         if kind == "word":
             self._words.append(message["text"])
-            self._told_s = message["end"]
+            self._last_word_end_s = message["end"]
             if message["end"] > self._heard_s:
                 self._heard_s = message["end"]
                 passed = asyncio.get_running_loop().time() - self._began

@@ -1,4 +1,4 @@
-// The page: puts sound, connection, words and waveform together, and says how things stand.
+// The page: puts sound, connection, words and waveform together, and shows its state.
 
 import { asJson, asSubtitles, asText, save } from "/page/save.js";
 import { Microphone, readFile } from "/page/sound.js";
@@ -7,8 +7,8 @@ import { Transcript } from "/page/transcript.js";
 import { View } from "/page/view.js";
 import { clock, Wave } from "/page/wave.js";
 
-const LOOK_AGAIN_S = 5; // at a server that is not ready
-const KEPT_KEY = "kiku-key"; // in this tab alone
+const CHECK_AGAIN_S = 5; // seconds between checks of a server that is not ready
+const KEPT_KEY = "kiku-key"; // name of the key in this tab's storage
 const ORIGIN =
   `The server takes no sound from a page at ${location.host}. Open it at the server's own address, ` +
   "or have it started with --allowed-origin.";
@@ -28,31 +28,31 @@ const transcript = new Transcript($("text"), $("tip"), (time) => {
   player.play();
 });
 
-let talk = null; // while words may come
-let microphone = null; // while it is open
-let isPreparing = false; // a file or a microphone, before there is a talk
-let run = 0; // counts recordings, so that a late answer to one before is not taken
+let talk = null; // the connection, while words may come
+let microphone = null; // the microphone, while it is open
+let isPreparing = false; // whether a file is being read, or the microphone opened
+let run = 0; // number of the recording: late answers to an earlier one are dropped
 let name = "recording";
 let model = null;
 let counting = 0;
-let remark = ""; // to be said when the connection is open
+let remark = ""; // shown when the connection is open
 let current = null; // the files that are heard
 let kept = null; // files that wait for a key
-let looking = 0; // until the server is looked at again
-let wasAway = false; // the server, when it was last looked at
+let checking = 0; // timer of the next check of the server
+let wasAway = false; // whether the server was not ready at the last check
 
-// What is wrong, or in the way.
+// Notices: errors, and what the page waits for.
 
 function say(text, kind = "info") {
   clearInterval(counting);
   const notice = $("notice");
   notice.dataset.kind = kind;
-  // A region that is shown and filled at once is not read out everywhere: filled last.
+  // Some screen readers read a notice out only if it is shown first and filled after that.
   show(notice, Boolean(text));
   if (notice.textContent !== text) notice.textContent = text;
 }
 
-// Says when it is tried again, second by second, without reading every second out.
+// Shows a notice and counts the seconds until the next try; screen readers leave them out.
 function sayUntil(text, at, kind) {
   say(text, kind);
   const rest = document.createElement("span");
@@ -99,7 +99,7 @@ function sayKept() {
   say(`Of a microphone the last hour is kept: the sound can be played from ${from} on.`);
 }
 
-// How things stand.
+// The state of the page.
 
 function update() {
   const isBusy = Boolean(talk) || isPreparing;
@@ -118,7 +118,7 @@ function update() {
   show($("meter"), Boolean(microphone));
   show($("empty"), !transcript.words.length && !transcript.partial);
   show($("below"), transcript.words.length > 0);
-  // Who uses the keyboard does not lose the place with the button.
+  // The keyboard's focus goes to the next button when the one that has it is hidden.
   if (focused?.hidden) $(isBusy ? "stop" : "speak").focus();
   wave.isGrowing = Boolean(microphone);
   wave.draw();
@@ -195,7 +195,7 @@ async function speak() {
       level();
       progress();
     }, microphoneLost);
-    if (mine !== run) return void opened.close(); // stopped meanwhile
+    if (mine !== run) return void opened.close(); // the user has stopped it meanwhile
     microphone = opened;
     name = "recording";
     begin(opened.sound);
@@ -225,7 +225,7 @@ async function stopMicrophone() {
   progress();
 }
 
-// What was chosen or dropped: files that cannot be heard are not passed over in silence.
+// Takes files that were chosen or dropped, and says which of them are not heard.
 function take(files) {
   const [file, ...others] = files;
   if (!file) return;
@@ -277,19 +277,19 @@ function stop() {
   update();
 }
 
-// What the connection says.
+// Messages and states of the connection.
 
-function message(told, offset) {
-  const time = (told.time ?? 0) + offset;
-  if (told.type === "word") {
-    transcript.addWord({ ...told, start: told.start + offset, end: told.end + offset });
-  } else if (told.type === "partial") transcript.setPartial(told.text);
-  else if (told.type === "turn_start") transcript.turnStart(time);
-  else if (told.type === "turn_end") transcript.turnEnd(time);
-  else if (told.type === "finalized") transcript.setPartial(told.open_word?.text ?? "");
-  else if (told.type === "warning") say(told.message);
-  else if (told.type === "error") say(`The server says: ${told.message}`, "error");
-  else if (told.type === "end") transcript.setPartial("");
+function message(event, offset) {
+  const time = (event.time ?? 0) + offset;
+  if (event.type === "word") {
+    transcript.addWord({ ...event, start: event.start + offset, end: event.end + offset });
+  } else if (event.type === "partial") transcript.setPartial(event.text);
+  else if (event.type === "turn_start") transcript.turnStart(time);
+  else if (event.type === "turn_end") transcript.turnEnd(time);
+  else if (event.type === "finalized") transcript.setPartial(event.open_word?.text ?? "");
+  else if (event.type === "warning") say(event.message);
+  else if (event.type === "error") say(`The server says: ${event.message}`, "error");
+  else if (event.type === "end") transcript.setPartial("");
   show($("empty"), !transcript.words.length && !transcript.partial);
   show($("below"), transcript.words.length > 0);
   progress();
@@ -308,11 +308,11 @@ function state(now, details) {
   if (["done", "dropped", "failed", "key", "origin"].includes(now)) over(now, details);
 }
 
-function opened({ message: ready, isAnew }) {
+function opened({ message: ready, isRestart }) {
   model = ready.model;
   $("model").textContent = [ready.model, ...(ready.languages ?? [])].join(" · ");
   $("text").lang = ready.languages?.length === 1 ? ready.languages[0] : "";
-  if (isAnew) transcript.anew(talk.toldS);
+  if (isRestart) transcript.restart(talk.lastWordEndS);
   say(remark);
   remark = "";
 }
@@ -367,12 +367,12 @@ function followSmoothly() {
 }
 
 player.addEventListener("play", followSmoothly);
-// Also where the browser draws no pictures.
+// These come also while the browser draws nothing.
 for (const kind of ["timeupdate", "pause", "ended"]) player.addEventListener(kind, follow);
 
 // Key and options.
 
-// Pasted text may have marks that nobody sees.
+// Removes invisible characters, which pasted text may have.
 const clean = (text) => text.replace(/\p{Cf}/gu, "").trim();
 const key = () => clean($("key-option").value);
 const hotwords = () =>
@@ -384,7 +384,7 @@ function keep(value) {
     if (value) sessionStorage.setItem(KEPT_KEY, value);
     else sessionStorage.removeItem(KEPT_KEY);
   } catch {
-    // A browser that keeps nothing: it is asked for again.
+    // A browser without storage: the page asks for the key again next time.
   }
 }
 
@@ -408,17 +408,17 @@ function showKeyForm(isShown) {
   show($("words"), !isShown || transcript.words.length > 0);
 }
 
-async function look() {
-  clearTimeout(looking);
+async function checkServer() {
+  clearTimeout(checking);
   const found = await askServer(key());
   if (talk || isPreparing) return;
   if (found.state === "key") askKey();
-  else if (found.state !== "down") showKeyForm(false); // a key that was given has been taken
+  else if (found.state !== "down") showKeyForm(false); // the server has taken the key
   if (found.state === "origin") say(ORIGIN, "error");
   else if (!["ready", "full", "key"].includes(found.state)) {
-    const waitS = Math.max(LOOK_AGAIN_S, found.waitS ?? 0);
+    const waitS = Math.max(CHECK_AGAIN_S, found.waitS ?? 0);
     sayUntil(sayServer(found), Date.now() + waitS * 1000, "error");
-    looking = setTimeout(look, waitS * 1000);
+    checking = setTimeout(checkServer, waitS * 1000);
     wasAway = true;
   } else if (wasAway) {
     wasAway = false;
@@ -431,7 +431,7 @@ $("key-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   keep(clean($("key").value));
   $("key-said").textContent = "";
-  await look();
+  await checkServer();
   if ($("key-form").hidden) $(talk || isPreparing ? "stop" : "speak").focus();
 });
 $("key-option").addEventListener("change", () => keep(key()));
@@ -477,7 +477,7 @@ addEventListener("drop", (event) => {
 try {
   $("key-option").value = sessionStorage.getItem(KEPT_KEY) ?? "";
 } catch {
-  // As above.
+  // A browser without storage.
 }
 update();
-look();
+checkServer();

@@ -1,4 +1,4 @@
-// Runs where the browser hears: gathers samples and hands them on, about every 40 ms.
+// Runs in the browser's audio thread: gathers samples and posts them about every 40 ms.
 
 const GATHER_S = 0.04;
 

@@ -1,6 +1,6 @@
-// The text as a file: plain, as subtitles, or with everything that is known of it.
+// The text as a file: plain, as subtitles, or as JSON with times and probabilities.
 
-const CUE_CHARACTERS = 84; // two lines
+const CUE_CHARACTERS = 84; // two lines of a subtitle
 const LINE_CHARACTERS = 42;
 const CUE_S = 7;
 const CUE_PAUSE_S = 1.5;
@@ -15,7 +15,7 @@ export function asSubtitles(transcript) {
   const cues = transcript.paragraphs.flatMap(({ words }) => cuesOf(words));
   return cues
     .map((words, i) => {
-      // A cue does not begin before the one above has ended.
+      // A cue begins only after the one before it has ended.
       const next = cues[i + 1]?.[0].start ?? Infinity;
       const end = Math.max(words[0].start + 0.1, Math.min(words.at(-1).end, next));
       return `${i + 1}\n${clock(words[0].start)} --> ${clock(end)}\n${lines(words)}\n`;

@@ -3,20 +3,20 @@
 export const RATE = 24000;
 const PEAKS_PER_S = 50;
 const PEAKS_PER_GROUP = 50;
-const MICROPHONE_S = 3600; // more of it is not kept
+const MICROPHONE_S = 3600; // seconds of a microphone that are kept
 const QUIET_S = 0.08;
 const QUIET_WITHIN_S = 0.6;
 const PIECE = RATE / 2;
 
 export class Sound {
-  // Of more than `mostS` seconds the first are not kept.
-  constructor(rate = RATE, mostS = Infinity) {
+  // Keeps the last `maxS` seconds.
+  constructor(rate = RATE, maxS = Infinity) {
     this.rate = rate;
-    this.mostS = mostS;
+    this.maxS = maxS;
     this.pieces = []; // {first, samples}, in order
     this.length = 0; // samples that came
-    this.dropped = 0; // of them no longer kept
-    this.peaks = []; // 0 to 1, PEAKS_PER_S of them a second
+    this.dropped = 0; // samples that are no longer kept
+    this.peaks = []; // PEAKS_PER_S peaks a second, from 0 to 1
     this.groups = []; // the highest of PEAKS_PER_GROUP peaks
     this.level = 0;
     this.peak = 0;
@@ -27,7 +27,7 @@ export class Sound {
     return this.length / this.rate;
   }
 
-  // From where on it is kept.
+  // The time from which on sound is kept.
   get keptFromS() {
     return this.dropped / this.rate;
   }
@@ -48,7 +48,7 @@ export class Sound {
     this.level = Math.sqrt(power / floats.length);
     this.pieces.push({ first: this.length, samples });
     this.length += samples.length;
-    while (this.length - this.dropped > this.mostS * this.rate && this.pieces.length > 1) {
+    while (this.length - this.dropped > this.maxS * this.rate && this.pieces.length > 1) {
       this.dropped += this.pieces.shift().samples.length;
     }
   }
@@ -76,7 +76,7 @@ export class Sound {
     return found;
   }
 
-  // Where it is quiet for the first time behind a time, soon; the time itself where it is not.
+  // The time of the first quiet place soon after `time`; `time` itself if there is none.
   quietAfter(time) {
     const loud = this.peakBetween(Math.max(0, time - 1), time + QUIET_WITHIN_S);
     const limit = Math.max(0.02, loud / 8);
@@ -86,8 +86,8 @@ export class Sound {
     return time;
   }
 
-  // The samples from `first` on that lie in one piece, `most` at most; null where there are none.
-  from(first, most = PIECE) {
+  // The samples from `first` on that lie in one piece, at most `max`; null if there are none.
+  from(first, max = PIECE) {
     if (first >= this.length) return null;
     const { pieces } = this;
     let low = 0;
@@ -98,10 +98,10 @@ export class Sound {
       else high = middle - 1;
     }
     const begin = Math.max(0, first - pieces[low].first);
-    return pieces[low].samples.subarray(begin, begin + most);
+    return pieces[low].samples.subarray(begin, begin + max);
   }
 
-  // All that is kept as a WAV file, so that places in it are exact; null where there is none.
+  // The sound that is kept as a WAV file, in which places are exact; null if no sound has come.
   wav() {
     if (!this.length) return null;
     const bytes = (this.length - this.dropped) * 2;
@@ -143,7 +143,7 @@ export async function readFile(file) {
   return sound;
 }
 
-// A microphone that is open. `heard` is called as samples come, `lost` when it goes away.
+// An open microphone. `heard` is called when samples have come, `lost` when it is unplugged.
 export class Microphone {
   static async open(heard, lost) {
     if (!navigator.mediaDevices?.getUserMedia) {
@@ -158,7 +158,7 @@ export class Microphone {
       try {
         source = context.createMediaStreamSource(stream);
       } catch {
-        // Firefox does not convert a microphone to another rate.
+        // Firefox cannot convert the sound of a microphone to another rate.
         await context.close();
         context = new AudioContext();
         source = context.createMediaStreamSource(stream);
@@ -189,7 +189,7 @@ export class Microphone {
     context.resume();
   }
 
-  // Ends it; what was heard until now is in `sound` then.
+  // Closes the microphone; `sound` then has everything until now.
   async close() {
     this.node.port.postMessage("end");
     await Promise.race([this.ended, new Promise((done) => setTimeout(done, 500))]);

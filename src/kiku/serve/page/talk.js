@@ -1,25 +1,26 @@
 // The connection to the server: sends sound, hands on what comes, and comes back after a cut.
 //
-// All sound stays in `sound` until the end, so a cut loses none: a session that the server still
-// knows, or finds in its store, goes on where it was; one that is forgotten begins anew behind the
-// last word.
+// All sound stays in `sound` until the end, so a cut loses none. A session that the server still
+// knows, or finds in its store, goes on where it was; one that the server has forgotten starts again
+// after the last word.
 
-const AHEAD_S = 20; // of sound on its way that is not heard yet
-const MOST_BUFFERED = 1 << 20; // bytes
+const AHEAD_S = 20; // seconds of sound that are sent before the server has heard them
+const MAX_BUFFERED = 1 << 20; // bytes
 const FIRST_WAIT_S = 0.5;
-const LONGEST_WAIT_S = 15;
+const MAX_WAIT_S = 15;
 const FULL_WAIT_S = 5;
-const LOOK_S = 5;
-const OPEN_S = 15; // within which a connection is open
-const GONE_S = 30; // without an answer to what was sent
+const WATCH_S = 5;
+const OPEN_S = 15; // seconds within which a connection opens
+const GONE_S = 30; // seconds without an answer after which the server is taken for gone
 const ASK_S = 10;
 const MANY_REFUSALS = 4;
-const LONGEST_GAP_S = 3600; // that the server takes at once
+const MAX_GAP_S = 3600; // the longest gap that the server takes at once
 
-// What /ready says that has a sentence of its own.
+// Reasons of /ready for which the page has a sentence of its own.
 const REASONS = { draining: "ending", loading: "loading" };
 
-const AGAIN = new Set([1001, 1005, 1006, 1012, 1013]); // closes after which one may come back
+// Close codes after which the page connects again.
+const AGAIN = new Set([1001, 1005, 1006, 1012, 1013]);
 
 export class Talk {
   // `on` has message(message, offset), state(name, details) and progress().
@@ -28,31 +29,31 @@ export class Talk {
     this.key = key;
     this.turns = turns;
     this.partials = partials;
-    // These are told when the connection is open: an address has not room for many, and a list
-    // that the server does not take would keep the whole stream out.
+    // Hotwords are sent once the connection is open: an address has no room for many, and the
+    // server would refuse the whole stream for a list that it does not take.
     this.hotwords = hotwords;
-    this.hotwordsBefore = []; // which hold where it does not take those
-    this.hasTold = false; // of words to expect
-    this.isUnsure = false; // they may yet be refused:
-    this.unsureUntilS = 0; // until sound behind them is heard
+    this.hotwordsBefore = []; // the list that stays if the server does not take the new one
+    this.hasSentHotwords = false;
+    this.isUnsure = false; // whether the server may still refuse the hotwords
+    this.unsureUntilS = 0; // it takes them if it hears sound after this time
     this.on = on;
     this.session = crypto.getRandomValues(new Uint32Array(4)).join("-");
-    this.count = 0; // counted messages of the session
-    this.offset = 0; // samples before the session's first
-    this.sent = 0; // samples of `sound`
+    this.count = 0; // messages of the session that the server counts
+    this.offset = 0; // samples of `sound` before the first one of the session
+    this.sent = 0; // samples of `sound` that were sent, or need not be
     this.heardS = 0;
-    this.toldS = 0; // the end of the last word
+    this.lastWordEndS = 0; // the end of the last word
     this.tries = 0;
     this.refusals = 0;
     this.isComplete = false; // no more sound will be added
-    this.hasClosed = false; // and that was told
+    this.hasClosed = false; // whether the server was told so
     this.isOver = false;
     this.wasOpen = false;
     this.isReady = false; // the server has said where its sound ends
-    this.untold = []; // asked for while it was not ready
+    this.unsent = []; // commands to be sent when the server is ready
     this.timer = 0;
     this.heardAt = 0; // when the last message came, or the connection was begun
-    this.watcher = setInterval(() => this.watch(), LOOK_S * 1000);
+    this.watcher = setInterval(() => this.watch(), WATCH_S * 1000);
     this.online = () => this.timer && this.connect();
     addEventListener("online", this.online);
     this.connect();
@@ -66,8 +67,8 @@ export class Talk {
     if (this.turns) query.set("turns", this.turns);
     if (this.wasOpen) {
       query.set("after", this.count);
-      // Another process may go on, and know less than was told.
-      query.set("told", Math.max(0, this.toldS - this.offset / this.sound.rate));
+      // Another process may go on with the session, and know fewer words than the page.
+      query.set("told", Math.max(0, this.lastWordEndS - this.offset / this.sound.rate));
     }
     const url = new URL("/api/stream", location.href);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
@@ -108,7 +109,7 @@ export class Talk {
       return this.on.progress();
     }
     this.count++;
-    if (message.type === "word") this.toldS = offset + message.end;
+    if (message.type === "word") this.lastWordEndS = offset + message.end;
     if (message.type === "end") this.heardS = this.sound.seconds;
     if (message.type === "error" && this.isUnsure) return this.refuseHotwords(message);
     this.on.message(message, offset);
@@ -118,12 +119,12 @@ export class Talk {
   ready(message) {
     this.tries = this.refusals = 0;
     this.hasClosed = false;
-    const isAnew = message.taken_s === 0 && this.count > 0;
-    if (isAnew) {
-      // The server knows the session no more: begin anew behind the last word. It is told to end
-      // a little before its sound does, which would be heard as another word.
-      const behind = this.toldS > 0 ? this.sound.quietAfter(this.toldS) : 0;
-      const first = Math.min(this.sound.length, Math.round(behind * this.sound.rate));
+    const isRestart = message.taken_s === 0 && this.count > 0;
+    if (isRestart) {
+      // The server has forgotten the session: start again after the last word. The end that it
+      // gave for that word is a little too early, and the rest would be heard as another word.
+      const startS = this.lastWordEndS > 0 ? this.sound.quietAfter(this.lastWordEndS) : 0;
+      const first = Math.min(this.sound.length, Math.round(startS * this.sound.rate));
       this.offset = first;
       this.count = 0;
     }
@@ -133,20 +134,20 @@ export class Talk {
     }
     this.sent = this.offset + Math.round(message.taken_s * this.sound.rate);
     this.wasOpen = this.isReady = true;
-    this.on.state("open", { message, isAnew });
-    if (this.hotwords.length || this.hasTold) this.tellHotwords();
+    this.on.state("open", { message, isRestart });
+    if (this.hotwords.length || this.hasSentHotwords) this.sendHotwords();
     this.pump();
-    for (const one of this.untold.splice(0)) this.tell(one);
+    for (const one of this.unsent.splice(0)) this.command(one);
   }
 
-  // Sends what there is to send, and no more than the server can take. A socket that is open but
-  // has not said `ready` gets nothing: what it lacks begins where `ready` says.
+  // Sends the sound that waits, and no more than the server can take. Nothing is sent before the
+  // server's `ready`, which says from where on it needs sound.
   pump() {
     const { socket, sound } = this;
     if (socket?.readyState !== WebSocket.OPEN || !this.isReady || this.isOver) return;
     while (
       this.sent / sound.rate < this.heardS + AHEAD_S &&
-      socket.bufferedAmount < MOST_BUFFERED
+      socket.bufferedAmount < MAX_BUFFERED
     ) {
       if (this.sent < sound.dropped) {
         this.skip();
@@ -159,19 +160,19 @@ export class Talk {
     }
     if (this.isComplete && !this.hasClosed && this.sent >= sound.length) {
       this.hasClosed = true;
-      this.tell({ type: "close" });
+      this.command({ type: "close" });
     }
   }
 
-  // Sound that is no longer kept is silence to the server, so that times stay right.
+  // Sends silence in the place of sound that is no longer kept, so that times stay right.
   skip() {
     const { rate, dropped } = this.sound;
-    const samples = Math.min(dropped - this.sent, LONGEST_GAP_S * rate);
-    this.tell({ type: "gap", seconds: samples / rate });
+    const samples = Math.min(dropped - this.sent, MAX_GAP_S * rate);
+    this.command({ type: "gap", seconds: samples / rate });
     this.sent += samples;
   }
 
-  // A connection that is dead without a word is noticed: an answer is due, and nothing comes.
+  // Drops a connection on which an answer is due and nothing comes: it is dead.
   watch() {
     const { socket } = this;
     if (!socket || Date.now() - this.heardAt < this.patienceS * 1000) return;
@@ -180,7 +181,7 @@ export class Talk {
     this.comeBack(false);
   }
 
-  // How long nothing may come.
+  // Seconds for which nothing may come from the server.
   get patienceS() {
     const { readyState } = this.socket;
     if (readyState === WebSocket.CONNECTING) return OPEN_S;
@@ -189,29 +190,29 @@ export class Talk {
     return isDue ? GONE_S : Infinity;
   }
 
-  tell(message) {
+  command(message) {
     const isOpen = this.socket?.readyState === WebSocket.OPEN;
     if (isOpen && this.isReady) this.socket.send(JSON.stringify(message));
-    else if (message.type !== "close") this.untold.push(message); // `ready` brings it again
+    else if (message.type !== "close") this.unsent.push(message); // `ready` leads to another close
   }
 
   finalize() {
-    this.tell({ type: "finalize", tag: "page" });
+    this.command({ type: "finalize", tag: "page" });
   }
 
   configure(hotwords) {
     this.hotwordsBefore = this.hotwords;
     this.hotwords = hotwords;
-    if (this.isReady) this.tellHotwords(); // else `ready` does
+    if (this.isReady) this.sendHotwords(); // else `ready` sends them
   }
 
-  tellHotwords() {
-    this.hasTold = this.isUnsure = true;
+  sendHotwords() {
+    this.hasSentHotwords = this.isUnsure = true;
     this.unsureUntilS = this.sent / this.sound.rate + 0.001;
-    this.tell({ type: "configure", hotwords: this.hotwords });
+    this.command({ type: "configure", hotwords: this.hotwords });
   }
 
-  // They are kept out of later connections, too.
+  // Takes back hotwords that the server refuses, for later connections too.
   refuseHotwords({ message }) {
     this.isUnsure = false;
     this.hotwords = this.hotwordsBefore;
@@ -219,14 +220,14 @@ export class Talk {
     this.on.state("unexpected", { why: message });
   }
 
-  // No more sound will come.
+  // Notes that all sound has been added.
   complete() {
     this.isComplete = true;
     if (this.timer) this.on.state("waiting", this.waiting); // still without a connection
     else this.pump();
   }
 
-  // Ends it now, without the rest.
+  // Ends the talk now, without the words that are still to come.
   drop() {
     const { socket } = this;
     this.finish("dropped");
@@ -248,7 +249,7 @@ export class Talk {
     this.finish("failed", { why: reason || `the server closed the connection (${code})` });
   }
 
-  // `isRefused`: the connection was closed before the server was ready.
+  // Connects again. `isRefused`: the connection was closed before the server was ready.
   async comeBack(isRefused) {
     this.isReady = this.isUnsure = false;
     this.on.state("lost", { wasOpen: this.wasOpen });
@@ -260,8 +261,9 @@ export class Talk {
     this.again(found);
   }
 
-  // The server would let us in, and has not. It may have been full until a moment ago, so it is
-  // asked for the same again before turns are left out: later where they were told already.
+  // The server refuses the stream, though it has a free slot. It may have been full until a moment
+  // ago: ask for the same again first, then without turns. If the stream has had turns already, ask
+  // more often before they are left out.
   refused(found) {
     const count = ++this.refusals;
     if (this.turns && count > (this.wasOpen ? MANY_REFUSALS : 1)) {
@@ -276,7 +278,7 @@ export class Talk {
   }
 
   again(found) {
-    let wait = Math.min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** this.tries++);
+    let wait = Math.min(MAX_WAIT_S, FIRST_WAIT_S * 2 ** this.tries++);
     if (found.state === "full") wait = FULL_WAIT_S;
     if (found.waitS > 0) wait = found.waitS;
     this.waiting = { ...found, at: Date.now() + wait * 1000, wasOpen: this.wasOpen };
@@ -285,10 +287,10 @@ export class Talk {
   }
 }
 
-// How the server is: "ready", "full", "key" (it wants one, or another), "origin" (it takes no page
-// from this address), "often" (asked too often), "crowded" (too many connections), "ending",
-// "loading", "busy" (it says why) or "down". A socket that is refused does not say by what: the same
-// path is asked without one. By a POST, as that names the page's own address as a socket does.
+// Asks how the server is: "ready", "full", "key" (it needs a key, or another one), "origin" (it takes
+// no page from this address), "often" (it was asked too often), "crowded" (too many connections),
+// "ending", "loading", "busy" (`reason` says why) or "down". Browsers do not tell a page why a socket
+// was refused, so this asks the same path by a POST, which names the page's address as a socket does.
 export async function askServer(key) {
   try {
     const answer = await askWithKey("/api/stream", key);
@@ -317,7 +319,7 @@ function askWithKey(path, key) {
   return ask(path, { method, headers });
 }
 
-// A network that is dead without a word answers nothing, and fails nothing either.
+// Fetches with a time limit: over a dead network a request neither succeeds nor fails.
 function ask(path, options = {}) {
   const signal = AbortSignal.timeout?.(ASK_S * 1000);
   return fetch(path, { cache: "no-store", signal, ...options });

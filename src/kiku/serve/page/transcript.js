@@ -1,11 +1,11 @@
-// The words on the page: turns are paragraphs, a word shows how sure it is, and leads to its place.
+// The words on the page. Turns are paragraphs. A word shows how sure it is; a click plays from it.
 
 const SURE = 0.9;
 const FAIR = 0.6;
-const PAUSE_S = 1.5; // begins a paragraph where no turns are told
+const PAUSE_S = 1.5; // a pause that begins a paragraph, if the server sends no turns
 
 export class Transcript {
-  // `seek` is called with the time of a word that is chosen.
+  // `seek` is called with the time of a word that the user chooses.
   constructor(text, tip, seek) {
     this.text = text;
     this.tip = tip;
@@ -25,8 +25,8 @@ export class Transcript {
   clear() {
     this.words = []; // {text, start, end, probability, turn}
     this.turns = []; // {start, end}
-    this.isOpen = false; // a turn that goes on
-    this.tellsTurns = false;
+    this.isOpen = false; // whether the last turn goes on
+    this.hasTurns = false;
     this.nodes = [];
     this.paragraph = null;
     this.partial = null;
@@ -36,7 +36,7 @@ export class Transcript {
   }
 
   turnStart(time) {
-    this.tellsTurns = true;
+    this.hasTurns = true;
     this.openTurn(time);
   }
 
@@ -52,18 +52,18 @@ export class Transcript {
     this.isOpen = false;
   }
 
-  // Where the connection began anew the open turn is not ended by anybody.
-  anew(time) {
+  // Ends the open turn: the server has started again, and does not know of it.
+  restart(time) {
     this.turnEnd(time);
     this.setPartial("");
   }
 
   addWord({ text, start, end, probability }) {
     const before = this.words.at(-1);
-    if (!this.tellsTurns && this.isOpen && before && start - before.end > PAUSE_S) {
+    if (!this.hasTurns && this.isOpen && before && start - before.end > PAUSE_S) {
       this.turnEnd(before.end);
     }
-    if (!this.turns.length || (!this.isOpen && !this.tellsTurns)) this.openTurn(start);
+    if (!this.turns.length || (!this.isOpen && !this.hasTurns)) this.openTurn(start);
     this.setPartial("");
     const word = { text, start, end, probability, turn: this.turns.length - 1 };
     const node = document.createElement("span");
@@ -104,7 +104,7 @@ export class Transcript {
     this.append(this.partial);
   }
 
-  // Marks the word that is heard at a time of the player; null marks none.
+  // Marks the word at a time of the player; null marks none.
   mark(time) {
     const i = time === null ? -1 : lastBefore(this.words, time + 0.02); // players round
     const node = i >= 0 && time < this.words[i].end + 0.3 ? this.nodes[i] : null;
@@ -140,7 +140,7 @@ export class Transcript {
     event.preventDefault();
   }
 
-  // One word of the text is what the tab key reaches.
+  // The tab key reaches one word of the text.
   goTo(i) {
     this.text.querySelector('[tabindex="0"]')?.setAttribute("tabindex", "-1");
     this.nodes[i].tabIndex = 0;
@@ -171,7 +171,7 @@ export class Transcript {
     if (!next) this.tip.hidden = true;
   }
 
-  // Turns with their words; only those that have any.
+  // The turns that have words, with these.
   get paragraphs() {
     return this.turns
       .map((turn, i) => ({ ...turn, words: this.words.filter((one) => one.turn === i) }))
@@ -184,7 +184,7 @@ function rank(probability) {
   return probability >= FAIR ? "fair" : "doubtful";
 }
 
-// The place of the last word that starts at a time or before; -1 where there is none.
+// The index of the last word that starts at `time` or before; -1 if there is none.
 function lastBefore(words, time) {
   let low = 0;
   let high = words.length;

@@ -1,24 +1,24 @@
-// Keeps in view what matters: the newest word as it comes, and the word that is played.
+// Scrolls to the newest word as it comes, and to the word that is played.
 
 const ROOM = 16; // pixels below the text
-const SLACK = 40; // so far below the window a text may end whose end is still read
+const SLACK = 40; // pixels: a text that ends less far below the window counts as at its end
 
 export class View {
-  // `top` stays at the window's upper edge, and hides what is behind it. `words` is the text with
-  // what belongs below it.
+  // `top` stays at the window's upper edge and covers the text. `words` is the text with the
+  // buttons below it.
   constructor(top, words) {
     this.top = top;
     this.words = words;
-    this.isComing = false; // words may come
-    this.isAtEnd = true; // the reader is
+    this.isComing = false; // whether words may come
+    this.isAtEnd = true; // whether the reader is at the end of the text
     this.played = null;
     this.calm = matchMedia("(prefers-reduced-motion: reduce)");
-    // Growing text scrolls nothing by itself: so this is what the reader does.
+    // Growing text does not scroll by itself, so that this is the reader scrolling.
     const look = () => (this.isAtEnd = this.below <= innerHeight + SLACK);
     addEventListener("scroll", look, { passive: true });
     new ResizeObserver(() => this.grown()).observe(words);
     new ResizeObserver(() => {
-      // Where the keyboard leads to is not hidden either.
+      // An element that gets the keyboard's focus is not covered either.
       document.documentElement.style.setProperty("--top", `${top.offsetHeight}px`);
     }).observe(top);
   }
@@ -37,7 +37,7 @@ export class View {
     if (this.isComing && this.isAtEnd && over > 0) scrollBy(0, over);
   }
 
-  // The word that is played now; a reader who has left the one before is let go.
+  // Follows the word that is played, unless the reader has scrolled away from the one before.
   follow(word) {
     if (!word || word === this.played) return;
     if (!this.played || this.shows(this.played)) this.bring(word);

@@ -1,16 +1,17 @@
-// The waveform: what was heard in one colour, what still waits in another, and where the player is.
+// The waveform: sound that was heard in one colour, sound that waits in another, and the player's
+// place.
 
-const LEAST_S = 8; // the width of a recording that has just begun, and goes on
+const MIN_S = 8; // seconds that the width stands for when a recording has just begun
 const BAR = 3; // pixels
-const STEP_S = 2; // of the arrow keys
+const STEP_S = 2; // seconds that an arrow key goes
 
 export class Wave {
-  // `seek` is called with a time that is chosen.
+  // `seek` is called with the time that the user chooses.
   constructor(canvas, seek) {
     this.canvas = canvas;
     this.seek = seek;
     this.sound = null;
-    this.isGrowing = false; // by a microphone
+    this.isGrowing = false; // whether a microphone adds sound
     this.heardS = 0;
     this.playS = null; // where the player is
     this.isAsked = false;
@@ -28,7 +29,7 @@ export class Wave {
 
   get width() {
     const { seconds } = this.sound;
-    return this.isGrowing ? Math.max(LEAST_S, seconds) : seconds;
+    return this.isGrowing ? Math.max(MIN_S, seconds) : seconds;
   }
 
   point(event) {
@@ -53,7 +54,7 @@ export class Wave {
     if (this.playS !== null) this.seek(Math.max(0, Math.min(this.sound.seconds, time)));
   }
 
-  // Draws before the next picture, however often it is asked.
+  // Draws once before the browser's next frame, however often this is called.
   draw() {
     if (this.isAsked) return;
     this.isAsked = true;
@@ -83,7 +84,7 @@ export class Wave {
     for (let i = 0; i < bars; i++) {
       const start = (i / bars) * width;
       const peak = start < sound.seconds ? sound.peakBetween(start, start + width / bars) : 0;
-      // The root lets quiet sound be seen.
+      // The square root makes quiet sound visible.
       const tall = Math.max(1.5, Math.sqrt(peak) * (high - 6));
       pen.fillStyle = start < this.heardS ? heard : unheard;
       pen.fillRect(i * BAR, (high - tall) / 2, BAR - 1, tall);

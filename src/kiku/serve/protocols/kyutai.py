@@ -135,7 +135,7 @@ class KyutaiProtocol(Base):
         self.initial_open = Open(self._options)
         self._container: bool | None = None  # not known before the first sound
         self._num_steps = self._num_markers = 0
-        self._untold = False  # whether sound has come since the last finalize
+        self._has_new_sound = False  # whether sound has come since the last finalize
 
     def busy(self, retry_after_s: int) -> Refusal | None:
         """None: clients of this protocol are told after the upgrade."""
@@ -155,14 +155,14 @@ class KyutaiProtocol(Base):
     def save(self) -> Mapping[str, int]:
         """See `LiveProtocol`."""
         return {
-            "steps": self._num_steps, "markers": self._num_markers, "untold": int(self._untold),
-            "sound": int(self._container is False),
+            "steps": self._num_steps, "markers": self._num_markers,
+            "untold": int(self._has_new_sound), "sound": int(self._container is False),
         }  # fmt: skip
 
     def restore(self, counts: Mapping[str, int], options: StreamOptions, num_bytes: int) -> None:
         """See `LiveProtocol`."""
         self._num_steps, self._num_markers = counts.get("steps", 0), counts.get("markers", 0)
-        self._untold = bool(counts.get("untold", 0))
+        self._has_new_sound = bool(counts.get("untold", 0))
         self._container = False if counts.get("sound", 0) else None
 
     def opened(self) -> Actions:
@@ -188,16 +188,16 @@ class KyutaiProtocol(Base):
                 return self._recording(data)
             case Marker(id):
                 self._num_markers += 1
-                self._untold = False
+                self._has_new_sound = False
                 return [FinalizeStream(f"{self._num_markers} {id}")]
             case Init():
-                self._container, self._num_steps, self._untold = None, 0, False
+                self._container, self._num_steps, self._has_new_sound = None, 0, False
                 return [Open(self._options)]
 
     def _sound(self, samples: NDArray[np.float32]) -> Actions:
         if self._container:
             return _error("Audio came after OggOpus: send Init before another kind of sound")
-        self._container, self._untold = False, True
+        self._container, self._has_new_sound = False, True
         return [Push(samples)]
 
     def _recording(self, data: bytes | list[int]) -> Actions:
@@ -207,7 +207,7 @@ class KyutaiProtocol(Base):
             return _error("the data of OggOpus must be bytes, or numbers from 0 to 255")
         if self._container is False:
             return _error("OggOpus came after Audio: send Init before another kind of sound")
-        first, self._container, self._untold = self._container is None, True, True
+        first, self._container, self._has_new_sound = self._container is None, True, True
         return [Open(self._options, container=True), Push(data)] if first else [Push(data)]
 
     def event(self, event: Event, waiting_s: float) -> Actions:
@@ -236,9 +236,9 @@ class KyutaiProtocol(Base):
         """Finalize the last word after a short silence, and hang up after a long one."""
         if seconds >= IDLE_S:
             return [Hangup(1000, "no sound for two minutes")]
-        if not self._untold:
+        if not self._has_new_sound:
             return ()
-        self._untold = False
+        self._has_new_sound = False
         return [FinalizeStream(_QUIET)]
 
     def rejected(self, error: Exception) -> Actions:
