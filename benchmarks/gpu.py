@@ -30,6 +30,8 @@ NAME_S = 60.0  # to import PyTorch for the first time, and wake a device
 LEAST_S = 1.0
 LIVE = (1, 16, 64, 256, 512, 1000)
 BIG_LIVE = (1, 16, 64)
+DRAWN_LIVE = (64, 1000)
+TEMPERATURE = 0.25  # with which Kyutai serves the 1B
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def wanted(shape: str, big: str, device: str, tiny: bool) -> list[Wanted]:
     big_live = (1, 2) if tiny else BIG_LIVE
     some = 2 if tiny else 64
     models = ["tiny"] if tiny else ["tiny", "demo"]
-    kinds = ("float32", "bfloat16", "keys in float8")
+    drawn = (1, 3) if tiny else DRAWN_LIVE
+    kinds = ("float32", "float32, drawn", "bfloat16", "keys in float8")
 
     def rows(engine: str, shape: str, sizes: Sequence[int], kv: str) -> list[dict[str, Any]]:
         named = {"what": "live", "engine": engine, "shape": shape, "kv": kv}
@@ -67,6 +70,10 @@ def wanted(shape: str, big: str, device: str, tiny: bool) -> list[Wanted]:
                [{"what": "correct", "model": m, "precision": k} for m in models for k in kinds]),
         *[Wanted(f"live {kv}", 0.19, {"part": "live", "shape": shape, "kv": kv, "sizes": live},
                  rows(ours, shape, live, kv)) for kv in ("bfloat16", "float8")],
+        Wanted("drawn", 0.07, {"part": "live", "shape": shape, "kv": "bfloat16", "sizes": drawn,
+                               "temperature": TEMPERATURE},
+               [{**row, "temperature": TEMPERATURE}
+                for row in rows(ours, shape, drawn, "bfloat16")]),
         Wanted("big", 0.1, {"part": "live", "shape": big, "kv": "bfloat16", "sizes": big_live},
                rows(ours, big, big_live, "bfloat16")),
         Wanted("bulk", 0.09, {"part": "bulk", "shape": big, "kv": "bfloat16", "streams": some},
@@ -163,6 +170,7 @@ def _line(row: dict[str, Any], remark: str) -> str:
             )
         return f"| {name} | {row['files']} | | | | {remark} |"
     keys = f", keys in {row['kv']}" if "kv" in row else ""
+    keys += f", temperature {row['temperature']}" if "temperature" in row else ""
     name = f"{row['shape']}, {row['engine']}{keys}"
     told = [f"{row['memory_gb']} GB"] if row.get("memory_gb") else []
     told += [f"attention: {row['attention']}"] if "attention" in row else []

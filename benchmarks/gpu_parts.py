@@ -22,6 +22,7 @@ from kiku.checkpoint.model_shapes import SHAPES
 from kiku.codec import MimiEncoder
 from kiku.codec.rvq import RVQ
 from kiku.config import CodecConfig, LMConfig, ModelConfig, TransformerConfig
+from kiku.decoding import SamplingParams
 from kiku.engine.core import SlotEngine
 from kiku.engine.cuda import CudaBackend, GpuOptions, cuda_engine
 from kiku.engine.gpu.attention import attend_plainly
@@ -129,7 +130,8 @@ class Part:
 
     def tell(self, what: str, **values: Any) -> None:
         """One row."""
-        named = {key: self.job[key] for key in ("shape", "kv") if key in self.job}
+        kept = ("shape", "kv", "temperature")
+        named = {key: self.job[key] for key in kept if key in self.job}
         print(json.dumps({"what": what, **named, **values}), flush=True)
 
     def wait(self) -> None:
@@ -161,11 +163,16 @@ def frames_of(config: ModelConfig, count: int, seed: int = 0) -> np.ndarray:
     return (random.standard_normal((count, config.frame_size)) * 0.1).astype(np.float32)
 
 
-def listeners(engine: SlotEngine) -> list[int]:
+def listeners(engine: SlotEngine, temperature: float = 0.0) -> list[int]:
     """All slots, open, with full windows."""
-    slots = [engine.open()[0] for _ in range(engine.num_slots)]
+    slots = [engine.open(drawing(temperature, seed))[0] for seed in range(engine.num_slots)]
     fill_windows(engine)
     return slots
+
+
+def drawing(temperature: float, seed: int) -> SamplingParams | None:
+    """How a slot picks its tokens: at temperature 0 the likeliest."""
+    return SamplingParams(temperature=temperature, seed=seed) if temperature else None
 
 
 def attention_of(engine: SlotEngine) -> str:
@@ -202,7 +209,7 @@ def live(part: Part) -> None:
             part.tell("fits", streams=fit, wanted=most)
             most, asked = fit, asked + 1
             options["rows"] = tuple(n for n in sizes if n <= most)
-    slots = listeners(engine)
+    slots = listeners(engine, part.job.get("temperature", 0.0))
     counts = sorted({*(n for n in sizes if n <= most), most})
     for place, n in enumerate(counts):
         frames = frames_of(part.config, n)
@@ -303,10 +310,11 @@ def correct(part: Part) -> None:
     """Tokens of the GPU's engine beside those of PyTorch on the processor."""
     for model in part.job["models"]:
         sound, count = None, min(120, 8 * part.steps)
-        for kind, dtype, kv in (
-            ("float32", torch.float32, "float32"),
-            ("bfloat16", torch.bfloat16, "bfloat16"),
-            ("keys in float8", torch.bfloat16, "float8"),
+        for kind, dtype, kv, temperature in (
+            ("float32", torch.float32, "float32", 0.0),
+            ("float32, drawn", torch.float32, "float32", 0.5),
+            ("bfloat16", torch.bfloat16, "bfloat16", 0.0),
+            ("keys in float8", torch.bfloat16, "float8", 0.0),
         ):
             made = [_model(model) for _ in range(2)]
             config = made[0][0]
@@ -317,7 +325,7 @@ def correct(part: Part) -> None:
             wanted = torch_engine(*made[0][1:], slots=3, device="cpu")
             _, codec, lm = made[1]
             got = cuda_engine(codec, lm.to(dtype), slots=3, device=part.device, options=options)
-            ours, theirs = tokens_of(got, sound), tokens_of(wanted, sound)
+            ours, theirs = (tokens_of(one, sound, temperature) for one in (got, wanted))
             part.tell("correct", model=model, precision=kind, attention=attention_of(got),
                       frames=int(ours.size),
                       same=round(float((ours == theirs).mean()), 5))  # fmt: skip
@@ -332,9 +340,9 @@ def _model(name: str) -> tuple[ModelConfig, MimiEncoder, LM]:
     return loaded.config, loaded.codec, loaded.lm
 
 
-def tokens_of(engine: SlotEngine, sound: np.ndarray) -> np.ndarray:
+def tokens_of(engine: SlotEngine, sound: np.ndarray, temperature: float) -> np.ndarray:
     """Three slots that hear the same, out of step, in pieces of several lengths."""
-    slots = [engine.open()[0] for _ in range(3)]
+    slots = [engine.open(drawing(temperature, seed))[0] for seed in range(3)]
     told: list[list[int]] = [[], [], []]
     at, turn = [0, 0, 0], 0
     while min(at) < len(sound):

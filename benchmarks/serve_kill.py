@@ -69,7 +69,8 @@ class Dialect(Protocol):
 
     def read(self, message: str | bytes) -> tuple[str, Word | None, float]:
         """What it is: "" for what does not count, "ready" with how many seconds were taken, "word",
-        "end", "error" with its text, or "other"; and where a word ends, if it says so."""
+        "end", "error" with its text, or "other"; and where a word ends, if it says so. A word whose
+        end comes later has 0."""
         ...
 
 
@@ -131,6 +132,8 @@ class Kyutais:
                 return "other", None, given["stop_time"]
             case "Error":
                 return "error", (given["message"], 0.0), 0.0
+            case "Step":
+                return "", None, 0.0
             case kind:
                 return "end" if kind == "Marker" else "other", None, 0.0
 
@@ -186,6 +189,7 @@ class Client:
         self._sent = 0  # samples of all that was said
         self._began = self._cut_at = 0.0
         self._is_over = False
+        self._is_open = False  # whether the end of the last word is still to come
         self.words: list[Word] = []
         self.holes: list[tuple[float, float]] = []
         """What was lost, and said to be."""
@@ -246,7 +250,7 @@ class Client:
             seen.resumed += 1
         else:
             seen.begun_again += 1
-            self._count, self._told_s = 0, 0.0
+            self._count, self._told_s, self._is_open = 0, 0.0, False
             if self._keeps:
                 self.words = []
         if not self._keeps:
@@ -275,7 +279,12 @@ class Client:
         kind, word, end_s = self._dialect.read(message)
         self._count += kind not in ("", "ready")
         if kind == "word" and word is not None:
+            if self._is_open:  # it comes again, as the client could not say that it had it
+                self.words.pop()
             self.words.append(word)
+            self._is_open = not end_s
+        elif end_s and kind != "ready":
+            self._is_open = False
         if kind != "ready":
             self._told_s = max(self._told_s, end_s)
         if kind == "error" and word is not None:

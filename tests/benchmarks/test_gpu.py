@@ -31,8 +31,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def check(rows: list[dict[str, Any]]) -> None:
     """The tokens are right, and all that was to be measured was."""
     correct = {row["precision"]: row["same"] for row in rows if row["what"] == "correct"}
-    assert correct["float32"] == 1.0
-    assert correct.keys() == {"float32", "bfloat16", "keys in float8"}
+    assert correct["float32"] == correct["float32, drawn"] == 1.0
+    assert correct.keys() == {"float32", "float32, drawn", "bfloat16", "keys in float8"}
     assert all(row["attention"] == "plain" for row in rows if row["what"] in ("correct", "live"))
     live = [row for row in rows if row["what"] == "live"]
     assert [(row["streams"], row["steps"], row["kv"]) for row in live] == LIVE

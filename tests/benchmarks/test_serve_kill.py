@@ -5,6 +5,7 @@ import importlib
 import json
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 
@@ -50,6 +51,32 @@ def test_a_client_goes_on_where_the_service_says(kill: Any, keeps: bool, taken_s
     assert seen.lost_s == ([] if keeps else [3.0 - taken_s])
     assert [hole[0] for hole in client.holes] == ([] if keeps else [taken_s])
     assert all(hole[1] >= 5.0 for hole in client.holes)
+
+
+def test_a_word_of_kyutais_whose_end_was_not_told_comes_again(kill: Any) -> None:
+    def told(**message: Any) -> bytes:
+        return msgpack.packb(message)
+
+    async def play() -> Any:
+        client = kill.Client("ws://nowhere", "kyutai", np.zeros(10), kill.Seen(), keeps=True)
+        client._greeted(0)
+        for message in (
+            told(type="Word", text="one", start_time=0.5), told(type="EndWord", stop_time=0.8),
+            told(type="Step", step_idx=1, prs=[], buffered_pcm=0),
+            told(type="Word", text="two", start_time=1.0),
+        ):  # fmt: skip
+            client._received(message)
+        client._greeted(5)
+        for message in (
+            told(type="Word", text="too", start_time=1.0), told(type="EndWord", stop_time=1.3),
+            told(type="Word", text="three", start_time=2.0),
+        ):  # fmt: skip
+            client._received(message)
+        return client
+
+    client = asyncio.run(play())
+    assert [text for text, _ in client.words] == ["one", "too", "three"]
+    assert client._count == 6
 
 
 def test_who_keeps_his_sound_and_begins_anew_is_told_all_words_again(kill: Any) -> None:

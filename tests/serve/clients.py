@@ -52,6 +52,11 @@ class KyutaiClient:
         return self.text
 
     @property
+    def count(self) -> int:
+        """How many messages it has had, as one who comes back counts them."""
+        return sum(one["type"] not in ("Ready", "Step") for one in self.messages)
+
+    @property
     def text(self) -> str:
         return " ".join(one["text"] for one in self.messages if one["type"] == "Word")
 

@@ -2,7 +2,8 @@
 and whatever they are; only quicker."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
+from kiku.serve import connections
 from kiku.serve.connections import Messages, SocketProtocol
 
 REQUEST = (
@@ -30,12 +33,19 @@ class Transport:
 
     def __init__(self) -> None:
         self.written = bytearray()
-        self.is_closed = self.is_paused = False
+        self.is_closed = self.is_paused = self.is_ended = False
         self.pauses = 0
 
     def write(self, data: bytes) -> None:
         assert not self.is_closed
+        assert not self.is_ended
         self.written += data
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.is_ended = True
 
     def close(self) -> None:
         self.is_closed = True
@@ -62,7 +72,8 @@ class Heard:
 
     messages: list[Any] = field(default_factory=list)
     written: bytes = b""
-    is_closed: bool = False
+    is_ended: bool = False
+    """Whether nothing more is heard of it."""
 
 
 async def connected(kind: type[Any], app: Any, max_size: int = SIZES[1]) -> tuple[Any, Transport]:
@@ -102,7 +113,9 @@ async def hear(kind: type[Any], parts: Sequence[bytes], max_size: int = SIZES[1]
         if not transport.is_closed:
             protocol.data_received(part)
             await quiet(protocol)
-    heard.written, heard.is_closed = bytes(transport.written), transport.is_closed
+    heard.written, heard.is_ended = bytes(transport.written), transport.is_closed
+    if kind is SocketProtocol:  # which may read on
+        heard.is_ended |= protocol._lingers
     protocol.connection_lost(None)
     await quiet(protocol)
     return heard
@@ -266,7 +279,81 @@ def test_a_mistake_is_told_once_and_ends_the_connection(frames: bytes, code: int
     heard = asyncio.run(hear(SocketProtocol, [frame(FIN | TEXT, b"heard") + frames + behind]))
     assert [one.get("text", one.get("code")) for one in heard.messages] == ["heard", code]
     assert heard.written[2:4] == code.to_bytes(2)
-    assert heard.is_closed
+    assert heard.is_ended
+
+
+@asynccontextmanager
+async def after_a_mistake(app: Any) -> AsyncIterator[tuple[Any, Transport]]:
+    """A connection whose client has sent too long a message, and sends on."""
+    protocol, transport = await connected(SocketProtocol, app, SIZES[0])
+    protocol.data_received(frame(FIN | BINARY, b"", length=10**9) + bytes(1_000))
+    yield protocol, transport
+    protocol.connection_lost(None)
+    await quiet(protocol)
+
+
+async def until_gone(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
+def test_who_has_made_a_mistake_may_send_on_but_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its connection is not closed over unread bytes, which would lose it the answer."""
+    monkeypatch.setattr(connections, "_LINGER_BYTES", 10**6)
+
+    async def run() -> None:
+        async with after_a_mistake(until_gone) as (protocol, transport):
+            await quiet(protocol)  # the application has left
+            for _ in range(9):
+                protocol.data_received(bytes(100_000))
+                await quiet(protocol)
+                assert not transport.is_closed
+                assert not transport.is_paused
+            protocol.data_received(bytes(100_001))
+            assert transport.is_closed
+        monkeypatch.setattr(connections, "_END_S", 0.0)
+        async with after_a_mistake(until_gone) as (protocol, transport):
+            assert not transport.is_ended
+            await quiet(protocol)
+            assert transport.is_ended
+            assert not transport.is_closed
+        monkeypatch.setattr(connections, "_LINGER_S", 0.0)
+        async with after_a_mistake(until_gone) as (protocol, transport):
+            assert not transport.is_closed
+            await quiet(protocol)
+            assert transport.is_closed
+
+    asyncio.run(run())
+
+
+def test_what_waits_when_a_mistake_comes_is_heard_and_nothing_more_is_sent() -> None:
+    async def run() -> None:
+        going, heard = asyncio.Event(), list[Any]()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            await going.wait()
+            for message in ({"type": "websocket.send", "bytes": b""}, {"type": "websocket.close"}):
+                with pytest.raises(ClientDisconnected):
+                    await send(message)
+            heard.extend([await receive() for _ in range(9)])
+
+        protocol, transport = await connected(SocketProtocol, app, SIZES[0])
+        mistake = frame(FIN | BINARY, b"", length=10**9)
+        protocol.data_received(frame(FIN | BINARY, b"sound") * 8)
+        assert transport.is_paused
+        protocol.data_received(mistake)
+        assert not transport.is_paused
+        going.set()
+        await quiet(protocol)
+        assert [one.get("bytes", one.get("code")) for one in heard] == [b"sound"] * 8 + [1009]
+        protocol.connection_lost(None)
+
+    asyncio.run(run())
 
 
 def test_what_comes_after_the_end_is_dropped() -> None:

@@ -42,6 +42,38 @@ def test_however_it_is_cut(cuts: set[int]) -> None:
     assert reader.num_files == 1
 
 
+PREAMBLES = [
+    b"This is a multi-part message in MIME format.\r\n", b"\r\n", b"\n", b"--a\r\n", b"--a \r\n",
+    b"-- a b\r\n and --a b in a line\r\n", b"x" * (forms.MAX_PREAMBLE_BYTES - 2) + b"\r\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("preamble", PREAMBLES)
+@given(data=st.data())
+def test_what_stands_before_the_first_boundary_is_passed_over(
+    preamble: bytes, data: st.DataObject
+) -> None:
+    body = preamble + FORM + LAST
+    near = len(preamble) + 20
+    cuts = st.sets(st.integers(1, near) | st.integers(max(1, near - 40), near))
+    at = [0, *sorted(data.draw(cuts)), len(body)]
+    reader, found = read(*(body[a:b] for a, b in itertools.pairwise(at)))
+    assert found == SOUND
+    assert reader.fields == [("model", "demo"), ("keywords[]", "né")]
+
+
+@pytest.mark.parametrize("size", [1, 1_000, 10**6])
+def test_a_boundary_that_does_not_come_is_told_and_not_waited_for(size: int) -> None:
+    long = b"x" * (forms.MAX_PREAMBLE_BYTES - 1) + b"\r\n"
+    for body in (FORM.replace(b"--a b", b"--other"), b"x", long + FORM + LAST):
+        with pytest.raises(FormError, match="begins with --a b, the boundary in its Content-Type"):
+            read(*(body[at : at + size] for at in range(0, len(body), size)))
+    # It is told before the body ends.
+    reader, pieces = FormReader(TYPE), 2 * forms.MAX_PREAMBLE_BYTES // size + 1
+    with pytest.raises(FormError, match="begins with --a b"):
+        any(reader.feed(b"x" * size) for _ in range(pieces))
+
+
 def test_the_file_needs_no_name_of_its_own() -> None:
     reader, found = read(part("file", b"abc") + part("model", b"x", "odd") + LAST)
     assert (found, reader.num_files, reader.fields) == (b"abc", 1, [("model", "x")])

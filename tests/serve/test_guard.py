@@ -41,6 +41,28 @@ def test_every_way_to_give_a_key_lets_in(way: str):
     assert refusal.value.status == 401
 
 
+@pytest.mark.parametrize("key", [KEY, "k€y", "聞く", "voilà", "Ǆ"])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("read_as", ["latin-1", "ascii"])
+def test_a_key_beyond_ascii_is_known_by_the_bytes_that_came(key: str, encoding: str, read_as: str):
+    """Servers read headers as Latin-1, or keep bytes beyond ASCII as they are."""
+    try:
+        bytes_given = key.encode(encoding)
+    except UnicodeEncodeError:
+        pytest.skip("no client can write it so")
+    if (encoding, read_as) == ("latin-1", "ascii"):
+        pytest.skip("browsers write no such subprotocol")
+    given = bytes_given.decode(read_as, "surrogateescape")
+    ways = [request(offer=("token", given))]
+    if read_as == "latin-1":
+        ways += [request(authorization=f"Bearer {given}"), request(kyutai_api_key=given)]
+    for way in ways:
+        owner = guard("other", key).admit(way, "a", is_socket=False)
+        assert owner == guard(key).admit(request(query=(("auth_id", key),)), "b", is_socket=False)
+        with pytest.raises(Refusal):
+            guard("other", key[:-1], key + "x").admit(way, "a", is_socket=False)
+
+
 @pytest.mark.parametrize(
     "one",
     [request(), request(authorization="Bearer "), request(authorization=f"Basic {KEY}"),

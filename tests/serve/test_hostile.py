@@ -1,5 +1,6 @@
 """What a service makes of clients that are broken, or want to break it. Nobody else may notice."""
 
+import logging
 import socket as system
 import struct
 import time
@@ -30,7 +31,7 @@ SOCKETS = (
     "/v2/listen?model=flux-general-en&encoding=linear16&sample_rate=16000",
 )
 
-TEXT, CONTINUED, PING, PONG, CLOSE = 1, 0, 9, 10, 8
+TEXT, BINARY, CONTINUED, PING, PONG, CLOSE = 1, 2, 0, 9, 10, 8
 
 
 @pytest.fixture
@@ -104,8 +105,9 @@ class Raw:
 
 
 def frame(kind: int, data: bytes = b"", *, last: bool = True) -> bytes:
-    assert len(data) < 126
-    return bytes([last << 7 | kind, 128 | len(data)]) + bytes(4) + data
+    size = len(data)
+    length = bytes([128 | size]) if size < 126 else b"\xff" + size.to_bytes(8)
+    return bytes([last << 7 | kind]) + length + bytes(4) + data
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/nowhere", "/v1/listen"])
@@ -180,6 +182,20 @@ def test_parts_are_counted_together(demo: kiku.Recognizer):
         assert (kind, data[:2]) == (CLOSE, (1009).to_bytes(2))
 
 
+def test_too_long_a_message_is_told_to_who_reads_only_when_all_is_sent(demo: kiku.Recognizer):
+    with running(demo, max_message_bytes=100_000) as one:
+        for path in SOCKETS:
+            with Raw(one.port) as client:
+                client.ask_socket(path)
+                client.head()
+                client.send(frame(BINARY, bytes(12 * 2**20)))  # more than any buffer holds
+                while (got := client.frame())[0] != CLOSE:
+                    pass
+                assert got[1][:2] == (1009).to_bytes(2)
+                client.send(frame(CLOSE, (1009).to_bytes(2)))
+                assert client.head() == b""  # and its side is closed
+
+
 def test_a_client_that_asks_and_never_reads_is_not_answered_without_end(alone: Running):
     with Raw(alone.port, receive_bytes=4_096) as client:
         client.ask_socket(SOCKETS[0])
@@ -241,7 +257,47 @@ def test_to_begin_anew_while_a_recording_is_decoded_is_no_mistake(service: Runni
         assert all(one["type"] != "Error" for one in client.messages)
 
 
+def test_a_key_beyond_ascii_is_known_in_every_header(demo: kiku.Recognizer):
+    key = "voilà €"
+    with running(demo, api_key=(key,)) as service:
+        for name in ("Authorization", "kyutai-api-key"):
+            for given, status in ((key, 200), (key + "x", 401)):
+                value = ("Bearer " if name == "Authorization" else "") + given
+                answer = httpx.get(f"{service.http}/v1/models", headers={name: value.encode()})
+                assert answer.status_code == status, (name, given)
+                with Raw(service.port) as client:
+                    client.send(
+                        b"GET /api/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+                        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                        b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+                        + f"{name}: {value}\r\n\r\n".encode()
+                    )
+                    wanted = b"101" if status == 200 else b"401"
+                    assert client.head().split()[1] == wanted, (name, given)
+
+
 # Requests.
+
+
+def test_an_upgrade_that_is_not_offered_is_passed_over_in_silence(
+    service: Running, caplog: pytest.LogCaptureFixture
+):
+    """As `curl --http2` asks for one."""
+    with Raw(service.port) as client:
+        client.ask(
+            "GET /health HTTP/1.1", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c",
+            "HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA",
+        )  # fmt: skip
+        assert b" 200 " in client.head()
+    assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
+
+
+def test_http_2_by_prior_knowledge_is_refused(service: Running):
+    with Raw(service.port) as client:
+        client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+        answer = client.rest()  # to its end
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert b"HTTP/1.1 400 " in answer
 
 
 def test_a_second_request_that_never_ends_is_closed(demo: kiku.Recognizer):

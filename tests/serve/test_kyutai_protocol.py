@@ -28,7 +28,8 @@ from kiku.serve.protocols.interface import (
     ServerEnds,
 )
 from kiku.serve.protocols.kyutai import KyutaiProtocol, floats_of, samples_of
-from kiku.stream import Finalized
+from kiku.stream import Finalized, Pause, WordEnd
+from kiku.text import Word
 from tests.serve.clients import samples_of as sound_of
 from tests.serve.conftest import EXAMPLES
 from tests.serve.kyutai_types import checked
@@ -208,6 +209,14 @@ class TestMistakes:
     def test_the_error_says_what_is_wrong(self, message: Any, said: str):
         assert said in told_to_leave(protocol().received(pack(message)))
 
+    @pytest.mark.parametrize(
+        "message",
+        [b"\x82\xa4type\xa5Audi\xff\xa3pcm\x90", b"\x82\xa4type\xa6Marker\xa2i\xff\x01",
+         b"\x82\xa4typ\xff\xa5Audio\xa3pcm\x90", b"\x81\xa4type\xa4\xff\xfe\xfd\xfc"],
+    )  # fmt: skip
+    def test_text_that_is_no_utf_8_is_refused_like_any_other(self, message: bytes):
+        assert "send a msgpack map" in told_to_leave(protocol().received(message))
+
     def test_what_a_client_writes_is_not_told_again_at_length(self):
         assert len(told_to_leave(protocol().received(packed(type="x" * 10**6)))) < 1_000
         with pytest.raises(Refusal, match="256 characters, not 257"):
@@ -315,6 +324,19 @@ def test_what_a_real_stream_says_is_in_the_clients_own_types(demo: kiku.Recogniz
 )
 def test_a_tag_of_a_stored_session_that_is_no_markers_is_passed_over(tag: str):
     assert protocol().event(Finalized(1.0, None, tag), 0.0) == ()
+
+
+def test_who_comes_back_counts_words_and_not_steps():
+    """How many frames come before a word is another number after a cut."""
+    one = protocol()
+    word = Word("one", 0.2, 0.6, 0.9)
+    counted: list[str] = []
+    for event in (Pause(0.08, (0.1, 0.2, 0.3, 0.4)), word, WordEnd(0.6)):
+        (told,) = one.event(event, 0.0)
+        assert isinstance(told, Send)
+        if told.counted:
+            counted.append(msgpack.unpackb(told.data)["type"])
+    assert counted == ["Word", "EndWord"]
 
 
 @pytest.mark.parametrize("id", [0, -1, -(2**63), 2**64 - 1])

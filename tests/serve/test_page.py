@@ -697,6 +697,66 @@ def test_a_microphone_that_cannot_be_had_is_said(tab: Tab, service: Running, nam
         assert not tab.run("document.querySelector('#speak').hidden")
 
 
+MUTE = """
+    const connect = AudioNode.prototype.connect;
+    AudioNode.prototype.connect = function (to) {
+      window.connectNow = () => connect.call(this, to);
+      window.context = this.context;
+    };"""
+"""Gives the page a microphone from which no sound comes."""
+
+STALLED = f"/No sound comes from the microphone/.test({NOTICE})"
+
+
+@needs_chromium
+def test_a_microphone_from_which_no_sound_comes_is_said_and_forgotten_when_it_comes(
+    tab: Tab, demo: kiku.Recognizer
+):
+    with running(demo) as service:
+        tab.open(service.http)
+        tab.run(MUTE)
+        tab.click("#speak")
+        tab.wait("!document.querySelector('#finalize').hidden")
+        tab.wait(STALLED)
+        # Another notice in between does not hide it for ever.
+        count = len(sockets_of(tab))
+        cut(service)
+        wait_for(lambda: len(sockets_of(tab)) > count)
+        tab.wait(STALLED)
+        tab.run("window.connectNow()")
+        tab.wait(f"({NOTICE}) === ''")
+        tab.wait("document.querySelector('#place').textContent !== '0:00'")
+        # As one speaks, too.
+        tab.run("window.context.suspend()")
+        tab.wait(STALLED)
+        tab.run("window.context.resume()")
+        tab.wait(f"({NOTICE}) === ''")
+        tab.click("#stop")
+        tab.wait(IDLE)
+
+
+@needs_chromium
+def test_a_microphone_that_was_stopped_is_not_waited_for(tab: Tab, service: Running):
+    with quiet(tab, service):
+        tab.open(service.http)
+        tab.run(MUTE)
+        tab.run("""(() => {
+          const later = window.setTimeout;
+          window.timers = [];
+          window.setTimeout = (f, ms, ...more) => {
+            if (ms === 3000) window.timers.push(f);
+            return later(f, ms === 3000 ? 1e9 : ms, ...more);
+          }; })()""")
+        tab.click("#speak")
+        tab.wait("!document.querySelector('#finalize').hidden && window.timers.length === 1")
+        tab.run("window.connectNow()")
+        tab.wait("window.timers.length > 2")  # each piece of sound begins it again
+        tab.click("#stop")
+        tab.run("window.timers.at(-1)()")
+        tab.wait(IDLE)
+        assert not tab.run(STALLED)
+
+
 @needs_chromium
 def test_a_file_without_sound_is_said(tab: Tab, service: Running, tmp_path: Path):
     path = tmp_path / "letter.txt"

@@ -23,6 +23,7 @@ from tests.serve.redis_server import free_port, needs_redis, redis_server
 
 NAME = name_of("somebody", "one")
 TTL_S = 60.0
+NO_UTF_8 = b'{"generation":1,"expires":1,"files":{"a\xff":"1-1"}}'
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +228,7 @@ def test_a_folder_that_cannot_be_used_is_told_at_the_start(tmp_path: Path):
 
 @pytest.mark.parametrize(
     "index",
-    [b"", b"{", b"[]", b'{"generation": "x", "expires": 0}', bytes(100), b"[" * 100_000,
+    [b"", b"{", b"[]", NO_UTF_8, b'{"generation": "x", "expires": 0}', bytes(100), b"[" * 100_000,
      b'{"generation": 1, "expires": 9e9, "files": {"v": "../../secret"}}',
      b'{"generation": 1, "expires": 9e9, "files": {"v": "/etc/passwd"}}'],
 )  # fmt: skip
@@ -241,20 +242,106 @@ def test_an_index_that_cannot_be_read_is_no_session(tmp_path: Path, index: bytes
     assert write(store, store.begin(NAME, TTL_S), v=b"1") is Outcome.KEPT
 
 
-@pytest.mark.parametrize("index", [b"", b"{", None, "link", "huge"])
-def test_what_cannot_be_read_is_swept_when_it_is_old(tmp_path: Path, index: bytes | str | None):
-    store = FolderStore(tmp_path / "store")
-    write(store, store.begin(NAME, 0.01), v=b"speech")
-    folder = tmp_path / "store" / NAME
-    path = folder / "index"
+def damage(path: Path, index: bytes | str | None) -> None:
+    """Put something else in the place of an index."""
     path.unlink()
     if index == "link":
-        path.symlink_to(tmp_path)
+        path.symlink_to(path.parent.parent)
+    elif index == "folder":
+        path.mkdir()
+    elif index == "pipe":
+        os.mkfifo(path)
     elif index == "huge":
         with path.open("wb") as file:
             file.truncate(2**28 + 1)
     elif isinstance(index, bytes):
         path.write_bytes(index)
+
+
+def num_descriptors() -> int:
+    """Of this process; 0 where that cannot be known."""
+    path = Path("/proc/self/fd")
+    return len(os.listdir(path)) if path.exists() else 0
+
+
+needs_pipes = pytest.mark.skipif(os.name == "nt", reason="the system has none")
+PIPE = pytest.param("pipe", marks=needs_pipes)
+DAMAGED = [b"", b"{", NO_UTF_8, None, "link", "folder", "huge", PIPE]
+
+
+@pytest.mark.parametrize("index", DAMAGED)
+def test_a_damaged_session_keeps_no_other_from_being_kept(
+    tmp_path: Path, index: bytes | str | None
+):
+    store = FolderStore(tmp_path / "store")
+    names = sorted(name_of("somebody", str(i)) for i in range(5))
+    generations = [store.begin(name, TTL_S) for name in names]
+    damage(tmp_path / "store" / names[2] / "index", index)
+    outcomes = store.write(
+        [Write(name, g, {"v": b"x"}, (), TTL_S) for name, g in zip(names, generations, strict=True)]
+    )
+    assert outcomes == [Outcome.KEPT] * 2 + [Outcome.UNKNOWN] + [Outcome.KEPT] * 2
+    num_open = num_descriptors()
+    for _ in range(100):
+        assert store.claim(names[2], TTL_S) is None
+    assert num_descriptors() < num_open + 50
+    store.remove(names[2], generations[2], TTL_S)
+    # And it is begun again.
+    (outcome,) = store.write(
+        [Write(names[2], store.begin(names[2], TTL_S), {"v": b"y"}, (), TTL_S)]
+    )
+    assert outcome is Outcome.KEPT
+    claim = store.claim(names[2], TTL_S)
+    assert claim is not None
+    assert claim.values == {"v": b"y"}
+
+
+@pytest.mark.parametrize("index", DAMAGED)
+def test_a_damaged_session_keeps_no_other_from_being_swept(
+    tmp_path: Path, index: bytes | str | None
+):
+    store = FolderStore(tmp_path / "store")
+    names = [name_of("somebody", str(i)) for i in range(5)]
+    for name in names:
+        store.begin(name, -1.0)
+    damage(tmp_path / "store" / names[2] / "index", index)
+    store.sweep(TTL_S)
+    assert [one.name for one in (tmp_path / "store").glob("[0-9a-f]*")] == [names[2]]
+
+
+@needs_pipes
+def test_a_pipe_that_somebody_holds_open_is_no_index(tmp_path: Path):
+    store = FolderStore(tmp_path)
+    generation = store.begin(NAME, TTL_S)
+    damage(tmp_path / NAME / "index", "pipe")
+    held = os.open(tmp_path / NAME / "index", os.O_RDWR)
+    try:
+        assert store.claim(NAME, TTL_S) is None
+        assert write(store, generation, v=b"x") is Outcome.UNKNOWN
+    finally:
+        os.close(held)
+
+
+def test_a_disk_that_cannot_be_read_is_no_damaged_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store = FolderStore(tmp_path)
+    generation = store.begin(NAME, TTL_S)
+
+    def fail(*given: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("kiku.serve.session_stores.folder._read_private", fail)
+    with pytest.raises(StoreDown, match="input/output error"):
+        write(store, generation, v=b"x")
+
+
+@pytest.mark.parametrize("index", DAMAGED)
+def test_what_cannot_be_read_is_swept_when_it_is_old(tmp_path: Path, index: bytes | str | None):
+    store = FolderStore(tmp_path / "store")
+    write(store, store.begin(NAME, 0.01), v=b"speech")
+    folder = tmp_path / "store" / NAME
+    damage(folder / "index", index)
     store.sweep(TTL_S)
     assert folder.exists()  # perhaps it is being written at this moment
     old = time.time() - TTL_S - 1

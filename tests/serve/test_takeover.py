@@ -341,10 +341,11 @@ def test_clients_of_kyutais_protocol_move(pair: Pair, sound: np.ndarray, said: s
     with kyutai(a.ws, "?session=k", max_queue=None) as first:
         first.until("Ready")
         first.speak(sound[: 40 * FRAME])
-        while len(first.text.split()) < 2:
-            first.receive()
-        wait_for(lambda: kept(a, len(first.messages) - 1))
-        with kyutai(b.ws, f"?session=k&after={len(first.messages) - 1}") as second:
+        while first.until("Step")["step_idx"] < 40:
+            pass
+        assert len(first.text.split()) >= 2
+        wait_for(lambda: kept(a, first.count))
+        with kyutai(b.ws, f"?session=k&after={first.count}") as second:
             taken = second.receive()["taken"]
             assert taken == 40 * FRAME
             second.speak(sound[taken:])
@@ -364,7 +365,7 @@ def test_clients_of_kyutais_protocol_may_say_how_far_they_were_told(
         first.until("Ready")
         first.speak(sound[: 20 * FRAME])
         first.until("EndWord")
-        wait_for(lambda: kept(a, len(first.messages) - 1))
+        wait_for(lambda: kept(a, first.count))
         (watched,) = a.app.sockets._keeper._watched.values()
         watched.due = float("inf")  # it dies here, and only its client does not know
         first.speak(sound[20 * FRAME : round(cut_s * RATE)])
@@ -372,12 +373,44 @@ def test_clients_of_kyutais_protocol_may_say_how_far_they_were_told(
             first.receive()
         end_s = first.until("EndWord")["stop_time"]
         # It has lost count of its messages, but not of what was said.
-        query = f"?session=far&after={len(first.messages) + 25}&told={end_s}"
+        query = f"?session=far&after={first.count + 25}&told={end_s}"
         with kyutai(b.ws, query) as second:
             second.speak(sound[second.receive()["taken"] :])
             second.finish()
     both = [*first.messages, *second.messages]
     assert " ".join(one["text"] for one in both if one["type"] == "Word") == said
+
+
+@pytest.mark.parametrize("says_told", [True, False])
+def test_clients_of_kyutais_protocol_that_were_told_half_a_word(
+    pair: Pair, sound: np.ndarray, said: str, says_told: bool
+):
+    a, b = pair
+    with kyutai(a.ws, f"?session=half{says_told}", max_queue=None) as first:
+        first.until("Ready")
+        first.speak(sound[: 20 * FRAME])
+        end_s = first.until("EndWord")["stop_time"]
+        wait_for(lambda: kept(a, first.count))
+        (watched,) = a.app.sockets._keeper._watched.values()
+        watched.due = float("inf")  # it dies here, and only its client does not know
+        first.speak(sound[20 * FRAME : round(4.0 * RATE)])
+        first.until("Word")
+        query = f"?session=half{says_told}&after={first.count}"
+        with kyutai(b.ws, query + (f"&told={end_s}" if says_told else "")) as second:
+            second.speak(sound[second.receive()["taken"] :])
+            second.finish()
+    words: list[str] = []
+    is_open = False
+    for one in [*first.messages, *second.messages]:
+        if one["type"] == "Word":
+            if is_open:  # the same again, as the end of it was not told
+                words.pop()
+            words.append(one["text"])
+        if one["type"] in ("Word", "EndWord"):
+            is_open = one["type"] == "Word"
+    assert " ".join(words) == said
+    kinds = [one["type"] for one in second.messages if one["type"] in ("Word", "EndWord")]
+    assert kinds[0] == ("Word" if says_told else "EndWord")
 
 
 def test_it_may_come_back_to_the_first_process_and_is_not_heard_twice(

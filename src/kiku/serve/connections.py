@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.protocol import State
@@ -49,6 +50,17 @@ _REST_FACTOR = 4.0
 
 _PAUSED_S = 0.25
 """Seconds between checks whether more may be read, if `_wake` is not called before."""
+
+_LINGER_S = 5.0
+"""Seconds that a client may send on after a mistake that ends its connection. Many clients read
+only when they have sent all, and a connection that is closed over unread bytes loses the answer."""
+
+_LINGER_BYTES = 2**27
+"""Bytes that it may send meanwhile."""
+
+_END_S = 1.0
+"""Seconds after such a mistake until this side of the connection ends, for which some clients wait.
+Others, like aiohttp, forget the close frame if the end comes with it."""
 
 _TEXT, _BINARY = 0x81, 0x82
 """First byte of a frame that is a whole message."""
@@ -191,6 +203,8 @@ class SocketProtocol(_FairReader, WebSocketsSansIOProtocol):
     _passing = 0  # bytes of a long frame that are still to come
     _answered: asyncio.Future[bool] | None = None  # see `ANSWERED`
     _is_parted = False  # whether a message has begun whose last frame is still to come
+    _lingers = False  # after a mistake: what comes is dropped
+    _num_dropped = 0
 
     def __init__(self, *given: Any, **options: Any) -> None:
         """See uvicorn."""
@@ -223,7 +237,42 @@ class SocketProtocol(_FairReader, WebSocketsSansIOProtocol):
         if self._answered is not None and not self._answered.done():
             self._answered.set_result(is_answered)
 
+    def handle_parser_exception(self) -> None:
+        """Tell the client its mistake, as uvicorn does, which then closes the connection; here the
+        client may send on for a while, so that it reads why."""
+        close = self.conn.close_sent
+        assert close is not None
+        self.queue.put_nowait(
+            {"type": "websocket.disconnect", "code": close.code, "reason": close.reason}
+        )
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = self._lingers = True
+        self.read_paused = False
+        self.transport.resume_reading()
+        self.loop.call_later(_END_S, self._end_side)
+        # While uvicorn sees this timer, it does not close the connection itself.
+        self.close_timer = self.loop.call_later(_LINGER_S, self.transport.close)
+
+    def _end_side(self) -> None:
+        if not self.transport.is_closing() and self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio."""
+        if self._lingers:
+            self._drop(data)
+        else:
+            super().data_received(data)
+
+    def _drop(self, data: bytes) -> None:
+        self._num_dropped += len(data)
+        if self._num_dropped > _LINGER_BYTES:
+            self.transport.close()
+
     def _take(self, data: bytes) -> bytes:
+        if self._lingers:
+            self._drop(data)
+            return b""
         if not self.handshake_complete:
             if self.handshake_initiated:  # the client did not wait for the answer
                 return data
@@ -238,7 +287,7 @@ class SocketProtocol(_FairReader, WebSocketsSansIOProtocol):
         at, size = 0, len(data)
         for _ in range(_TURN_FRAMES):
             at = self._take_frame(data, at)
-            if at == size or self.transport.is_closing():
+            if at == size or self._lingers or self.transport.is_closing():
                 return b""
         return data[at:]
 
@@ -335,6 +384,8 @@ class SocketProtocol(_FairReader, WebSocketsSansIOProtocol):
 
     async def send(self, message: Any) -> None:
         """See uvicorn."""
+        if self._lingers:
+            raise ClientDisconnected
         if (
             message["type"] != "websocket.send"
             or not self.handshake_complete
@@ -441,6 +492,10 @@ def http_protocol(header_s: float) -> type[H11Protocol]:
         def _is_late(self) -> None:
             if self._awaits_head and not self.transport.is_closing():
                 self.transport.close()
+
+        def _unsupported_upgrade_warning(self) -> None:
+            # The request is answered as if it had not asked, as curl --http2 does each time.
+            self.logger.debug("an upgrade that is not a WebSocket's was passed over")
 
         def handle_websocket_upgrade(self, event: Any) -> None:
             self._is_upgraded = True

@@ -20,6 +20,9 @@ MAX_FIELD_BYTES = 64 * 2**10
 MAX_FORM_BYTES = 2**20
 """Bytes of all fields together, with their names, at most."""
 
+MAX_PREAMBLE_BYTES = 64 * 2**10
+"""Bytes before the first boundary, at most: RFC 2046 lets any text stand there."""
+
 _NAME_BYTES = 100
 
 
@@ -62,6 +65,11 @@ class FormReader:
             self._parser = MultipartParser(boundary, callbacks)
         except FormParserError as error:
             raise FormError(f"the boundary of the form cannot be ({error})") from error
+        self._first = b"\n--" + boundary  # it begins a line
+        # The end of what came before the first boundary, behind a line end that did not come.
+        self._preamble: bytes = b"\n"
+        self._num_skipped: int = 0  # bytes before that end
+        self._has_begun = False  # whether the first boundary has come
         self._file_name = file
         self._header = [b"", b""]
         self._disposition = b""
@@ -81,6 +89,8 @@ class FormReader:
         Raises:
             FormError: they are no part of a form, or too many.
         """
+        if not self._has_begun:
+            data = self._from_first_boundary(data)
         try:
             self._parser.write(data)
         except FormParserError as error:
@@ -94,8 +104,32 @@ class FormReader:
         Raises:
             FormError: the form has not ended.
         """
+        if not self._has_begun and self._preamble != b"\n":
+            raise self._no_boundary()
         if not self._is_whole:
             raise FormError("the form breaks off before its last boundary: send it whole")
+
+    def _from_first_boundary(self, data: bytes) -> bytes:
+        """The bytes from the first boundary on; none if it has not come yet."""
+        data = self._preamble + data
+        at = data.find(self._first)
+        end = at if at >= 0 else max(0, len(data) - len(self._first) + 1)
+        if self._num_skipped + end > MAX_PREAMBLE_BYTES:
+            raise self._no_boundary()
+        self._has_begun = at >= 0
+        if self._has_begun:
+            self._preamble = b""
+            return data[at + 1 :]
+        self._preamble = data[end:]
+        self._num_skipped += end
+        return b""
+
+    def _no_boundary(self) -> FormError:
+        boundary = self._first[3 : 3 + _NAME_BYTES].decode("latin-1")
+        return FormError(
+            f"the form is damaged: no line of it begins with --{boundary}, the boundary in its "
+            "Content-Type: send the Content-Type that belongs to this body"
+        )
 
     def _header_name(self, data: bytes, start: int, end: int) -> None:
         self._header[0] += data[start:end]

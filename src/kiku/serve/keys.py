@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Collection
+from contextlib import suppress
 
 from kiku.serve.protocols.interface import ClientRequest
 
@@ -26,26 +27,32 @@ class Keys:
         """Whether the client may come in."""
         if not self._digests:
             return True
+        return self._known(request) is not None
+
+    def _known(self, request: ClientRequest) -> bytes | None:
+        """The hash of the request's key, if that is one of these."""
         given = key_of(request)
-        if given is None:
-            return False
-        digest = _digest(given)
-        found = False
-        for known in self._digests:  # all of them, so that the time taken reveals nothing
-            found |= hmac.compare_digest(known, digest)
+        digests = [] if given is None else _digests_of(given)
+        found: bytes | None = None
+        for digest in digests:
+            for known in self._digests:  # all of them, so that the time taken reveals nothing
+                if hmac.compare_digest(known, digest):
+                    found = known
         return found
 
     def owner(self, request: ClientRequest, address: str) -> str:
-        """The owner of a request, for limits: the start of its key's hash, or its address."""
-        given = key_of(request) if self._digests else None
-        return address if given is None else _digest(given).hex()[:12]
+        """The owner of a request that was let in, for limits: the start of its key's hash, or its
+        address."""
+        known = self._known(request) if self._digests else None
+        return address if known is None else known.hex()[:12]
 
 
 def key_of(request: ClientRequest) -> str | None:
     """The key that a client gives, or None."""
     scheme, _, rest = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() in ("bearer", "token") and rest.strip():
-        return rest.strip()
+    # Of other blanks one may be the last byte of a letter.
+    if scheme.lower() in ("bearer", "token") and (key := rest.strip(" \t")):
+        return key
     header = request.headers.get("kyutai-api-key")
     if header is not None:
         return header
@@ -65,6 +72,16 @@ def subprotocol_of(request: ClientRequest) -> str | None:
         if name in ("token", "bearer", "realtime"):
             return name
     return None
+
+
+def _digests_of(given: str) -> list[bytes]:
+    """The hashes that a given key may have: of its letters, and of the bytes of which a header was
+    read as Latin-1, as most clients write letters beyond ASCII in UTF-8."""
+    found = [_digest(given)]
+    if not given.isascii():
+        with suppress(UnicodeEncodeError):  # it was not read so
+            found.append(hashlib.sha256(given.encode("latin-1")).digest())
+    return found
 
 
 def _digest(key: str) -> bytes:

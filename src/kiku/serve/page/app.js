@@ -13,6 +13,10 @@ const ORIGIN =
   `The server takes no sound from a page at ${location.host}. Open it at the server's own address, ` +
   "or have it started with --allowed-origin.";
 
+const STALLED =
+  "No sound comes from the microphone. Check that it is switched on, and that the browser uses the " +
+  "right one.";
+
 const $ = (id) => document.getElementById(id);
 const show = (node, isShown) => {
   node.hidden = !isShown;
@@ -30,6 +34,7 @@ const transcript = new Transcript($("text"), $("tip"), (time) => {
 
 let talk = null; // the connection, while words may come
 let microphone = null; // the microphone, while it is open
+let isStalled = false; // whether the microphone has given no sound for some seconds
 let isPreparing = false; // whether a file is being read, or the microphone opened
 let run = 0; // number of the recording: late answers to an earlier one are dropped
 let name = "recording";
@@ -162,6 +167,7 @@ function clear() {
   wave.playS = null;
   wave.heardS = 0;
   wave.sound = null;
+  isStalled = false;
   show($("sound"), false);
   $("play").textContent = "Play";
   transcript.clear();
@@ -190,11 +196,11 @@ async function speak() {
   isPreparing = true;
   update();
   try {
-    const opened = await Microphone.open(() => {
-      talk?.pump();
-      level();
-      progress();
-    }, microphoneLost);
+    const opened = await Microphone.open({
+      heard: microphoneHeard,
+      stalled: microphoneStalled,
+      lost: microphoneLost,
+    });
     if (mine !== run) return void opened.close(); // the user has stopped it meanwhile
     microphone = opened;
     name = "recording";
@@ -205,6 +211,22 @@ async function speak() {
     if (mine === run) isPreparing = false;
     update();
   }
+}
+
+function microphoneHeard() {
+  if (isStalled) {
+    isStalled = false;
+    if ($("notice").textContent === STALLED) say("");
+  }
+  talk?.pump();
+  level();
+  progress();
+}
+
+function microphoneStalled() {
+  if (!microphone) return;
+  isStalled = true;
+  say(STALLED, "warn");
 }
 
 function microphoneLost() {
@@ -313,7 +335,8 @@ function opened({ message: ready, isRestart }) {
   $("model").textContent = [ready.model, ...(ready.languages ?? [])].join(" · ");
   $("text").lang = ready.languages?.length === 1 ? ready.languages[0] : "";
   if (isRestart) transcript.restart(talk.lastWordEndS);
-  say(remark);
+  if (remark || !isStalled) say(remark);
+  else say(STALLED, "warn");
   remark = "";
 }
 

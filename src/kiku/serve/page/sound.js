@@ -4,6 +4,7 @@ export const RATE = 24000;
 const PEAKS_PER_S = 50;
 const PEAKS_PER_GROUP = 50;
 const MICROPHONE_S = 3600; // seconds of a microphone that are kept
+const STALL_S = 3;
 const QUIET_S = 0.08;
 const QUIET_WITHIN_S = 0.6;
 const PIECE = RATE / 2;
@@ -143,9 +144,10 @@ export async function readFile(file) {
   return sound;
 }
 
-// An open microphone. `heard` is called when samples have come, `lost` when it is unplugged.
+// An open microphone. `heard` is called when samples have come, `stalled` when none have come for
+// some seconds, `lost` when it is unplugged.
 export class Microphone {
-  static async open(heard, lost) {
+  static async open(on) {
     if (!navigator.mediaDevices?.getUserMedia) {
       throw new DOMException("not a safe page", "SecurityError");
     }
@@ -169,10 +171,10 @@ export class Microphone {
       context.close();
       throw error;
     }
-    return new Microphone(stream, context, source, heard, lost);
+    return new Microphone(stream, context, source, on);
   }
 
-  constructor(stream, context, source, heard, lost) {
+  constructor(stream, context, source, on) {
     this.stream = stream;
     this.context = context;
     this.sound = new Sound(context.sampleRate, MICROPHONE_S);
@@ -180,19 +182,30 @@ export class Microphone {
     this.ended = new Promise((done) => {
       this.node.port.onmessage = ({ data }) => {
         if (data === null) return done();
+        if (!data.length) return;
         this.sound.add(data);
-        heard();
+        this.expectSound();
+        on.heard();
       };
     });
-    stream.getAudioTracks()[0].onended = lost;
+    stream.getAudioTracks()[0].onended = on.lost;
+    this.on = on;
+    this.expectSound();
     source.connect(this.node);
     context.resume();
+  }
+
+  // A microphone may be open and give no sound: a switch on it, a wrong device, a driver that hangs.
+  expectSound() {
+    clearTimeout(this.stallTimer);
+    this.stallTimer = setTimeout(this.on.stalled, STALL_S * 1000);
   }
 
   // Closes the microphone; `sound` then has everything until now.
   async close() {
     this.node.port.postMessage("end");
     await Promise.race([this.ended, new Promise((done) => setTimeout(done, 500))]);
+    clearTimeout(this.stallTimer);
     for (const track of this.stream.getTracks()) track.stop();
     await this.context.close();
   }

@@ -178,7 +178,7 @@ class KyutaiProtocol(Base):
             return self._sound(samples)
         try:
             given = _DECODER.decode(message)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             return _error(f"the message cannot be understood ({error}): send a msgpack map whose "
                           "type is Audio, OggOpus, Marker or Init")  # fmt: skip
         match given:
@@ -218,7 +218,9 @@ class KyutaiProtocol(Base):
                 buffered = int(waiting_s * SAMPLE_RATE)
                 step = {"type": "Step", "step_idx": self._num_steps, "prs": probabilities,
                         "buffered_pcm": buffered}  # fmt: skip
-                return [Send(_PACK(step))]
+                # Not counted: how many there are depends on the sound, and a client who comes back
+                # counts words.
+                return [Send(_PACK(step), counted=False)]
             case Word():
                 return [_send(_word(event))]
             case WordEnd():

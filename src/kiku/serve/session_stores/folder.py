@@ -9,9 +9,11 @@ are left over: whenever the process is killed, the old index or the new one is t
 files.
 """
 
+import errno
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
@@ -37,6 +39,11 @@ _LOCK_S = 2.0
 
 _NAME = re.compile(r"[0-9a-f]{40}")
 _FILE = re.compile(r"[0-9a-f]{1,32}-[0-9]{1,9}")
+
+
+_NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EFBIG})
+"""Errors of opening what is not there, or is no file that was written here. All others, as of a
+disk that is gone, may pass."""
 
 
 class _Index(msgspec.Struct, forbid_unknown_fields=True):
@@ -163,11 +170,16 @@ class FolderStore:
                 yield
 
     def _read_index(self, name: str) -> _Index | None:
-        """The index of a session; None if there is none, or it cannot be read."""
+        """The index of a session; None if there is none, or it is damaged. A session with a damaged
+        index is begun again by its next write, and keeps no other from being written."""
         try:
             index = _DECODE(_read_private(self._folder / name / _INDEX))
-        except (FileNotFoundError, msgspec.MsgspecError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                return None
+            raise
         if not all(map(_FILE.fullmatch, index.files.values())) or abs(index.generation) > 2**60:
             return None
         return index
@@ -206,6 +218,7 @@ def _until(ttl_s: float) -> float:
 
 
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 
 
 def _write_private(path: Path, data: bytes) -> None:
@@ -216,7 +229,15 @@ def _write_private(path: Path, data: bytes) -> None:
 
 
 def _read_private(path: Path) -> bytes:
-    with os.fdopen(os.open(path, os.O_RDONLY | _NO_LINK), "rb") as file:
-        if os.fstat(file.fileno()).st_size > MAX_VALUE_BYTES:
-            raise OSError(f"{path} is larger than a session can be")
-        return file.read()
+    # A pipe that nobody writes to would be waited for.
+    descriptor = os.open(path, os.O_RDONLY | _NO_LINK | _NO_WAIT)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EISDIR, "it is no file", str(path))
+        if found.st_size > MAX_VALUE_BYTES:
+            raise OSError(errno.EFBIG, "it is larger than a session can be", str(path))
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
