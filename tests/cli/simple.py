@@ -33,6 +33,7 @@ class SimpleBackend:
 
     max_block = width = 4
     reads_alike = True
+    can_draw = False
     description, signature = "simple", "simple"
     codec_config, lm_config = CONFIG.codec, CONFIG.lm
 
@@ -80,6 +81,7 @@ class SimpleBackend:
         counts: NDArray[np.int64],
         *,
         logits: bool,
+        draws: NDArray[Any] | None = None,
     ) -> Said:
         return _said(np.minimum(columns[:, :, 1], len(PIECES) - 1))
 

@@ -7,6 +7,7 @@ import pytest
 
 import kiku
 from tests.serve.running import Running, running
+from tests.serve.talks import wait_for
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -22,3 +23,13 @@ def service(demo: kiku.Recognizer) -> Generator[Running]:
     """A service that lets everybody in."""
     with running(demo, ahead=True) as one:
         yield one
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_left(request: pytest.FixtureRequest) -> Generator[None]:
+    """A test that uses the shared service gives back its slots: another may need all of them."""
+    used = "service" in request.fixturenames
+    service: Running | None = request.getfixturevalue("service") if used else None
+    yield
+    if service is not None:
+        wait_for(lambda: service.service.admission.num_taken == 0)
