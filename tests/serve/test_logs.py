@@ -78,7 +78,7 @@ logging.getLogger("another.package").warning("theirs")
 logging.getLogger("another.package").info("of no interest")
 warnings.warn("old")
 try:
-    FormReader("multipart/form-data; boundary=X").feed(b"no form")
+    FormReader("multipart/form-data; boundary=X").feed(b"--X, no form")
 except FormError:
     print("refused")
 """
