@@ -211,6 +211,30 @@ def test_a_forgotten_stream_gives_its_slot_back() -> None:
     rec.stream().stop()
 
 
+def test_a_recognizer_that_keeps_its_stream_is_forgotten_with_it() -> None:
+    rec: Any = recognizer()
+    engine, rec.talk = rec.scheduler.engine, rec.stream()
+    del rec
+    gc.collect()
+    until(lambda: gc.collect() >= 0 and engine.free_slots == 1)
+
+
+def test_sound_before_the_start_makes_room_without_a_frame() -> None:
+    options = StreamOptions(start_s=100.0, max_queue_s=1.0)
+    with recognizer().stream(options) as stream:
+        for _ in range(12):
+            stream.push_silence(10.0, timeout=LONG_S)
+        until(lambda: stream.heard_s > 0)
+
+    async def push() -> None:
+        async with await recognizer().astream(options) as stream:
+            async with asyncio.timeout(LONG_S):
+                for _ in range(12):
+                    await stream.push_silence(10.0)
+
+    asyncio.run(push())
+
+
 def test_a_full_house_is_told_at_once_or_waited_for() -> None:
     rec = recognizer()
     first = rec.stream()

@@ -69,8 +69,12 @@ class StreamSetup:
 
     def release(self, *, cut: bool = False) -> None:
         """See `Scheduler.release`."""
-        for binding in self.bindings:
-            self.scheduler.release(binding, cut=cut)
+        _release(self.scheduler, self.bindings, cut=cut)
+
+
+def _release(scheduler: Scheduler, bindings: Sequence[Binding], *, cut: bool = False) -> None:
+    for binding in bindings:
+        scheduler.release(binding, cut=cut)
 
 
 class SavedStream:
@@ -152,8 +156,9 @@ class OpenStream:
         self._waits_when_full = setup.options.when_full == "block"
         self._lock = threading.Lock()
         self._stopped = False
-        # A forgotten stream gives its slots back.
-        weakref.finalize(self, setup.release).atexit = False
+        # A forgotten stream gives its slots back. The setup is not bound: through the key of its
+        # states it holds the recognizer, which may hold the stream.
+        weakref.finalize(self, _release, setup.scheduler, setup.bindings).atexit = False
 
     def __repr__(self) -> str:
         state = "done" if self.done else f"{self.waiting_s:.1f} s wait"

@@ -32,4 +32,4 @@ def nobody_is_left(request: pytest.FixtureRequest) -> Generator[None]:
     service: Running | None = request.getfixturevalue("service") if used else None
     yield
     if service is not None:
-        wait_for(lambda: service.service.admission.num_taken == 0)
+        wait_for(lambda: service.service.admission.num_taken == 0, 30)

@@ -475,6 +475,16 @@ def test_a_finalize_before_a_word_that_the_client_has_had_was_answered():
     assert told.confirmed_s == 0.0
 
 
+@pytest.mark.parametrize("told_s", [3_603.5, 9e8, float("inf")])
+def test_no_word_ends_an_hour_after_all_that_is_stored(told_s: float):
+    kept = Kept()
+    kept.push(3.0)
+    kept.say("a", 1.0)
+    kept.write()
+    assert kept.move(3, told_s) is None  # silence up to there would be pushed
+    assert kept.move(3, 3_600.0) is not None
+
+
 @pytest.mark.parametrize("knows_events", [True, False])
 def test_the_end_of_the_last_word_that_the_client_has_had_is_told_again(knows_events: bool):
     kept = Kept()

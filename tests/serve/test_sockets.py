@@ -534,6 +534,8 @@ class TestSessions:
             cut(first)
         with kyutai(service.ws, f"?session=b&after={after}") as second:
             assert second.receive()["taken"] == 0
+        # Nobody could come back to the first: its slot is free long before its minute is over.
+        wait_for(lambda: service.service.admission.num_taken == 0, 30)
 
     def test_who_says_goodbye_does_not_come_back(self, service: Running):
         with kyutai(service.ws, "?session=d") as first:

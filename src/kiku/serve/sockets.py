@@ -95,6 +95,7 @@ class Sockets:
                 socket, protocol, request, owner
             ):
                 return
+            await self._end_forsaken(protocol, request, owner)
             await self._talk(socket, make, protocol, request, owner)
 
     async def _talk(
@@ -230,6 +231,15 @@ class Sockets:
         with suppress(Gone):
             await talk.resume(socket, int(text[:12]))
         return True
+
+    async def _end_forsaken(
+        self, protocol: LiveProtocol, request: ClientRequest, owner: str
+    ) -> None:
+        """End a talk whose client begins anew under its name: nobody could come back to it, and its
+        slot would stay held as long as clients may be away."""
+        talk = self._sessions.get((owner, protocol.session or ""))
+        if talk is not None and (talk.is_away or request.first("after") is not None):
+            await talk.let_go()
 
     # All of them.
 

@@ -21,6 +21,10 @@ from kiku.stream import Event, WordEnd
 _LEVEL_WINDOW_S = 1.0
 """Seconds before the last word's end whose loudness says what is quiet; few words last longer."""
 
+MAX_AHEAD_S = 3_600.0
+"""Seconds by which the last word that a client has had may end after all that is stored: no store
+is out of reach for longer while its sessions go on. Silence up to there is pushed."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReturningClient:
@@ -137,6 +141,8 @@ def plan_takeover(
     history = MessageHistory(stored.messages, head.count)
     if ahead > MAX_MESSAGES or not (ahead > 0 or history.has_all_after(num_received)):
         return None
+    if word_end_s is not None and word_end_s > max(stored.end_s, head.from_s) + MAX_AHEAD_S:
+        return None  # no word can end there
     progress, options = head.progress.copy(), stored.options
     if ahead > 0 and word_end_s is not None and stored.state is None and options.channel != "each":
         # The client was told more than was stored, and says up to which word: go by that then, and

@@ -130,6 +130,11 @@ class Talk:
         left = self.has_hung_up or self.code in _GOODBYES
         return not left and (self._stream.is_open or self._stream.ended is not None)
 
+    @property
+    def is_away(self) -> bool:
+        """Whether its connection was cut, and its client may come back."""
+        return self.is_alive and not self._outbox.is_connected
+
     # From its beginning to its end.
 
     async def prepare(self, recorder: SessionRecorder | None = None) -> None:

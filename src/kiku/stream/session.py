@@ -381,6 +381,7 @@ class WordSession:
             return self.work
         frames = self._frames
         enough = _ENOUGH * frames.frame_size
+        converted_s = self._converted_s
         if self._inbox and frames.num_samples < enough:
             self._convert(enough)
         ready = frames.num_samples // frames.frame_size
@@ -391,6 +392,8 @@ class WordSession:
                 return self.work
             ready = min(ready, before)
         if not ready:
+            if self._converted_s - converted_s >= self._frame_s and self.on_change is not None:
+                self.on_change()  # sound before the start: there is room again, without a frame
             return None if self._closed and not self._inbox else 0
         due_in = self._tracker.due_in
         return ready if ready < due_in else due_in

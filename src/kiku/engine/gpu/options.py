@@ -26,8 +26,9 @@ class GpuOptions:
     CUDA device where they work."""
     sampling: str = "auto"
     """Where tokens are drawn by chance: on the device by a Triton kernel ("triton") or in plain
-    PyTorch ("plain"), or on the host ("host"). "auto" takes the kernel on a CUDA device where it
-    works, and the host where not. It changes no token."""
+    PyTorch ("plain"), or on the host ("host"). On a CUDA device "auto" takes the kernel where it
+    works, and the host where not; on a processor it takes plain PyTorch. Tokens are the same but
+    at the last digits of `top_p`, where sums of another order may decide otherwise."""
     graphs: bool | None = None
     """Record CUDA graphs; None does so on a CUDA device."""
     tf32: bool = False
