@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 import kiku
+from kiku.text import TurnStart
 from tests.serve.toy import (
     FRAME_S,
     RATE,
@@ -274,6 +275,29 @@ async def test_a_word_that_came_without_its_end_is_told_the_end(demo: kiku.Recog
     assert kinds == ["word", "word_end"] * 12 + ["end"]
     ends = [message["end"] for message in client.messages if message["type"] == "word_end"]
     assert ends == [message["end"] for message in client.messages if message["type"] == "word"]
+
+
+@in_a_loop
+async def test_a_turn_that_is_left_out_is_kept_for_who_comes_next(demo: kiku.Recognizer) -> None:
+    a, b, client = ToyService(demo), ToyService(demo), Client(12)
+    await client.connect(a)
+    await client.speak(20)
+    await a.hear(1.5)
+    await a.write()
+    await client.speak(40)
+    await a.hear(4.0)
+    client.read()
+    await a.kill(writes=False)
+    client.cut()
+    await client.connect(b)
+    (talk,) = b.talks
+    stream: Any = talk._stream._stream
+    stream.memory.events.append(TurnStart(1.0))  # before what the client says it was told
+    await b.hear(0.1)
+    assert talk.recorder is not None
+    assert talk.recorder.progress.turns == {"": "open"}
+    client.read()
+    assert all(message["type"] != "turn_start" for message in client.messages)
 
 
 @in_a_loop

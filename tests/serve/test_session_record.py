@@ -506,6 +506,51 @@ def test_the_end_of_the_last_word_that_the_client_has_had_is_told_again(knows_ev
         )
 
 
+def taken_over(kept: Kept, received: int, told_s: float) -> Overlap:
+    """What leaves events out after a process that wrote last what `kept` has was killed."""
+    client = ReturningClient(received, told_s, knows_events=True)
+    one = plan_takeover(Claim(8, kept.values), kept.read(), client, RATE, FRAME)
+    assert one is not None
+    kept.keeping = SessionRecorder(WHO, RATE, one.history)
+    kept.keeping.resumed(
+        Claim(8, kept.values), one.progress, one.options, one.start_s, one.num_before
+    )
+    for _, data in one.parts:
+        kept.keeping.pushed(data)
+    kept.keeping.overlap = overlap = one.overlap
+    assert overlap is not None
+    return overlap
+
+
+def test_a_turn_that_the_client_knows_of_is_known_after_a_second_kill():
+    kept, turn = Kept(), [TurnStart(1.0), Word("one", 1.0, 1.5, 1.0), WordEnd(1.5)]
+    kept.push(2.0)
+    kept.write(heard_s=0.5)  # the client is told all of the turn, and the process is killed
+    told = taken_over(kept, 3, 1.5).of(turn, 2.0, kept.keeping.note_event)
+    assert told == [WordEnd(1.5)]
+    for event in told:
+        kept.keeping.note_event(event)
+    kept.push(1.0)
+    kept.write(heard_s=2.5)  # and so is the second
+    more = [TurnStart(3.0), Word("two", 3.0, 3.4, 1.0)]
+    assert taken_over(kept, 4, 1.5).of(more, 4.0) == more[1:]
+    assert taken_over(kept, 4, 1.5).of([], 60.0) == [TurnEnd(60.0, 1.0)]
+
+
+@pytest.mark.parametrize("state", [None, b"state"])
+def test_the_end_of_a_word_is_owed_by_who_comes_after_who_told_nothing(state: bytes | None):
+    kept, word = Kept(), [Word("one", 1.0, 1.5, 1.0), WordEnd(1.5)]
+    kept.push(2.0)
+    kept.write(heard_s=0.5)
+    taken_over(kept, 1, 1.5)  # the second process ends before it has heard anything
+    kept.write(heard_s=0.0, state=state)
+    assert taken_over(kept, 1, 1.5).of(word, 2.0) == [WordEnd(1.5)]
+    kept.keeping.note_event(WordEnd(1.5))
+    kept.push(1.0)
+    kept.write(heard_s=2.0)
+    assert taken_over(kept, 2, 1.5).of(word, 2.0) == []
+
+
 def test_generations_of_before_stay_known_where_the_store_forgets():
     kept = Kept()
     kept.push(1.0)

@@ -2,7 +2,7 @@
 it therefore knows already."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -64,6 +64,9 @@ class ClientProgress(msgspec.Struct, forbid_unknown_fields=True):
     """The last words of each channel."""
     confirmed_s: float = 0.0
     """The client says that it had all events up to here; 0 if it did not say so."""
+    open_end_s: float = 0.0
+    """Where a word ends that the client says it has had, and whose `WordEnd` was not told since: it
+    may have been lost. 0 if there is none."""
 
     def add(self, event: Event, num_channels: int = 0) -> None:
         """Note an event that the client is told; `num_channels` is 0 for a mix."""
@@ -73,6 +76,8 @@ class ClientProgress(msgspec.Struct, forbid_unknown_fields=True):
                 self.words[key] = max(event.end, self.words.get(key, 0.0))
                 recent = [*self.recent.get(key, ()), (event.text, event.start, event.end)]
                 self.recent[key] = recent[-_NUM_RECENT:]
+            case WordEnd():
+                self.open_end_s = 0.0
             case Pause():
                 self.paused_s = event.time
             case StreamWarning():
@@ -110,7 +115,8 @@ class ClientProgress(msgspec.Struct, forbid_unknown_fields=True):
             knows_events: whether events other than words have times in its protocol, and are
                 left out by them.
         """
-        self.words[""] = max(word_end_s, self.words.get("", 0.0))
+        if word_end_s > self.words.get("", 0.0):
+            self.words[""] = self.open_end_s = word_end_s
         # A word that ends after the place of a finalize is told after its answer.
         self.finalizes = [one for one in self.finalizes if not one.time < word_end_s - _SAME_S]
         if knows_events:
@@ -125,7 +131,7 @@ class ClientProgress(msgspec.Struct, forbid_unknown_fields=True):
         """A copy, which does not change with this."""
         return ClientProgress(
             dict(self.words), self.paused_s, self.warned_s, dict(self.turns), list(self.finalizes),
-            self.has_ended, dict(self.recent), self.confirmed_s,
+            self.has_ended, dict(self.recent), self.confirmed_s, self.open_end_s,
         )  # fmt: skip
 
 
@@ -178,11 +184,24 @@ class Overlap:
         }
         return rest
 
-    def of(self, events: Iterable[Event], heard_s: float) -> list[Event]:
-        """Those of these events that are to be told, when `heard_s` seconds were heard."""
+    def of(
+        self, events: Iterable[Event], heard_s: float, note: Callable[[Event], None] | None = None
+    ) -> list[Event]:
+        """Those of these events that are to be told.
+
+        Args:
+            events: of the second stream.
+            heard_s: how many seconds were heard.
+            note: is called with each event that the client says it has had, though nothing says
+                that it was told: a third stream must know of a turn that is open.
+        """
         found, self._first = self._first, []
         for event in events:
-            found += (one for one in self._of(event) if not self._is_confirmed(one))
+            for one in self._of(event):
+                if not self._is_confirmed(one):
+                    found.append(one)
+                elif note is not None:
+                    note(one)
         for key in list(self._turns):
             if heard_s > self._progress.words.get(key, 0.0) + self._longest_s:
                 found.append(self._end_turn(key, heard_s))

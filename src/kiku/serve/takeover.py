@@ -100,15 +100,14 @@ class Takeover:
         if self.state is None:
             return Overlap(self.progress, longest_s, self.start_s, self._first)
         known = self.stored.head.known
-        return None if known is None else Overlap(known, longest_s)
+        return None if known is None else Overlap(known, longest_s, first=self._first)
 
     @property
     def _first(self) -> Sequence[Event]:
         """The end of the last word that the client says it has had: it comes in a message of its
         own, which may have been lost. If it was not, it comes twice."""
-        end_s = self.progress.words.get("", 0.0)
-        is_written = end_s <= self.stored.head.progress.words.get("", 0.0)
-        return [] if is_written or not self.client.knows_events else [WordEnd(end_s)]
+        end_s = self.progress.open_end_s
+        return [WordEnd(end_s)] if end_s > 0 and self.client.knows_events else []
 
     def without_state(self) -> "Takeover | None":
         """The same with the stored sound alone, without the saved stream."""

@@ -439,7 +439,8 @@ class TalkStream:
             actions = list[Action]()
             waiting_s = stream.waiting_s
             if self._overlap is not None:
-                events = self._overlap.of(events, heard_s)
+                note = None if self.recorder is None else self.recorder.note_event
+                events = self._overlap.of(events, heard_s, note)
             for event in events:
                 actions += protocol.event(event, waiting_s)
                 self._counters.count_event(event, waiting_s)
