@@ -19,6 +19,7 @@ from kiku.serve.wire import request_of
 from tests.serve.clients import PATIENCE_S, kyutai
 from tests.serve.conftest import EXAMPLES
 from tests.serve.running import Running, running
+from tests.serve.talks import wait_for
 
 MODEL = ModelCard("demo", (), ("en",), 0.5, 4, 24_000, "0", 0)
 DEEP = 100_000
@@ -340,10 +341,3 @@ def test_a_decoder_that_is_killed_while_it_waits_is_replaced(alone: Running):
 
 def open_sockets(service: Running) -> list[Any]:
     return [one for one in service.server.server_state.connections if hasattr(one, "queue")]
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    ends = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < ends, "it did not come to it"
-        time.sleep(0.02)

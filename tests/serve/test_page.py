@@ -5,9 +5,8 @@ import http.client
 import itertools
 import json
 import re
-import time
 import wave
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from tests.serve.clients import RATE, kyutai, samples_of
 from tests.serve.conftest import EXAMPLES
 from tests.serve.relay import relay
 from tests.serve.running import Running, running
+from tests.serve.talks import wait_for
 
 DIGITS, ANSWERS = EXAMPLES / "digits.wav", EXAMPLES / "answers.mp3"
 
@@ -166,13 +166,6 @@ def quiet(tab: Tab, service: Running) -> Generator[None]:
     for address in tab.addresses:
         own = (service.http, service.ws, f"blob:{service.http}", "data:")
         assert address.startswith(own), address
-
-
-def wait_for(condition: Callable[[], Any]) -> None:
-    ends = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < ends, "it did not come to it"
-        time.sleep(0.02)
 
 
 @needs_chromium
