@@ -1,11 +1,11 @@
 #!/bin/sh
-# Asks /ready of every replica once a second, and takes those that are not ready out of nginx, which
-# (unlike nginx Plus) asks nobody by itself.
+# Asks /ready of every replica once a second, and takes replicas that are not ready out of nginx.
+# nginx (unlike nginx Plus) does not ask by itself.
 #
 #     kiku-ready.sh /etc/nginx/kiku-replicas.conf 10.0.0.11:8080 10.0.0.12:8080
 #
-# Sockets that are open go on: nginx keeps the processes that have them. Where no replica is ready,
-# all stay in, so that clients get their 503 and not nginx's 502. RELOAD is how nginx is told.
+# Open sockets go on: nginx keeps the processes that have them. If no replica is ready, all stay in,
+# so that clients get their 503 and not nginx's 502. RELOAD is the command that reloads nginx.
 
 set -eu
 file=$1
