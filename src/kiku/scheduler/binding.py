@@ -170,15 +170,15 @@ def interrupted() -> StreamError:
     return StreamError("the stream was interrupted in the middle of a step")
 
 
-def told_of(error: BaseException) -> Exception:
+def error_for_client(error: BaseException) -> Exception:
     """What a client is told of an error that ended its session: always an `Exception`."""
     if isinstance(error, Exception):
         return error
     if isinstance(error, KeyboardInterrupt):
         return interrupted()
-    told = StreamError(f"the stream was ended by {error!r} in the middle of its work")
-    told.__cause__ = error
-    return told
+    wrapped = StreamError(f"the stream was ended by {error!r} in the middle of its work")
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def is_ctrl_c(error: BaseException) -> bool:

@@ -16,13 +16,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from kiku.engine.forked import check_process, process
 from kiku.errors import StreamError
-
-if TYPE_CHECKING:
-    from kiku.scheduler.scheduler import Scheduler
+from kiku.scheduler.rounds import Rounds
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,15 +34,13 @@ _END_S = 30.0
 class Driver:
     """Has one thread at a time make the rounds."""
 
-    def __init__(self, scheduler: "Scheduler") -> None:
+    def __init__(self, rounds: Rounds) -> None:
         """Nobody leads yet."""
         self.changed = threading.Condition()
         """Told after every round, and whenever something may have changed."""
-        self.again_at = math.inf
-        """When to look again though nothing has changed; a round sets it."""
         self.round_began: float | None = None
         """When the round that is under way began (`time.perf_counter`); None in between."""
-        self._owner = weakref.ref(scheduler)
+        self._rounds = rounds
         self._news = False  # something may have changed since the last round began
         self._rests = False  # a thread waits and has not been notified
         self._called = False  # all were notified, and no round has begun since
@@ -63,14 +58,6 @@ class Driver:
                 "a callback of a stream cannot wait for the driver that calls it: hand it to "
                 "another thread"
             )
-
-    @property
-    def _scheduler(self) -> "Scheduler":
-        """Whose rounds these are. It holds the driver, and whoever drives holds it: if the two held
-        each other, the slots of a batch that is over would stay until the collector comes."""
-        scheduler = self._owner()
-        assert scheduler is not None
-        return scheduler
 
     def check(self) -> None:
         """Raise StreamError in a forked process."""
@@ -104,7 +91,7 @@ class Driver:
                 # Nobody else leads while slots are freed, nor frees them twice.
                 self._leader = threading.get_ident()
                 try:
-                    self._scheduler.sweep()
+                    self._rounds.sessions.sweep()
                 finally:
                     self._leader = None
             self._care_for_worker()
@@ -124,26 +111,29 @@ class Driver:
         """
         self.wake()  # who drives may have brought sound
         self.check_may_wait()
-        me, scheduler = threading.get_ident(), self._scheduler
+        me = threading.get_ident()
         ends = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             with self.changed:
                 if until():
                     return True
                 self._check_ending()
-                if not self._may_lead(me, scheduler):
+                if not self._may_lead(me):
                     now = time.monotonic()
                     if now >= ends:
                         return False
                     self._rests = True
-                    if not (until() or self._may_lead(me, scheduler)):
-                        self.changed.wait(min(_LOOK_S, ends - now, max(0.0, self.again_at - now)))
+                    if not (until() or self._may_lead(me)):
+                        self.changed.wait(
+                            min(_LOOK_S, ends - now, max(0.0, self._rounds.again_at - now))
+                        )
                     continue
                 self._leader = me
             # Threads that push from here on see a leader, and need not wake anyone.
-            if me == self._worker_id and (gather_s := scheduler.gather_s) > 0:
+            is_worker = self._worker is not None and self._worker.ident == me
+            if is_worker and (gather_s := self._rounds.gather_s) > 0:
                 time.sleep(gather_s)
-            self._lead(scheduler)
+            self._lead()
             if time.monotonic() >= ends:
                 with self.changed:
                     return until()
@@ -161,15 +151,15 @@ class Driver:
             self.changed.wait_for(lambda: self._leader is None and self._is_own(me))
             self._check_ending()
             self._leader = me
-        return self._lead(self._scheduler)
+        return self._lead()
 
-    def _lead(self, scheduler: "Scheduler") -> int:
+    def _lead(self) -> int:
         """A round, and then it is another's turn."""
         self._news = self._called = False
         self.round_began = time.perf_counter()
         moved = 1
         try:
-            moved = scheduler.round()
+            moved = self._rounds.make()
             return moved
         finally:
             self._leader = self.round_began = None
@@ -178,35 +168,30 @@ class Driver:
                     self._news = True
                 self._notify()
 
-    def _may_lead(self, me: int, scheduler: "Scheduler") -> bool:
+    def _may_lead(self, me: int) -> bool:
         """Whether this thread is to make the next round."""
         if self._leader is not None or not self._is_own(me):
             return False
-        return self._news or scheduler.has_more or time.monotonic() >= self.again_at
+        rounds = self._rounds
+        return self._news or rounds.sessions.has_more or time.monotonic() >= rounds.again_at
 
     def _is_own(self, me: int) -> bool:
         worker = self._worker
         return worker is None or worker.ident == me or not worker.is_alive()
 
     @property
-    def _worker_id(self) -> int | None:
-        return None if self._worker is None else self._worker.ident
-
-    @property
     def _needs_worker(self) -> bool:
-        return not self._ending and self._scheduler.needs_thread
+        return not self._ending and self._rounds.needs_thread
 
     def _care_for_worker(self) -> None:
         """Start the driver's own thread if it is needed and not alive."""
         worker = self._worker
         if (worker is None or not worker.is_alive()) and self._needs_worker:
-            self._worker = threading.Thread(
-                target=self._work, args=(self._scheduler,), name="kiku-driver", daemon=True
-            )
+            self._worker = threading.Thread(target=self._work, name="kiku-driver", daemon=True)
             self._worker.start()
 
-    def _work(self, scheduler: "Scheduler") -> None:
-        """The thread that drives while there are live streams, and holds the scheduler so long."""
+    def _work(self) -> None:
+        """Drive while there are live streams; the driver's own thread does it."""
         try:
             while not self._is_over():
                 try:
@@ -214,7 +199,7 @@ class Driver:
                 except BaseException as error:
                     if not self._ending:  # a mistake of kiku's own: whoever waits must learn of it
                         _LOG.exception("the driver failed; all streams end")
-                        scheduler.fail_all(error)
+                        self._rounds.sessions.fail_all(error)
         finally:
             self._called = False  # or the next call would rely on this thread
 
