@@ -419,6 +419,15 @@ def test_an_opening_that_is_not_wanted_any_more_gets_nothing() -> None:
     assert not scheduler._openings.waiting
 
 
+def test_giving_up_an_opening_frees_its_slots_without_a_round() -> None:
+    """Its task's event loop may be gone, and with it everybody who would drive."""
+    scheduler = Scheduler(EchoEngine(1))
+    opening = Opening([Member(Frames())])  # pyright: ignore
+    scheduler.open(opening)
+    scheduler.give_up(opening)
+    assert scheduler.engine.free_slots == 1
+
+
 def test_an_opening_that_ctrl_c_interrupts_leaves_no_slot_behind() -> None:
     """It may have got its slot in the very round that was interrupted."""
     engine = EchoEngine(2)

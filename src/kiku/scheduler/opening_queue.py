@@ -73,12 +73,9 @@ class OpeningQueue:
                 raise
             return
         with self._lock:
-            if is_wanted := not opening.cancelled:
+            if not opening.cancelled:
                 opening.settle(bindings)
-        if not is_wanted:
-            for binding in bindings:
-                self._sessions.free(binding)
-        elif opening.cancelled:  # by `give_up`, which takes no lock
+        if opening.cancelled:  # before, or just now by `give_up`, which takes no lock
             for binding in bindings:
                 self._sessions.leave(binding, cut=False)
 
