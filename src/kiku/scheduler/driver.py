@@ -1,11 +1,11 @@
 """Which thread makes the rounds: exactly one at a time, the leader.
 
 `drive(until)` makes rounds itself if no other thread does, until its condition holds. Other callers
-wait on one condition variable. While live streams are open a thread of the driver's own leads and
+wait on one condition variable. While live streams are open, a thread of the driver's own leads and
 callers only wait, so that a Ctrl-C in one of them interrupts no step.
 
 The condition variable is held for moments, never while a round runs. `wake` does not take it at all
-where a thread leads and none waits: a thousand pushes during a step set a flag each.
+if a thread leads and none waits: a thousand pushes during a step only set a flag each.
 """
 
 import atexit
@@ -24,20 +24,20 @@ from kiku.scheduler.rounds import Rounds
 _LOG = logging.getLogger(__name__)
 
 _LOOK_S = 0.5
-"""Seconds after which a waiting thread looks by itself: the garbage collector may have freed a
-stream at a moment when it could wake no thread."""
+"""Seconds after which a waiting thread looks again without being notified: the garbage collector
+may have freed a stream at a moment when it could wake no thread."""
 
 _END_S = 30.0
-"""Seconds for which the end of the program waits for a step that is under way."""
+"""Seconds that the end of the program waits at most for a step that is under way."""
 
 
 class Driver:
-    """Has one thread at a time make the rounds."""
+    """Lets one thread at a time make the rounds."""
 
     def __init__(self, rounds: Rounds) -> None:
-        """Nobody leads yet."""
+        """No thread leads yet."""
         self.changed = threading.Condition()
-        """Told after every round, and whenever something may have changed."""
+        """Notified after every round, and whenever something may have changed."""
         self.round_began: float | None = None
         """When the round that is under way began (`time.perf_counter`); None in between."""
         self._rounds = rounds
@@ -51,7 +51,7 @@ class Driver:
         _DRIVERS.add(self)
 
     def check_may_wait(self) -> None:
-        """Raise StreamError where this very thread is in a round, or frees slots: a callback would
+        """Raise StreamError if this very thread is in a round, or frees slots: a callback would
         wait for the driver that calls it."""
         if self._leader == threading.get_ident():
             raise StreamError(
@@ -64,11 +64,11 @@ class Driver:
         check_process(self._pid)
 
     def wake(self) -> None:
-        """There may be something to do."""
+        """Have a round made, as there may be something to do. Any thread may call it."""
         if os.getpid() != self._pid:
             self.check()
         self._news = True
-        # Who is about to wait says so first and looks for news afterwards.
+        # A thread that is about to wait sets `_rests` first and looks for news afterwards.
         is_cared_for = self._leader is not None or (self._called and self._worker is not None)
         if self._rests or not is_cared_for:
             with self.changed:
@@ -80,15 +80,15 @@ class Driver:
         self.changed.notify_all()
 
     def nudge(self) -> None:
-        """As `wake`, without ever waiting; frees what can be freed where nobody is at work."""
+        """As `wake`, but never wait; if no thread leads, free the slots of sessions that leave."""
         if self._pid != process():
             return
         self._news = True
         if not self.changed.acquire(blocking=False):
-            return  # whoever holds it looks again by himself
+            return  # the thread that holds it will look for news itself
         try:
             if self._leader is None and not self._ending:
-                # Nobody else leads while slots are freed, nor frees them twice.
+                # No other thread leads while slots are freed, and none frees them twice.
                 self._leader = threading.get_ident()
                 try:
                     self._rounds.sessions.sweep()
@@ -100,16 +100,17 @@ class Driver:
             self.changed.release()
 
     def drive(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Make rounds until `until()` holds, or wait for who does; whether it holds.
+        """Make rounds until `until()` holds, or wait while another thread makes them; whether it
+        holds.
 
         Args:
-            until: is asked often, with the condition held: it must be quick and take no lock.
+            until: called often, with the condition held: it must be quick and take no lock.
             timeout: seconds at most; None is as long as it takes.
 
         Raises:
             StreamError: the process was forked, the program ends, or this is called in a round.
         """
-        self.wake()  # who drives may have brought sound
+        self.wake()  # the caller may have pushed sound
         self.check_may_wait()
         me = threading.get_ident()
         ends = math.inf if timeout is None else time.monotonic() + timeout
@@ -129,7 +130,7 @@ class Driver:
                         )
                     continue
                 self._leader = me
-            # Threads that push from here on see a leader, and need not wake anyone.
+            # Threads that push from here on see a leader, and need not wake any.
             is_worker = self._worker is not None and self._worker.ident == me
             if is_worker and (gather_s := self._rounds.gather_s) > 0:
                 time.sleep(gather_s)
@@ -139,7 +140,7 @@ class Driver:
                     return until()
 
     def step(self) -> int:
-        """One round; how much it did. For who drives by hand; `drive` repeats it.
+        """Make one round; how much it did. For callers that drive by hand; `drive` repeats it.
 
         Raises:
             StreamError: as `drive`.
@@ -154,7 +155,7 @@ class Driver:
         return self._lead()
 
     def _lead(self) -> int:
-        """A round, and then it is another's turn."""
+        """Make a round, and leave the lead to other threads afterwards."""
         self._news = self._called = False
         self.round_began = time.perf_counter()
         moved = 1
@@ -197,11 +198,11 @@ class Driver:
                 try:
                     self.drive(lambda: not self._needs_worker)
                 except BaseException as error:
-                    if not self._ending:  # a mistake of kiku's own: whoever waits must learn of it
+                    if not self._ending:  # a mistake of kiku's own: those that wait must see it
                         _LOG.exception("the driver failed; all streams end")
                         self._rounds.sessions.fail_all(error)
         finally:
-            self._called = False  # or the next call would rely on this thread
+            self._called = False  # otherwise the next `wake` would rely on this thread
 
     def _is_over(self) -> bool:
         with self.changed:
@@ -214,10 +215,10 @@ class Driver:
     # The end of the program.
 
     def _check_ending(self) -> None:
-        """Go on unless the program ends; the condition is held.
+        """Raise StreamError if the program is ending, or wait for the end; the condition is held.
 
-        By then only daemon threads are left besides the main one. They would be stopped at the next
-        moment, and an error would be the last that the program says: so they wait here.
+        By then only daemon threads are left besides the main one. They will be stopped at the next
+        moment, and an error would be the last output of the program: so they wait here.
         """
         while self._ending and threading.current_thread().daemon:
             self.changed.wait()
@@ -225,7 +226,7 @@ class Driver:
             raise StreamError("the program is ending: nothing is transcribed any more")
 
     def end(self) -> None:
-        """The program ends: wait for the step under way, and let no other begin."""
+        """End the driver with the program: wait for the step under way, and let no other begin."""
         if self._pid != process():
             return
         with self.changed:
@@ -239,6 +240,7 @@ _DRIVERS: "weakref.WeakSet[Driver]" = weakref.WeakSet()
 
 @atexit.register
 def _end_all() -> None:
-    """A step that is under way when the interpreter goes would bring the process down."""
+    """End all drivers. A step that is under way when the interpreter ends would crash the
+    process."""
     for driver in list(_DRIVERS):
         driver.end()

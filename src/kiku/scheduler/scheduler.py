@@ -9,7 +9,7 @@
     stop, forgotten         | `Steps`    frames through the engine, and its output back
       -> leaving            | `Pacing`   how many frames of each session a step takes
 
-Each of these knows only those below it, so that all are gone as soon as nobody holds the scheduler.
+Each of these knows only those below it, so that all are gone at once when the scheduler is dropped.
 
 Order of locks: the driver's condition is never held while the engine, a session or a callback runs,
 except for `released` of a session that is freed while no thread leads. So no thread asks for it
