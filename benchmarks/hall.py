@@ -45,9 +45,12 @@ from kiku.stream import WordSession
 
 ROOT = machine.ROOT
 HALL = (
-    "scheduler/scheduler.py", "scheduler/driver.py", "scheduler/pacing.py", "scheduler/binding.py",
+    "scheduler/scheduler.py", "scheduler/driver.py", "scheduler/rounds.py", "scheduler/steps.py",
+    "scheduler/pacing.py", "scheduler/binding.py", "scheduler/open_sessions.py",
+    "scheduler/opening_queue.py",
     "open_stream.py", "live.py", "live_async.py", "transcription.py", "recognizer.py",
-    "stream/session.py", "engine/core.py", "engine/blocks.py", "engine/onnx.py", "engine/torch.py",
+    "stream/session.py", "engine/core.py", "engine/slot_decoder.py", "engine/saved_slot.py",
+    "engine/blocks.py", "engine/onnx.py", "engine/torch.py",
 )  # fmt: skip
 THEIRS = ("hf", "compat", "cli")
 """Rooms whose signatures others have made, and the options of commands."""

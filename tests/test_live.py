@@ -1103,7 +1103,7 @@ def test_a_task_that_waits_for_a_slot_in_a_loop_that_was_closed_gets_none() -> N
 
     async def ask() -> None:
         task = asyncio.ensure_future(rec.astream(timeout=LONG_S))
-        while not rec.scheduler._openings:  # pyright: ignore[reportPrivateUsage]
+        while not rec.scheduler._openings.waiting:  # pyright: ignore[reportPrivateUsage]
             await asyncio.sleep(0.001)
         assert not task.done()
 

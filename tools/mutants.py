@@ -46,7 +46,12 @@ ROOMS = {
     "endpointing": Room(("src/kiku/text/endpointing.py",), ("tests/text/test_endpointing.py",)),
     "decoding": Room(("src/kiku/decoding/*.py",), ("tests/decoding",)),
     "engine": Room(
-        ("src/kiku/engine/core.py", "src/kiku/engine/blocks.py"),
+        (
+            "src/kiku/engine/core.py",
+            "src/kiku/engine/slot_decoder.py",
+            "src/kiku/engine/saved_slot.py",
+            "src/kiku/engine/blocks.py",
+        ),
         (
             "tests/engine/test_blocks.py",
             "tests/engine/test_steps.py",

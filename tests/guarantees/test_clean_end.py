@@ -82,10 +82,9 @@ def test_done_means_that_the_slot_is_free(load: Load, digits: NDArray[np.float32
                     pass
                 while not stream.done:
                     stream.next_event(0.01)
-            slots = [b.slot for b in stream._setup.bindings]  # pyright: ignore[reportPrivateUsage]
-            bindings = rec.scheduler._bindings  # pyright: ignore[reportPrivateUsage]
-            held = [bindings.get(slot) for slot in slots]
-            if any(one in stream._setup.bindings for one in held):  # pyright: ignore[reportPrivateUsage]
+            bindings = stream._setup.bindings  # pyright: ignore[reportPrivateUsage]
+            sessions = rec.scheduler._sessions  # pyright: ignore[reportPrivateUsage]
+            if any(sessions.holds(one) for one in bindings):
                 wrong.append(number)
 
     threads = [threading.Thread(target=use, args=(i,)) for i in range(3)]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 import kiku
 from kiku.errors import StreamError
 from kiku.options import DecodingOptions, Recovery, StreamOptions
-from kiku.scheduler import Scheduler
+from kiku.scheduler.rounds import Rounds
 from kiku.stream import WordSession
 from tests.guarantees.conftest import LONG_S, texts
 
@@ -151,7 +151,9 @@ def test_a_driver_that_died_is_replaced(
     rec = load(2)
     stream = rec.stream()
     with monkeypatch.context() as patch:
-        patch.setattr(rec.scheduler, "round", fail_once(RuntimeError("a mistake of kiku's own")))
+        patch.setattr(
+            rec.scheduler._rounds, "make", fail_once(RuntimeError("a mistake of kiku's own"))
+        )
         stream.push(digits)
         assert "mistake" in str(told(stream))
     fresh = rec.stream()
@@ -170,7 +172,7 @@ def test_a_driver_that_was_killed_is_replaced(
     stream.push(digits[:48_000])
     driver = next(t for t in threading.enumerate() if t.name == "kiku-driver")
     with monkeypatch.context() as patch:
-        patch.setattr(Scheduler, "needs_thread", property(lambda _: False))
+        patch.setattr(Rounds, "needs_thread", property(lambda _: False))
         rec.scheduler.wake()
         driver.join(LONG_S)
     assert not driver.is_alive()

@@ -59,7 +59,7 @@ def test_a_stream_waits_as_long_as_it_was_told(load: Load, digits: NDArray[np.fl
 
 def num_waiting(rec: kiku.Recognizer) -> int:
     """Those who stand in line for a slot."""
-    line = list(rec.scheduler._openings)  # pyright: ignore[reportPrivateUsage]
+    line = list(rec.scheduler._openings.waiting)  # pyright: ignore[reportPrivateUsage]
     return sum(not one.cancelled for one in line)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kiku import Recognizer
-from kiku.scheduler.scheduler import GATHER_FROM, GATHER_S
+from kiku.scheduler.rounds import GATHER_FROM, GATHER_S
 from kiku.stream import Finalized
 from tests import tiny
 from tests.fakes import EchoEngine
@@ -22,13 +22,13 @@ def test_only_many_quick_live_streams_are_gathered() -> None:
     scheduler = recognizer.scheduler
     streams = [recognizer.stream() for _ in range(GATHER_FROM - 1)]
     try:
-        assert scheduler.gather_s == 0.0
+        assert scheduler._rounds.gather_s == 0.0
         streams.append(recognizer.stream())
-        scheduler._step_s = GATHER_S / 2
-        assert scheduler.gather_s == GATHER_S
-        scheduler._step_s = GATHER_S  # a step that takes so long gathers them by itself
-        assert scheduler.gather_s == 0.0
-        scheduler._step_s = 0.0
+        scheduler.steps.seconds = GATHER_S / 2
+        assert scheduler._rounds.gather_s == GATHER_S
+        scheduler.steps.seconds = GATHER_S  # a step that takes so long gathers them by itself
+        assert scheduler._rounds.gather_s == 0.0
+        scheduler.steps.seconds = 0.0
         for stream in streams:
             stream.push(np.zeros(CONFIG.frame_size, np.float32))
             stream.close()
@@ -70,7 +70,7 @@ def test_steps_are_told() -> None:
     scheduler = recognizer.scheduler
     told: list[tuple[int, float]] = []
     began: list[float | None] = []
-    scheduler.on_step = lambda frames, seconds: told.append((frames, seconds))
+    scheduler.steps.on_step = lambda frames, seconds: told.append((frames, seconds))
     encode = recognizer.scheduler.engine.backend.encode
     scheduler.engine.backend.encode = lambda *how: (
         began.append(scheduler.round_began) or encode(*how)

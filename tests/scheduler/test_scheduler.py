@@ -147,7 +147,7 @@ def test_whoever_is_woken_by_two_threads_at_once_is_stepped_once() -> None:
     scheduler = Scheduler(engine)
     sessions = [Frames(3), Frames(3)]
     for binding in opened(scheduler, *sessions):
-        scheduler._awake.append(binding)  # as if both had found it asleep
+        scheduler._sessions._awake.append(binding)  # as if both had found it asleep
     scheduler.drive(idle(*sessions))
     assert engine.steps == [{0: 3, 1: 3}]
     assert all(one.heard == [ONE] * 3 for one in sessions)
@@ -168,15 +168,15 @@ def test_who_is_held_back_waits_for_the_time_and_who_was_not_chosen_for_the_next
     scheduler = Scheduler(engine)
     sessions = [Frames(2), Frames(2)]
     opened(scheduler, *sessions)
-    choose = scheduler.pacing.choose
-    monkeypatch.setattr(scheduler.pacing, "choose", lambda *_: [])
-    scheduler.pacing.again_at = 7.0
-    assert scheduler.round() == 0
-    assert not scheduler.has_more, "nothing has changed until then"
-    assert scheduler._driver.again_at == 7.0
-    monkeypatch.setattr(scheduler.pacing, "choose", lambda *how: choose(*how)[:1])
-    assert scheduler.round() == 2
-    assert scheduler.has_more
+    choose = scheduler.steps.pacing.choose
+    monkeypatch.setattr(scheduler.steps.pacing, "choose", lambda *_: [])
+    scheduler.steps.pacing.again_at = 7.0
+    assert scheduler._rounds.make() == 0
+    assert not scheduler._sessions.has_more, "nothing has changed until then"
+    assert scheduler._rounds.again_at == 7.0
+    monkeypatch.setattr(scheduler.steps.pacing, "choose", lambda *how: choose(*how)[:1])
+    assert scheduler._rounds.make() == 2
+    assert scheduler._sessions.has_more
     assert engine.steps == [{0: 2}]
     monkeypatch.undo()
     scheduler.drive(idle(*sessions))
@@ -218,7 +218,7 @@ def test_work_is_done_for_one_at_a_time_and_in_turn() -> None:
     for i, one in enumerate(sessions):
         one.on_work = lambda i=i: (order.append(i), steps.append(len(engine.steps)))[0]
     opened(scheduler, *sessions)
-    scheduler.pacing.max_block = 1
+    scheduler.steps.pacing.max_block = 1
     scheduler.drive(idle(*sessions))
     assert order == [0, 1, 0, 1, 0]
     assert steps == [0, 1, 2, 3, 4], "a step of the others lies between"
@@ -333,7 +333,7 @@ def test_recordings_go_on_in_a_service_where_some_stream_always_has_work() -> No
     opened(scheduler, recording)
     for _ in range(20):
         talk.frames += 1
-        scheduler.round()
+        scheduler._rounds.make()
     assert len(recording.heard) == 20, "a frame in each step of live frames"
 
 
@@ -416,7 +416,16 @@ def test_an_opening_that_is_not_wanted_any_more_gets_nothing() -> None:
     assert scheduler.free_slots == 1
     assert not scheduler.drive(lambda: opening.done, 0.01)
     assert scheduler.free_slots == 1
-    assert not scheduler._openings
+    assert not scheduler._openings.waiting
+
+
+def test_giving_up_an_opening_frees_its_slots_without_a_round() -> None:
+    """Its task's event loop may be gone, and with it everybody who would drive."""
+    scheduler = Scheduler(EchoEngine(1))
+    opening = Opening([Member(Frames())])  # pyright: ignore
+    scheduler.open(opening)
+    scheduler.give_up(opening)
+    assert scheduler.engine.free_slots == 1
 
 
 def test_an_opening_that_ctrl_c_interrupts_leaves_no_slot_behind() -> None:
@@ -443,7 +452,7 @@ def test_an_opening_stands_in_line_until_it_has_its_slot() -> None:
     scheduler = Scheduler(EchoEngine(2))
     seen: list[bool] = []
     session = Frames()
-    session.begin = lambda token, logprob: seen.append(opening in scheduler._openings)
+    session.begin = lambda token, logprob: seen.append(opening in scheduler._openings.waiting)
     opening = Opening([Member(session)])  # pyright: ignore
     scheduler.open(opening)
     assert seen == [True]
@@ -490,7 +499,7 @@ def test_a_session_that_cannot_even_be_told_leaves_its_slot(
     opened(scheduler, bad)
     scheduler.drive(lambda: bad.done)
     assert not engine.held
-    assert "could not be told" in caplog.text
+    assert "could not be reported" in caplog.text
     assert "at the end of a stream" in caplog.text
 
 
@@ -527,12 +536,12 @@ def test_steps_that_fail_in_a_row_are_counted_until_one_does_not() -> None:
     for failed in (1, 2, 3):
         opened(scheduler, Frames(2))
         assert scheduler.step() == 1, "it ended a session"
-        assert scheduler.num_failed == failed
+        assert scheduler.steps.num_failed == failed
     engine.error = None
     session = Frames(2)
     opened(scheduler, session)
     scheduler.drive(idle(session))
-    assert scheduler.num_failed == 0
+    assert scheduler.steps.num_failed == 0
 
 
 def test_ctrl_c_in_a_step_ends_what_was_in_it_and_is_raised() -> None:
@@ -599,7 +608,7 @@ def test_ctrl_c_between_sessions_forgets_none(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.undo()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(scheduler, "_step", interrupted)
+    monkeypatch.setattr(scheduler.steps, "make", interrupted)
     with pytest.raises(KeyboardInterrupt):
         scheduler.drive(lambda: False, LONG_S)
     assert scheduler.drive(lambda: not first.frames and not second.frames, LONG_S)
@@ -617,7 +626,7 @@ def test_ctrl_c_while_others_are_given_slots_is_raised_and_they_are_told() -> No
         scheduler.drive(lambda: False, LONG_S)
     with pytest.raises(StreamError, match="interrupted"):
         opening.result()
-    assert scheduler.drive(lambda: not scheduler._openings, LONG_S)
+    assert scheduler.drive(lambda: not scheduler._openings.waiting, LONG_S)
     assert not engine.held
 
 
@@ -643,7 +652,7 @@ def test_a_listener_to_steps_that_fails_costs_nobody_a_word(
     def listener(frames: int, seconds: float) -> None:
         raise ValueError("mine")
 
-    scheduler.on_step = listener
+    scheduler.steps.on_step = listener
     session = Frames(2)
     opened(scheduler, session)
     assert scheduler.drive(idle(session), LONG_S)
@@ -729,8 +738,8 @@ def test_whoever_has_nothing_to_do_does_nothing(monkeypatch: pytest.MonkeyPatch)
     scheduler = Scheduler(EchoEngine(1))
     opened(scheduler, Frames())
     rounds: list[int] = []
-    one_round = scheduler.round
-    monkeypatch.setattr(scheduler, "round", lambda: rounds.append(one_round()) or rounds[-1])
+    one_round = scheduler._rounds.make
+    monkeypatch.setattr(scheduler._rounds, "make", lambda: rounds.append(one_round()) or rounds[-1])
     assert not scheduler.drive(lambda: False, 0.1)
     assert rounds == [0]
 
@@ -821,11 +830,11 @@ def test_a_mistake_of_the_driver_is_told_to_all_that_wait(
 ) -> None:
     rec = Recognizer(EchoEngine(1), CONFIG, tiny.vocabulary(), name="echo")
     with rec.stream() as stream:
-        rec.scheduler._step = None  # pyright: ignore
+        rec.scheduler.steps.make = None  # pyright: ignore
         stream.push(np.zeros(SIZE, np.float32))
         with pytest.raises(TypeError):
             stream.next_event(LONG_S)
-        del rec.scheduler._step
+        del rec.scheduler.steps.make
     assert "the driver failed" in caplog.text
     with rec.stream() as stream:
         stream.push(spoken([3, 0, ONE, 3, 3], SIZE))

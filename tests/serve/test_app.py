@@ -218,7 +218,7 @@ def test_a_process_whose_model_is_dead_ends(
         while not server.started:
             await asyncio.sleep(0.01)
         if is_dead:
-            monkeypatch.setattr(demo.scheduler, "num_failed", 3)
+            monkeypatch.setattr(demo.scheduler.steps, "num_failed", 3)
         else:
             server.begin_end()
         await serving

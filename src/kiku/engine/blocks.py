@@ -31,12 +31,12 @@ class BackendDraws:
     """V: how many numbers a token takes of the sampler's noise."""
 
     def spend(self) -> None:
-        """A token that was drawn is kept."""
+        """Take note that a token which was drawn is kept: its random numbers are used up."""
         self.sampler.skip(self.num_tokens)
 
 
 def draw_rows(draws: Sequence[BackendDraws | None]) -> NDArray[Any] | None:
-    """What `Backend.read` is told of how n slots draw: [n] of `DRAW`; None where none does."""
+    """How n slots draw their tokens, for `Backend.read`: [n] of `DRAW`, or None if none does."""
     if not any(draws):
         return None
     rows = np.zeros(len(draws), DRAW)
@@ -59,7 +59,7 @@ class Block:
         word_start: int,
         keep_logits: bool,
     ) -> None:
-        """Before the first pass.
+        """A block before its first pass.
 
         Args:
             slot: whose frames these are.

@@ -134,11 +134,11 @@ def usable_threads(root: Path = Path("/")) -> int:
 
 
 def usable_of(threads: int, root: Path = Path("/")) -> int:
-    """So many threads as somebody asked for, but no more than there are processors for: threads
-    beyond these wait for one another, hundreds of them for ever. The log says what was left out.
+    """As many threads as were asked for, but no more than there are processors for: threads beyond
+    these wait for one another, hundreds of them for ever. A smaller number is logged as a warning.
 
     Args:
-        threads: as many as were asked for, whatever `OMP_NUM_THREADS` says.
+        threads: how many were asked for; `OMP_NUM_THREADS` is not looked at.
         root: of the file system in which the quota is looked up.
     """
     most = _usable_processors(root)

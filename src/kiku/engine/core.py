@@ -4,59 +4,22 @@ A newly opened slot has read the initial column and yielded text token 0. Frame 
 token t + 1, so the token that follows a frame comes in the same step as the frame.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import (
-    SafetensorError,
-    deserialize,  # pyright: ignore[reportUnknownVariableType]
-)
-from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save as save_arrays
+from safetensors import SafetensorError
 
-from kiku.config import HISTORY_FRAMES, PAD_ID, WORD_START_ID
+from kiku.config import PAD_ID, WORD_START_ID
 from kiku.decoding import Picker, Sampler, SamplingParams, plain_sampler
-from kiku.engine.backend import Backend, Said, StepOutput
-from kiku.engine.blocks import BackendDraws, Block, decode_blocks, draw_rows
+from kiku.engine.backend import Backend, StepOutput
+from kiku.engine.blocks import BackendDraws
 from kiku.engine.forked import check_process, process
-from kiku.engine.history import ColumnHistory
-from kiku.engine.widths import Widths
+from kiku.engine.saved_slot import SavedSlot
+from kiku.engine.slot_decoder import OpenSlot, SlotDecoder
 from kiku.errors import ConfigError, FrameError, NoFreeSlot, StreamError
-
-_LEFT_OUT = -1
-"""The code of a codebook that the decoder is not to read."""
-
-_KEY = "kiku"
-"""Key under which the metadata of a saved slot holds the backend's signature."""
-
-
-@dataclass(slots=True)
-class _Slot:
-    """What the engine knows of an open slot."""
-
-    picker: Picker | None
-    num_codebooks: int
-    draws: BackendDraws | None = None
-    """The same as `picker`, where the backend can do it."""
-    token: int = 0
-    """The last token that was picked."""
-    work: str = ""
-    """The work that the slot is in the middle of: "truncate" or "redecode"; "" for none."""
-    left: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0), np.int64))
-    """Columns [T, 1 + K] that this work has still to read again."""
-
-    def take(self, most: int | None) -> NDArray[np.int64]:
-        """Take the next `most` columns that are left (None takes all); the last one ends the
-        work."""
-        columns = self.left[:most]
-        self.left = self.left[len(columns) :]
-        if not len(self.left):
-            self.work = ""
-        return columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,24 +51,28 @@ class SlotEngine:
             keep_logits: whether outputs have logits.
         """
         self.backend = backend
-        self.pad_id, self.word_start_id, self.keep_logits = pad_id, word_start_id, keep_logits
         self.frame_size = backend.codec_config.frame_size
         self.frame_s = self.frame_size / backend.codec_config.sample_rate
         self.max_block = backend.max_block
         """Frames of a slot that one step takes at most."""
-        self.num_passes = 0
-        """How often the decoder was run since the engine was made."""
-        self.widths = Widths(backend.width, is_held=not backend.reads_alike)
-        """Chooses how many columns of a slot a pass reads when blocks are decoded."""
         self._lm = backend.lm_config
-        self._held: dict[int, _Slot] = {}
-        self._history = ColumnHistory(backend.num_slots, self._lm.num_codebooks)
+        self._held: dict[int, OpenSlot] = {}
+        self._decoder = SlotDecoder(
+            backend, pad_id=pad_id, word_start_id=word_start_id, keep_logits=keep_logits
+        )
+        self.widths = self._decoder.widths
+        """Chooses how many columns of a slot a pass reads when blocks are decoded."""
         self._pid = process()
 
     @property
     def description(self) -> str:
         """What runs the model, for people: "onnx int8"."""
         return self.backend.description
+
+    @property
+    def num_passes(self) -> int:
+        """How often the decoder was run since the engine was made."""
+        return self._decoder.num_passes
 
     @property
     def num_slots(self) -> int:
@@ -144,16 +111,18 @@ class SlotEngine:
             raise NoFreeSlot(
                 f"all {self.num_slots} slots are held; close a stream or load the model with more"
             )
-        self._held[slot] = self._new(picker, num_codebooks)
+        held = self._held[slot] = self._new(slot, picker, num_codebooks)
         try:
             self.backend.forget(slot)
-            self._history.forget(slot)
-            return slot, self._begin(slot).raise_failure()
+            self._decoder.history.forget(slot)
+            return slot, self._begin(held)
         except BaseException:  # a picker may raise anything, and no caller has the slot yet
             self.close(slot)
             raise
 
-    def _new(self, picker: Picker | SamplingParams | None, num_codebooks: int | None) -> _Slot:
+    def _new(
+        self, slot: int, picker: Picker | SamplingParams | None, num_codebooks: int | None
+    ) -> OpenSlot:
         most = self._lm.num_codebooks
         limit = most if num_codebooks is None else num_codebooks
         if not 1 <= limit <= most:
@@ -162,22 +131,13 @@ class SlotEngine:
             picker = Sampler.of(picker)
         sampler = plain_sampler(picker) if self.backend.can_draw else None
         draws = None if sampler is None else BackendDraws(sampler, self._lm.text_vocab_size)
-        return _Slot(picker, limit, draws)
+        return OpenSlot(slot, picker, limit, draws)
 
-    def _begin(self, slot: int) -> StepOutput:
-        """Let the decoder forget the slot and read its initial column."""
-        lm, held = self._lm, self._held[slot]
-        self.backend.begin(slot)
-        codes = np.full((1, lm.num_codebooks), lm.initial_code, np.int64)
-        block = self._block(slot, codes, lm.initial_text_id, held.picker)
-        said = self.backend.first
-        if held.num_codebooks < lm.num_codebooks:  # `first` is for all codebooks
-            one, slots = np.ones(1, np.int64), np.array([slot])
-            self.backend.rewind(slots, one)
-            said = self._read(slots, block.ask(1)[None], one, logits=True)
-        block.accept(said.of(0, 1))
-        held.token = block.token
-        return block.output()
+    def _begin(self, held: OpenSlot) -> StepOutput:
+        """Let a slot's decoder read the initial column, and pick token 0."""
+        out = self._decoder.begin(held, held.picker).raise_failure()
+        held.token = int(out.tokens[0])
+        return out
 
     def set_decoding(
         self,
@@ -192,14 +152,14 @@ class SlotEngine:
             StreamError: the slot is not open.
             ConfigError: the model has no such number of codebooks.
         """
-        held, new = self._of(slot), self._new(picker, num_codebooks)
+        held, new = self._of(slot), self._new(slot, picker, num_codebooks)
         held.picker, held.num_codebooks, held.draws = new.picker, new.num_codebooks, new.draws
 
     def close(self, slot: int) -> None:
         """Free a slot; a free one stays free."""
         self._held.pop(slot, None)
 
-    def _of(self, slot: int, *, idle: bool = False) -> _Slot:
+    def _of(self, slot: int, *, idle: bool = False) -> OpenSlot:
         """An open slot; with `idle`, it must not be in the middle of work either."""
         check_process(self._pid)
         held = self._held.get(slot)
@@ -294,81 +254,7 @@ class SlotEngine:
         if counts is None:
             counts = [1] * len(slots)
         self._check_step(slots, counts, codes.shape, (self._lm.num_codebooks, "codes"))
-        held = [self._held[slot] for slot in slots]
-        plain = not self.keep_logits and all(
-            (one.picker is None or one.draws is not None)
-            and one.num_codebooks == self._lm.num_codebooks
-            for one in held
-        )
-        if plain and len(codes) == len(slots):
-            return self._decode_frame(slots, held, codes)
-        blocks: list[Block] = []
-        at = 0
-        for slot, one, count in zip(slots, held, counts, strict=True):
-            part = codes[at : at + count]
-            blocks.append(self._block(slot, part, one.token, one.draws or one.picker))
-            at += count
-        return self._decode_blocks(blocks)
-
-    def _decode_frame(
-        self, slots: Sequence[int], held: Sequence[_Slot], codes: NDArray[np.int64]
-    ) -> StepOutput:
-        """Decode one frame of each slot in one pass; every slot takes what the backend gives."""
-        numbers = np.array(slots)
-        columns = np.empty((len(slots), 1 + codes.shape[1]), np.int64)
-        columns[:, 0] = [one.token for one in held]
-        columns[:, 1:] = codes
-        ones = np.ones(len(slots), np.int64)
-        draws = draw_rows([one.draws for one in held])
-        said = self._read(numbers, columns[:, None], ones, logits=False, draws=draws)
-        self._history.add_each(numbers, columns)
-        for one, token in zip(held, said.tokens[:, 0].tolist(), strict=True):
-            one.token = token
-            if one.draws is not None:
-                one.draws.spend()
-        return StepOutput(
-            said.tokens[:, 0],
-            said.logprobs[:, 0],
-            None if said.pauses is None else said.pauses[:, 0],
-            None,
-            (1,) * len(slots),
-        )
-
-    def _block(
-        self,
-        slot: int,
-        codes: NDArray[np.int64],
-        token: int,
-        picker: Picker | BackendDraws | None,
-    ) -> Block:
-        held = self._held[slot]
-        if held.num_codebooks < codes.shape[1]:
-            codes = codes.copy()
-            codes[:, held.num_codebooks :] = _LEFT_OUT
-        return Block(
-            slot, codes, token, picker,
-            guess=self.pad_id, word_start=self.word_start_id, keep_logits=self.keep_logits,
-        )  # fmt: skip
-
-    def _read(
-        self,
-        slots: NDArray[np.int64],
-        columns: NDArray[np.int64],
-        counts: NDArray[np.int64],
-        *,
-        logits: bool,
-        draws: NDArray[Any] | None = None,
-    ) -> Said:
-        """A pass of the decoder, counted; see `Backend.read`."""
-        self.num_passes += 1
-        return self.backend.read(slots, columns, counts, logits=logits, draws=draws)
-
-    def _decode_blocks(self, blocks: Sequence[Block]) -> StepOutput:
-        out = decode_blocks(self._read, self.backend.rewind, blocks, self.widths)
-        for block in blocks:
-            self._held[block.slot].token = block.token
-            self._history.add(block.slot, block.columns)
-        return out
+        return self._decoder.decode([self._held[slot] for slot in slots], codes, counts)
 
     # Going back.
 
@@ -381,7 +267,9 @@ class SlotEngine:
             StreamError: the slot is not open, or in the middle of work.
         """
         held = self._of(slot, idle=True)
-        return _SlotMark(self.backend.mark(slot), held.token, int(self._history.counts[slot]))
+        return _SlotMark(
+            self.backend.mark(slot), held.token, int(self._decoder.history.counts[slot])
+        )
 
     def go_back(self, slot: int, mark: object) -> None:
         """Put the slot back to where `mark` was taken, exactly.
@@ -396,7 +284,7 @@ class SlotEngine:
         assert isinstance(mark, _SlotMark)
         self.backend.go_back(slot, mark.backend)
         held.token = mark.token
-        self._history.counts[slot] = mark.num_columns
+        self._decoder.history.counts[slot] = mark.num_columns
 
     # Forgetting.
 
@@ -422,22 +310,10 @@ class SlotEngine:
         """
         held = self._at_work(slot, "truncate", most)
         if not held.work:
-            held.left, held.work = self._history.last(slot, frames), "truncate"
-            self._reread_initial(slot, held)
-        columns = held.take(most)
-        for first in range(0, len(columns), self.backend.width):
-            part = columns[first : first + self.backend.width]
-            self._read(np.array([slot]), part[None], np.array([len(part)]), logits=False)
+            held.left, held.work = self._decoder.history.last(slot, frames), "truncate"
+            self._decoder.begin(held, None)
+        self._decoder.reread(held, held.take(most))
         return len(held.left)
-
-    def _reread_initial(self, slot: int, held: _Slot) -> None:
-        """Let the decoder forget the slot and read its initial column, without picking a token."""
-        picker, token = held.picker, held.token
-        held.picker = None
-        try:
-            self._begin(slot)
-        finally:
-            held.picker, held.token = picker, token
 
     def redecode(
         self, slot: int, frames: int, *, most: int | None = None
@@ -454,18 +330,17 @@ class SlotEngine:
         """
         held = self._at_work(slot, "redecode", most)
         if not held.work:
-            held.left, held.work = self._history.last(slot, frames), "redecode"
-            self._history.counts[slot] -= len(held.left)
-            self._begin(slot).raise_failure()
+            held.left, held.work = self._decoder.history.last(slot, frames), "redecode"
+            self._decoder.history.counts[slot] -= len(held.left)
+            self._begin(held)
         columns = held.take(most)
         if not len(columns):
             nothing = np.zeros(0, np.int64)
             return StepOutput(nothing, nothing.astype(np.float32), None, None, (0,)), 0
-        picker = held.draws or held.picker
-        blocks = [self._block(slot, columns[:, 1:], held.token, picker)]
-        return self._decode_blocks(blocks), len(held.left)
+        out = self._decoder.decode([held], columns[:, 1:], [len(columns)])
+        return out, len(held.left)
 
-    def _at_work(self, slot: int, work: str, most: int | None) -> _Slot:
+    def _at_work(self, slot: int, work: str, most: int | None) -> OpenSlot:
         if most is not None and most < 1:
             raise FrameError(f"most is {most}: a piece of work reads at least one column")
         held = self._of(slot)
@@ -483,13 +358,9 @@ class SlotEngine:
             StreamError: the slot is not open, or in the middle of work.
         """
         held = self._of(slot, idle=True)
-        arrays = {f"backend.{name}": array for name, array in self.backend.save(slot).items()}
-        arrays["token"] = np.array([held.token])
-        arrays["history"] = self._history.save(slot)
-        return save_arrays(
-            {name: np.asarray(array, order="C") for name, array in arrays.items()},
-            metadata={_KEY: self.backend.signature},
-        )
+        history = self._decoder.history.save(slot)
+        saved = SavedSlot(held.token, history, self.backend.save(slot))
+        return saved.to_bytes(self.backend.signature)
 
     def restore(self, slot: int, saved: bytes) -> None:
         """Put what `save` gave into an open slot. The bytes come from outside, so they are checked.
@@ -500,46 +371,11 @@ class SlotEngine:
         """
         held = self._of(slot, idle=True)
         try:
-            self._check_signature(saved)
-            arrays = dict(load_arrays(saved))
-            token = arrays.pop("token")
-            history = arrays.pop("history")
-            self._check_columns(token, history)
-            prefix = "backend."
-            if not all(name.startswith(prefix) for name in arrays):
-                raise ValueError("it holds parts that are not known")
-            self.backend.restore(
-                slot, {name.removeprefix(prefix): array for name, array in arrays.items()}
-            )
+            state = SavedSlot.of(saved, self.backend.signature, self._lm)
+            self.backend.restore(slot, state.arrays)
         except (SafetensorError, LookupError, ValueError, TypeError, OverflowError) as error:
             raise StreamError(
                 f"the saved state is damaged ({error}); open a fresh stream"
             ) from error
-        held.token = int(token[0])
-        self._history.restore(slot, history)
-
-    def _check_signature(self, saved: bytes) -> None:
-        deserialize(saved)
-        header: Any = json.loads(saved[8 : 8 + int.from_bytes(saved[:8], "little")])
-        about: Any = header.get("__metadata__") or {}
-        theirs: Any = about.get(_KEY)
-        ours = self.backend.signature
-        if theirs != ours:
-            raise StreamError(
-                f"the saved state belongs to another model or engine ({str(theirs)[:80]}, this is "
-                f"{ours}); load the same model with the same dtype"
-            )
-
-    def _check_columns(self, token: NDArray[Any], history: NDArray[Any]) -> None:
-        lm = self._lm
-        shapes = token.shape == (1,) and history.ndim == 2
-        if not shapes or token.dtype != np.int64 or history.dtype != np.int64:
-            raise ValueError("its text and codes are of another shape")
-        if history.shape[1] != 1 + lm.num_codebooks or len(history) > HISTORY_FRAMES:
-            raise ValueError("its columns are of another shape")
-        texts, codes = np.append(history[:, 0], token), history[:, 1:]
-        known = (texts >= 0) & ((texts < lm.text_vocab_size) | (texts == lm.initial_text_id))
-        if not known.all():
-            raise ValueError("it holds text that the model does not have")
-        if not ((codes >= _LEFT_OUT) & (codes <= lm.initial_code)).all():
-            raise ValueError("it holds codes that the model does not have")
+        held.token = state.token
+        self._decoder.history.restore(slot, state.history)

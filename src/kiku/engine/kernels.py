@@ -83,7 +83,7 @@ def _installed() -> Kernels:
         return _none(f"kiku-kernels is not installed: {folders} has the name, but no package in it")
     if getattr(kiku_kernels, "OPERATORS", 0) != _OPERATORS:
         version = getattr(kiku_kernels, "__version__", "of an unknown version")
-        return _none(f"kiku-kernels {version} has other operators: install kiku anew")
+        return _none(f"kiku-kernels {version} has other operators: install kiku again")
     try:
         return Kernels(str(kiku_kernels.library()), kiku_kernels.processor(), "")
     except kiku_kernels.BrokenLibrary as error:

@@ -21,16 +21,16 @@ _KEPT_TYPES = (np.dtype(np.float32), np.dtype(np.float16))
 
 @dataclass(frozen=True, slots=True)
 class BatchLayout:
-    """To which slots, and where in them, the packed positions of a call belong."""
+    """To which slots the packed positions of a call belong, and where in them."""
 
     slots: range
     """The neighbouring slots that the call goes over; some may be idle."""
     inputs: dict[str, NDArray[np.generic]]
-    """The same for the graph: its inputs, by the names that it declares."""
+    """The layout for the graph: some of its inputs, by the names that it declares."""
 
 
 class PositionMemory(ABC):
-    """What the attention of B slots remembers: keys and values of each layer, [B, H, P, D].
+    """The memory of the attention of B slots: keys and values of each layer, [B, H, P, D].
 
     Their order along P depends on the operator that reads them.
     """

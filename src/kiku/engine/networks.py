@@ -26,17 +26,17 @@ from kiku.graph import (
 )
 
 _CODEC_FRAMES = 16
-"""Frames that the codec takes at once, at most; more would be no quicker."""
+"""Frames that one call of the codec takes at most; more would be no quicker."""
 
 _CODEC_NUMBERS = 1 << 20
-"""Numbers that the codec's first layer writes at once, at most: 8 frames of Mimi. Sixteen frames
+"""Numbers that the codec's first layer writes in one call at most: 8 frames of Mimi. Sixteen frames
 would be quicker by a seventh, but take 28 MB more."""
 
 WIDTH = 16
 """Columns that the decoder reads in one pass of a block."""
 
 _MAX_BINDINGS = 32
-"""Groups of slots whose buffers stay bound, at most."""
+"""How many groups of slots have buffers that stay bound, at most."""
 
 Array = NDArray[Any]
 
@@ -89,7 +89,7 @@ class OnnxNetwork:
     def run(
         self, layout: BatchLayout, inputs: dict[str, Array], outputs: tuple[str, ...]
     ) -> list[Array]:
-        """Run the session once and give `outputs`; positions are not advanced."""
+        """Run the session once and return `outputs`; positions are not advanced."""
         binding = self._binding(layout.slots, outputs)
         for name, array in {**layout.inputs, **inputs}.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
@@ -133,7 +133,7 @@ class CodecMark:
 
 
 class OnnxCodec(OnnxNetwork):
-    """The codec's session, keys and values, and the convolutions' state for every slot."""
+    """The codec's session, its keys and values, and the convolutions' state of every slot."""
 
     def __init__(
         self, folder: Path, config: ModelConfig, num_slots: int, threads: int, used: Kernels

@@ -33,13 +33,14 @@ from kiku.nn.state import (
 _MPS_MAX_SAMPLES = 65_536
 
 _RUNS, _RUN = 4, 64
-"""By so many runs of so many numbers a weight is known again. All of them would take seconds, and
-numbers that lie apart would bring the pages around each into memory, where a file is mapped."""
+"""Of each weight this many runs of this many numbers go into the digest of a model. To read all
+would take seconds. If single numbers were read of a mapped file, the pages around each would come
+into memory."""
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The device called `name`; without one CUDA, then MPS, then the CPU, whichever is there first.
-    Of several GPUs "cuda" is the one that the calling thread is on, said by its number.
+    """The device called `name`; without a name the first that exists of CUDA, MPS and the CPU. Of
+    several GPUs "cuda" is the one that the calling thread is on; the result has its number.
 
     Raises:
         ConfigError: PyTorch knows no such device, or not on this machine.
@@ -52,8 +53,8 @@ def pick_device(name: str | None) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        # What PyTorch raises depends on the device and on how it was built; the first sentence says
-        # it. Behind that may come all that it knows beside.
+        # What PyTorch raises depends on the device and on how it was built. The first sentence says
+        # what is wrong; after it there may be much else.
         reason = str(error).splitlines()[0].split(". ")[0]
         raise ConfigError(
             f"there is no device {name!r} here ({reason}); use 'cpu', or leave it out"
@@ -62,28 +63,29 @@ def pick_device(name: str | None) -> torch.device:
 
 
 def _numbered(device: torch.device) -> torch.device:
-    """Without a number "cuda" would be another GPU in a thread that is on another one."""
+    """Give "cuda" its number, as it would be another GPU in a thread that is on another one."""
     if str(device) == "cuda":
         return torch.device("cuda", torch.cuda.current_device())
     return device
 
 
 def use_threads(number: int) -> None:
-    """Compute with so many threads on the processor, in the whole process; with one in a process
-    that was forked, where PyTorch would wait for ever for those that stayed in the parent."""
+    """Have the whole process compute with `number` threads on the processor. A process that was
+    forked gets one, as PyTorch would wait for ever for the threads that stayed in the parent."""
     torch.set_num_threads(1 if is_forked() else number)
 
 
 def use_at_most(number: int) -> None:
-    """Compute with no more threads than that: PyTorch does not know of a container's quota, and
-    threads beyond it wait for one another."""
+    """Compute with at most `number` threads: PyTorch does not know a container's quota, and threads
+    beyond it wait for one another."""
     if torch.get_num_threads() > number:
         use_threads(number)
 
 
 @torch.inference_mode()
 def digest_of_model(codec: MimiEncoder, lm: LM) -> str:
-    """Of the configs and of some numbers of every weight: by it a saved slot knows its model."""
+    """A digest of the configs and of some numbers of every weight: it tells to which model a saved
+    slot belongs."""
     digest = hashlib.sha256(repr((codec.config, lm.config)).encode())
     weights = [*codec.state_dict().values(), *lm.state_dict().values()]
     samples = torch.cat([_some_of(weight.reshape(-1)).float() for weight in weights])
@@ -92,7 +94,7 @@ def digest_of_model(codec: MimiEncoder, lm: LM) -> str:
 
 
 def _some_of(flat: Tensor) -> Tensor:
-    """The runs of a weight [N], the first and the last numbers among them."""
+    """The runs of a weight [N] that go into the digest, its first and last numbers among them."""
     if len(flat) <= _RUNS * _RUN:
         return flat
     step = (len(flat) - _RUN) // (_RUNS - 1)
@@ -104,7 +106,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class _TorchState:
-    """What the two networks remember of the engine's slots."""
+    """The state of the two networks for a number of slots."""
 
     def __init__(
         self,
@@ -114,7 +116,8 @@ class _TorchState:
         device: torch.device,
         room: tuple[int | None, int | None],
     ) -> None:
-        """`room` says how many frames and columns a slot comes to at most; None is any number."""
+        """All slots are new. `room` is how many frames and columns a slot can take at most; None is
+        any number."""
         # On a CPU attention over float32 keys is the faster one (see `nn.attention`).
         dtype = torch.float32 if device.type == "cpu" else lm.out_norm.weight.dtype
         frames, columns = room
@@ -145,16 +148,15 @@ def torch_engine(
 ) -> SlotEngine:
     """An engine of `slots` slots on `device` (see `pick_device`); the networks are moved there.
 
-    In a forked process PyTorch computes with one thread from then on, for the others stayed in the
-    parent. `keep_logits` gives the logits out; `pad_id` is the token that most frames have, and
-    `word_start_id` the one that opens a word: guesses, which change no token.
+    In a forked process PyTorch computes with one thread from then on, as the others stayed in the
+    parent. For `keep_logits`, `pad_id` and `word_start_id` see `SlotEngine`.
     """
     backend = TorchBackend(codec, lm, slots=slots, device=device)
     return SlotEngine(backend, pad_id=pad_id, word_start_id=word_start_id, keep_logits=keep_logits)
 
 
 class TorchBackend:
-    """`Backend` with PyTorch. All slots go through together; idle ones are not advanced."""
+    """`Backend` with PyTorch. Each call computes for all slots; idle ones are not advanced."""
 
     width = 16  # columns that the decoder reads in one pass of a block
     reads_alike = False
@@ -169,8 +171,8 @@ class TorchBackend:
         device: str | None = None,
         longest: int | None = None,
     ) -> None:
-        """See `torch_engine`; no slot hears more than `longest` frames (None: any number)."""
-        if is_forked():  # whoever has set another number since
+        """See `torch_engine`. No slot may hear more than `longest` frames (None: any number)."""
+        if is_forked():  # other code may have set another number since
             use_threads(1)
         self.device = pick_device(device)
         self.max_block = REWIND_FRAMES
@@ -184,7 +186,7 @@ class TorchBackend:
         self._dtype = str(lm.out_norm.weight.dtype).removeprefix("torch.")
         self.description = f"torch {self._dtype} on {self.device.type}"
         self._signature: str | None = None
-        # What is read ahead and taken back needs room as well.
+        # Columns that are read ahead and taken back need room as well.
         columns = None if longest is None else 1 + longest + self.width
         self._positions = np.zeros(slots, np.int64)  # of the decoder
         with torch.inference_mode():
@@ -195,7 +197,8 @@ class TorchBackend:
 
     @property
     def signature(self) -> str:
-        """See `Backend`. Only saved slots ask for it: weights that were not read yet would be."""
+        """See `Backend`. It is computed when a slot is first saved or restored, as it reads weights
+        that may not have been read yet."""
         if self._signature is None:
             sizes = self.lm_config.transformer
             shape = f"{sizes.num_layers}x{sizes.dim} window {sizes.window}"
@@ -212,7 +215,7 @@ class TorchBackend:
 
     @torch.inference_mode()
     def begin(self, slot: int) -> None:
-        """See `Backend.begin`: a copy of a state that has read the initial column."""
+        """See `Backend.begin`: copies a state that has read the initial column."""
         copy_slot(self._state.lm, slot, self._primed.lm)
         self._positions[slot] = 1
 
@@ -242,7 +245,8 @@ class TorchBackend:
         logits: bool,
         draws: NDArray[Any] | None = None,
     ) -> Said:
-        """See `Backend.read`. What a slot has fewer columns than the longest is taken back."""
+        """See `Backend.read`. All slots read as many columns as the longest; what is too much for a
+        slot is taken back."""
         most = columns.shape[1]
         padded = np.zeros((self.num_slots, *columns.shape[1:]), np.int64)
         padded[slots] = columns
@@ -260,13 +264,13 @@ class TorchBackend:
 
     @torch.inference_mode()
     def rewind(self, slots: NDArray[np.int64], columns: NDArray[np.int64]) -> None:
-        """See `Backend.rewind`: what is written ahead in the ring is seen by nobody."""
+        """See `Backend.rewind`: keys and values ahead of the position are never seen."""
         back = _tensor(columns).to(self.device)
         self._state.lm.position[_tensor(slots).to(self.device)] -= back
         self._positions[slots] -= columns
 
     def _said(self, logits_of: Tensor, pauses: Tensor | None, *, logits: bool) -> Said:
-        """Of columns [n, T, V], [n, T, E]."""
+        """The output for logits [n, T, V] and pauses [n, T, E]."""
         wide = logits_of.float()
         tokens = wide.argmax(-1)
         logprobs = wide.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
@@ -290,7 +294,7 @@ class TorchBackend:
         self._positions[slot] = mark.position
 
     def save(self, slot: int) -> dict[str, NDArray[Any]]:
-        """See `Backend.save`: every leaf of the state; bfloat16 as its bits."""
+        """See `Backend.save`: every leaf of the state; bfloat16 is saved as its bits."""
         tensors = save_slot(self._state.parts(), slot)
         return {str(i): _as_array(tensor) for i, tensor in enumerate(tensors)}
 
@@ -316,7 +320,7 @@ def _as_array(tensor: Tensor) -> NDArray[Any]:
 
 
 def _as_tensor(array: NDArray[Any], like: Tensor) -> Tensor:
-    """A saved leaf; ValueError unless it could be one of `like`."""
+    """A saved leaf as a tensor; raises ValueError unless shape, dtype and values fit `like`."""
     bits = like.dtype == torch.bfloat16
     wanted = torch.int16 if bits else like.dtype
     tensor = _tensor(array.copy())

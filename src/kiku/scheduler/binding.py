@@ -1,4 +1,4 @@
-"""What the scheduler steps: sessions, the slots they hold, and what is asked for between steps."""
+"""What the scheduler works with: sessions, the slots that they hold, and requests between steps."""
 
 import copy
 import threading
@@ -17,45 +17,46 @@ from kiku.stream import Work
 T = TypeVar("T")
 
 OnOutput = Callable[[StepOutput], None]
-"""Is shown everything that the engine says about one session, one row at a time."""
+"""Called with the engine's whole output for one session: when it opens, and after its steps."""
 
 
 class Session(Protocol):
-    """All that the scheduler asks of a client. Whatever a method raises ends this session alone."""
+    """What the scheduler needs of a session. An error in one of its methods ends this session
+    alone."""
 
     on_input: Callable[[], None] | None
-    """Set by the scheduler: to be called, from any thread and without a lock, when there may be
-    something pending that was not before."""
+    """Set by the scheduler. The session calls it, from any thread and without a lock, when
+    something may be pending that was not before."""
 
     failure: Exception | None
-    """What it failed with; nothing more will come."""
+    """The error that ended the session; None if none has."""
 
     @property
     def done(self) -> bool:
-        """Whether nothing more will come and the slot is free."""
+        """Whether the session gives out no more events and its slot is free."""
         ...
 
     @property
     def is_closing(self) -> bool:
-        """Whether it comes to its end without anybody doing anything more."""
+        """Whether the session will end without another call by its client."""
         ...
 
     @property
     def work(self) -> Work | None:
-        """What is to be done in the slot before the next frame."""
+        """The work that has to be done in the slot before the next frame; None if there is none."""
         ...
 
     def pending(self) -> int | Work | None:
-        """How many frames may be taken (0: none now), or what is to be done before; None at the
-        end."""
+        """How many frames may be taken (0: none now), or the work that has to be done before them;
+        None if the session has come to its end."""
         ...
 
     def take(self, num_frames: int) -> Sequence[NDArray[np.float32]]:
-        """The samples of the next frames, in pieces [S] that nobody writes into."""
+        """Take the samples of the next frames, in pieces [S] that are not written to afterwards."""
         ...
 
     def begin(self, token: int, logprob: float) -> None:
-        """Take what the model said before the first frame."""
+        """Take the token that the model gives before the first frame, and its log-probability."""
         ...
 
     def accept(
@@ -65,28 +66,29 @@ class Session(Protocol):
         levels: Sequence[float],
         pauses: Sequence[Sequence[float]] | None,
     ) -> None:
-        """Take what the model said after the frames taken last: [T] each, pauses [T][E]."""
+        """Take the model's output for the T frames that were taken last, and their loudness in
+        dBFS: [T] each, pauses [T][E]."""
         ...
 
     @property
     def may_go_on(self) -> bool:
-        """After `accept`: whether more may be pending now, without anybody giving anything."""
+        """After `accept`: whether more may be pending now, without another call by the client."""
         ...
 
     def finish(self) -> None:
-        """All has been heard."""
+        """Give out what is left, and the end: the model has heard everything."""
         ...
 
     def cut(self) -> None:
-        """End at once."""
+        """Give out the last word and the end at once, before all sound was heard."""
         ...
 
     def fail(self, error: Exception) -> None:
-        """Nothing more will come."""
+        """End with an error. What was transcribed before is given out."""
         ...
 
     def released(self) -> None:
-        """The slot is free again."""
+        """Take note that the slot is free again."""
         ...
 
 
@@ -99,27 +101,29 @@ class SlotOptions:
 
 
 class Binding:
-    """A session and the slot that it holds. Does in the slot what work asks for (`SlotAccess`)."""
+    """A session and the slot that it holds. Work reaches the slot through it (`SlotAccess`)."""
 
     def __init__(self, engine: SlotEngine, slot: int, member: "Member", opening: "Opening") -> None:
-        """`Scheduler` makes them."""
+        """Bind `member` to `slot`, which was given for `opening`. `OpenSessions` makes bindings."""
         self.slot, self.session, self.options = slot, member.session, member.options
         self.on_output = member.on_output
         self.live, self.driven, self.thread = opening.live, opening.driven, opening.thread
         """See `Opening`."""
         self.is_awake = False
-        """Whether it stands in the queue of those that are to be looked at."""
+        """Whether the session is in the queue of those that the next round asks."""
         self.worked_at = 0
-        """When a piece of work was last done for it."""
+        """The number of the last piece of work that was done for it, among all pieces; 0 if none
+        was."""
         self.due_at = 0.0
-        """When the next frame of a live session is expected."""
+        """When the next frame of a live session is expected, by the clock of `Pacing`."""
         self.moved_at = 0
-        """When frames of a recording were last taken beside live sessions."""
+        """The number of the last turn in which frames of a recording were taken next to live
+        sessions; 0 if none were."""
         self._engine = engine
         self._mark: Any = None
 
     def set_decoding(self, options: SlotOptions) -> None:
-        """From the next frame on, pick tokens so."""
+        """Pick tokens as `options` say, from the next frame on."""
         self._engine.set_decoding(self.slot, options.picker, num_codebooks=options.num_codebooks)
         self.options = options
 
@@ -135,7 +139,8 @@ class Binding:
         engine, slot, options = self._engine, self.slot, self.options
         if self._mark is None:
             self._mark = engine.mark(slot)
-            spare = copy.deepcopy(options.picker)  # what is taken back must cost no chance
+            # A copy, so that what is taken back uses up no random numbers of the picker.
+            spare = copy.deepcopy(options.picker)
             engine.set_decoding(slot, spare, num_codebooks=options.num_codebooks)
         tokens: list[int] = []
         logprobs: list[float] = []
@@ -166,62 +171,62 @@ class Binding:
 
 
 def interrupted() -> StreamError:
-    """The error for clients whose work was under way when Ctrl-C came."""
+    """The error for clients whose frames or calls were under way when Ctrl-C came."""
     return StreamError("the stream was interrupted in the middle of a step")
 
 
-def told_of(error: BaseException) -> Exception:
-    """What a client is told of an error that ended its session: always an `Exception`."""
+def error_for_client(error: BaseException) -> Exception:
+    """The error that a client gets for one that ended its session: always an `Exception`."""
     if isinstance(error, Exception):
         return error
     if isinstance(error, KeyboardInterrupt):
         return interrupted()
-    told = StreamError(f"the stream was ended by {error!r} in the middle of its work")
-    told.__cause__ = error
-    return told
+    wrapped = StreamError(f"the stream was ended by {error!r} in the middle of its work")
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def is_ctrl_c(error: BaseException) -> bool:
-    """Whether this is Ctrl-C in the main thread: it must be raised there, not told to a client."""
+    """Whether this is Ctrl-C in the main thread. It must be raised there, not given to a client."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     return isinstance(error, KeyboardInterrupt) and in_main_thread
 
 
 class Awaited(Generic[T]):
-    """What somebody waits for: it comes, or an error does."""
+    """A result that a thread or a task waits for: it will be a value or an error."""
 
     def __init__(self, on_done: Callable[[], None] | None = None) -> None:
-        """Not there yet; `on_done` is called when it is, by whoever drives."""
+        """Not settled yet. When it is, the thread that drives calls `on_done`."""
         self._on_done = on_done
         self.done = False
         self._value: T | None = None
         self._error: BaseException | None = None
 
     def settle(self, value: T | None = None, error: BaseException | None = None) -> None:
-        """It is there, or will never be."""
+        """Give the value, or the error in place of one."""
         self._value, self._error = value, error
         self.done = True
         if self._on_done is not None:
             self._on_done()
 
     def result(self) -> T:
-        """It, or raises the error."""
+        """The value; raises the error if there is one."""
         if self._error is not None:
             raise self._error
         return self._value  # pyright: ignore[reportReturnType]
 
 
 class Job(Awaited[T]):
-    """A call that whoever drives makes between two steps."""
+    """A call that the thread which drives makes between two steps."""
 
     def __init__(self, call: Callable[[], T], on_done: Callable[[], None] | None = None) -> None:
-        """Of `call`."""
+        """The call was not made yet; see `Awaited` for `on_done`."""
         super().__init__(on_done)
         self._call = call
 
     def run(self) -> None:
-        """Make the call. Only Ctrl-C is raised: whoever asked for the call is told something else,
-        as he may be in another thread."""
+        """Make the call. Only Ctrl-C is raised here; the client, which may be in another thread,
+        then gets a StreamError."""
         try:
             value = self._call()
         except BaseException as error:
@@ -235,17 +240,17 @@ class Job(Awaited[T]):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A session that is to be given a slot."""
+    """A session that asks for a slot."""
 
     session: Session
     options: SlotOptions = field(default_factory=SlotOptions)
     saved: bytes | None = None
-    """What the slot remembers; None is a fresh one."""
+    """The state to restore into the slot (see `SlotEngine.save`); None begins afresh."""
     on_output: OnOutput | None = None
 
 
 class Opening(Awaited[list[Binding]]):
-    """Sessions that wait for a slot each, all at the same time."""
+    """Sessions that wait for one slot each. All get theirs at the same time."""
 
     def __init__(
         self,
@@ -256,14 +261,15 @@ class Opening(Awaited[list[Binding]]):
         at_once: bool = False,
         on_done: Callable[[], None] | None = None,
     ) -> None:
-        """Of `members`.
+        """None of `members` has a slot yet.
 
         Args:
-            members: each gets a slot when all can.
-            live: somebody speaks; a recording takes the time that live sessions leave.
-            driven: a thread of the scheduler's own drives as long as they are open; None is as
-                `live` says.
-            at_once: refuse where the slots are not free now.
+            members: each gets a slot as soon as all of them can.
+            live: whether the sound comes as it is spoken. A recording takes the time that live
+                sessions leave.
+            driven: whether a thread of the scheduler's own drives while these sessions are open;
+                None is as `live` says.
+            at_once: refuse the sessions if the slots are not free now.
             on_done: see `Awaited`.
         """
         super().__init__(on_done)
@@ -274,5 +280,5 @@ class Opening(Awaited[list[Binding]]):
 
     @property
     def given(self) -> list[Binding]:
-        """The slots, if it got them."""
+        """The sessions with their slots; empty if they have none."""
         return self._value or []

@@ -1,11 +1,11 @@
 """Which thread makes the rounds: exactly one at a time, the leader.
 
 `drive(until)` makes rounds itself if no other thread does, until its condition holds. Other callers
-wait on one condition variable. While live streams are open a thread of the driver's own leads and
+wait on one condition variable. While live streams are open, a thread of the driver's own leads and
 callers only wait, so that a Ctrl-C in one of them interrupts no step.
 
 The condition variable is held for moments, never while a round runs. `wake` does not take it at all
-where a thread leads and none waits: a thousand pushes during a step set a flag each.
+if a thread leads and none waits: a thousand pushes during a step only set a flag each.
 """
 
 import atexit
@@ -16,36 +16,31 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from kiku.engine.forked import check_process, process
 from kiku.errors import StreamError
-
-if TYPE_CHECKING:
-    from kiku.scheduler.scheduler import Scheduler
+from kiku.scheduler.rounds import Rounds
 
 _LOG = logging.getLogger(__name__)
 
 _LOOK_S = 0.5
-"""Seconds after which a waiting thread looks by itself: the garbage collector may have freed a
-stream at a moment when it could wake no thread."""
+"""Seconds after which a waiting thread looks again without being notified: the garbage collector
+may have freed a stream at a moment when it could wake no thread."""
 
 _END_S = 30.0
-"""Seconds for which the end of the program waits for a step that is under way."""
+"""Seconds that the end of the program waits at most for a step that is under way."""
 
 
 class Driver:
-    """Has one thread at a time make the rounds."""
+    """Lets one thread at a time make the rounds."""
 
-    def __init__(self, scheduler: "Scheduler") -> None:
-        """Nobody leads yet."""
+    def __init__(self, rounds: Rounds) -> None:
+        """No thread leads yet."""
         self.changed = threading.Condition()
-        """Told after every round, and whenever something may have changed."""
-        self.again_at = math.inf
-        """When to look again though nothing has changed; a round sets it."""
+        """Notified after every round, and whenever something may have changed."""
         self.round_began: float | None = None
         """When the round that is under way began (`time.perf_counter`); None in between."""
-        self._owner = weakref.ref(scheduler)
+        self._rounds = rounds
         self._news = False  # something may have changed since the last round began
         self._rests = False  # a thread waits and has not been notified
         self._called = False  # all were notified, and no round has begun since
@@ -56,7 +51,7 @@ class Driver:
         _DRIVERS.add(self)
 
     def check_may_wait(self) -> None:
-        """Raise StreamError where this very thread is in a round, or frees slots: a callback would
+        """Raise StreamError if this very thread is in a round, or frees slots: a callback would
         wait for the driver that calls it."""
         if self._leader == threading.get_ident():
             raise StreamError(
@@ -64,24 +59,16 @@ class Driver:
                 "another thread"
             )
 
-    @property
-    def _scheduler(self) -> "Scheduler":
-        """Whose rounds these are. It holds the driver, and whoever drives holds it: if the two held
-        each other, the slots of a batch that is over would stay until the collector comes."""
-        scheduler = self._owner()
-        assert scheduler is not None
-        return scheduler
-
     def check(self) -> None:
         """Raise StreamError in a forked process."""
         check_process(self._pid)
 
     def wake(self) -> None:
-        """There may be something to do."""
+        """Have a round made, as there may be something to do. Any thread may call it."""
         if os.getpid() != self._pid:
             self.check()
         self._news = True
-        # Who is about to wait says so first and looks for news afterwards.
+        # A thread that is about to wait sets `_rests` first and looks for news afterwards.
         is_cared_for = self._leader is not None or (self._called and self._worker is not None)
         if self._rests or not is_cared_for:
             with self.changed:
@@ -93,18 +80,18 @@ class Driver:
         self.changed.notify_all()
 
     def nudge(self) -> None:
-        """As `wake`, without ever waiting; frees what can be freed where nobody is at work."""
+        """As `wake`, but never wait; if no thread leads, free the slots of sessions that leave."""
         if self._pid != process():
             return
         self._news = True
         if not self.changed.acquire(blocking=False):
-            return  # whoever holds it looks again by himself
+            return  # the thread that holds it will look for news itself
         try:
             if self._leader is None and not self._ending:
-                # Nobody else leads while slots are freed, nor frees them twice.
+                # No other thread leads while slots are freed, and none frees them twice.
                 self._leader = threading.get_ident()
                 try:
-                    self._scheduler.sweep()
+                    self._rounds.sessions.sweep()
                 finally:
                     self._leader = None
             self._care_for_worker()
@@ -113,43 +100,47 @@ class Driver:
             self.changed.release()
 
     def drive(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Make rounds until `until()` holds, or wait for who does; whether it holds.
+        """Make rounds until `until()` holds, or wait while another thread makes them; whether it
+        holds.
 
         Args:
-            until: is asked often, with the condition held: it must be quick and take no lock.
+            until: called often, with the condition held: it must be quick and take no lock.
             timeout: seconds at most; None is as long as it takes.
 
         Raises:
             StreamError: the process was forked, the program ends, or this is called in a round.
         """
-        self.wake()  # who drives may have brought sound
+        self.wake()  # the caller may have pushed sound
         self.check_may_wait()
-        me, scheduler = threading.get_ident(), self._scheduler
+        me = threading.get_ident()
         ends = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             with self.changed:
                 if until():
                     return True
                 self._check_ending()
-                if not self._may_lead(me, scheduler):
+                if not self._may_lead(me):
                     now = time.monotonic()
                     if now >= ends:
                         return False
                     self._rests = True
-                    if not (until() or self._may_lead(me, scheduler)):
-                        self.changed.wait(min(_LOOK_S, ends - now, max(0.0, self.again_at - now)))
+                    if not (until() or self._may_lead(me)):
+                        self.changed.wait(
+                            min(_LOOK_S, ends - now, max(0.0, self._rounds.again_at - now))
+                        )
                     continue
                 self._leader = me
-            # Threads that push from here on see a leader, and need not wake anyone.
-            if me == self._worker_id and (gather_s := scheduler.gather_s) > 0:
+            # Threads that push from here on see a leader, and need not wake any.
+            is_worker = self._worker is not None and self._worker.ident == me
+            if is_worker and (gather_s := self._rounds.gather_s) > 0:
                 time.sleep(gather_s)
-            self._lead(scheduler)
+            self._lead()
             if time.monotonic() >= ends:
                 with self.changed:
                     return until()
 
     def step(self) -> int:
-        """One round; how much it did. For who drives by hand; `drive` repeats it.
+        """Make one round; how much it did. For callers that drive by hand; `drive` repeats it.
 
         Raises:
             StreamError: as `drive`.
@@ -161,15 +152,15 @@ class Driver:
             self.changed.wait_for(lambda: self._leader is None and self._is_own(me))
             self._check_ending()
             self._leader = me
-        return self._lead(self._scheduler)
+        return self._lead()
 
-    def _lead(self, scheduler: "Scheduler") -> int:
-        """A round, and then it is another's turn."""
+    def _lead(self) -> int:
+        """Make a round, and leave the lead to other threads afterwards."""
         self._news = self._called = False
         self.round_began = time.perf_counter()
         moved = 1
         try:
-            moved = scheduler.round()
+            moved = self._rounds.make()
             return moved
         finally:
             self._leader = self.round_began = None
@@ -178,45 +169,40 @@ class Driver:
                     self._news = True
                 self._notify()
 
-    def _may_lead(self, me: int, scheduler: "Scheduler") -> bool:
+    def _may_lead(self, me: int) -> bool:
         """Whether this thread is to make the next round."""
         if self._leader is not None or not self._is_own(me):
             return False
-        return self._news or scheduler.has_more or time.monotonic() >= self.again_at
+        rounds = self._rounds
+        return self._news or rounds.sessions.has_more or time.monotonic() >= rounds.again_at
 
     def _is_own(self, me: int) -> bool:
         worker = self._worker
         return worker is None or worker.ident == me or not worker.is_alive()
 
     @property
-    def _worker_id(self) -> int | None:
-        return None if self._worker is None else self._worker.ident
-
-    @property
     def _needs_worker(self) -> bool:
-        return not self._ending and self._scheduler.needs_thread
+        return not self._ending and self._rounds.needs_thread
 
     def _care_for_worker(self) -> None:
         """Start the driver's own thread if it is needed and not alive."""
         worker = self._worker
         if (worker is None or not worker.is_alive()) and self._needs_worker:
-            self._worker = threading.Thread(
-                target=self._work, args=(self._scheduler,), name="kiku-driver", daemon=True
-            )
+            self._worker = threading.Thread(target=self._work, name="kiku-driver", daemon=True)
             self._worker.start()
 
-    def _work(self, scheduler: "Scheduler") -> None:
-        """The thread that drives while there are live streams, and holds the scheduler so long."""
+    def _work(self) -> None:
+        """Drive while there are live streams; the driver's own thread does it."""
         try:
             while not self._is_over():
                 try:
                     self.drive(lambda: not self._needs_worker)
                 except BaseException as error:
-                    if not self._ending:  # a mistake of kiku's own: whoever waits must learn of it
+                    if not self._ending:  # a mistake of kiku's own: those that wait must see it
                         _LOG.exception("the driver failed; all streams end")
-                        scheduler.fail_all(error)
+                        self._rounds.sessions.fail_all(error)
         finally:
-            self._called = False  # or the next call would rely on this thread
+            self._called = False  # otherwise the next `wake` would rely on this thread
 
     def _is_over(self) -> bool:
         with self.changed:
@@ -229,10 +215,10 @@ class Driver:
     # The end of the program.
 
     def _check_ending(self) -> None:
-        """Go on unless the program ends; the condition is held.
+        """Raise StreamError if the program is ending, or wait for the end; the condition is held.
 
-        By then only daemon threads are left besides the main one. They would be stopped at the next
-        moment, and an error would be the last that the program says: so they wait here.
+        By then only daemon threads are left besides the main one. They will be stopped at the next
+        moment, and an error would be the last output of the program: so they wait here.
         """
         while self._ending and threading.current_thread().daemon:
             self.changed.wait()
@@ -240,7 +226,7 @@ class Driver:
             raise StreamError("the program is ending: nothing is transcribed any more")
 
     def end(self) -> None:
-        """The program ends: wait for the step under way, and let no other begin."""
+        """End the driver with the program: wait for the step under way, and let no other begin."""
         if self._pid != process():
             return
         with self.changed:
@@ -254,6 +240,7 @@ _DRIVERS: "weakref.WeakSet[Driver]" = weakref.WeakSet()
 
 @atexit.register
 def _end_all() -> None:
-    """A step that is under way when the interpreter goes would bring the process down."""
+    """End all drivers. A step that is under way when the interpreter ends would crash the
+    process."""
     for driver in list(_DRIVERS):
         driver.end()

@@ -1,9 +1,10 @@
-"""How many frames each session takes in a step, so that recordings hold up nobody who speaks.
+"""How many frames each session takes in a step, so that recordings do not hold up live streams.
 
-A live frame wants to be heard at once; a recording wants the whole machine. Both share the steps:
-beside live frames a recording takes a frame or few. While no live frame waits, it takes as many as
-the machine can do until the next live frame is expected, which comes a frame's length after the
-last; and if that is too soon even for one, it waits. Knows times and counts, and no sound.
+A live frame should be heard at once; a recording could use the whole machine. Both share the steps.
+Next to live frames a recording takes one frame or a few. While no live frame waits, it takes as
+many as the machine can do until the next live frame is expected, which is a frame's length after
+the last. If that is too soon even for one frame, the recording waits. This module knows times and
+counts, and no sound.
 """
 
 import math
@@ -13,27 +14,27 @@ from collections.abc import Callable, Collection, Sequence
 from kiku.scheduler.binding import Binding
 
 LIVE_FRAMES = 2
-"""A live session with at most so many frames waiting keeps up."""
+"""A live session keeps up if at most this many of its frames wait."""
 
 BEHIND_FRAMES = 4
-"""One that has fallen behind takes so many frames a step: that costs the others little more than a
-step of their own."""
+"""Frames of a step that a live session takes at most: more than one if it has fallen behind. That
+costs the others little more than a step of their own."""
 
 LIVE_PER_SHARED = 8
-"""Beside so many live sessions a step takes one frame of a recording, and at least one."""
+"""A step takes one frame of recordings for every 8 live sessions in it, and at least one."""
 
 STEP_FRAMES = 1_024
-"""Frames of one step of all sessions together: 8 MB of sound, far more than makes it quicker."""
+"""Frames of all sessions that one step takes at most: 8 MB of sound, far more than help."""
 
 _LATE_S = 0.01
-"""A live frame that is so much later than expected is waited for no longer."""
+"""Seconds after its expected time for which recordings wait for a live frame."""
 
 _SILENT_S = 0.25
-"""Seconds by which a frame may be late before its stream counts as silent; until then it may still
-come at any moment."""
+"""Seconds by which a frame may be late before its stream counts as silent. Until then the frame may
+still come at any moment."""
 
 _MARGIN = 0.75
-"""Share of the time until the next live frame that recordings may use: steps are not all alike."""
+"""Share of the time until the next live frame that recordings may use, as steps differ."""
 
 _CREEP_S = 0.002
 """Seconds by which the expected time of a stream's frames may move later with each frame: it
@@ -47,22 +48,23 @@ WaitingFrames = Sequence[tuple[Binding, int]]
 
 
 class StepCosts:
-    """Seconds that a step of recordings takes by its number of frames, learnt from the steps. It is
-    not in proportion: one frame costs more than a tenth of ten. Numbers are grouped by powers of
-    two."""
+    """How many seconds a step of recordings takes by its number of frames, learned from the steps.
+    Cost is not in proportion to frames: one costs more than a tenth of ten. Numbers of frames are
+    grouped by powers of two."""
 
     def __init__(self, frame_s: float) -> None:
-        """Unknown: a frame is taken to cost `frame_s` seconds."""
+        """Nothing is known yet: a frame is assumed to cost `frame_s` seconds."""
         self._frame_s = frame_s
         self._known: dict[int, float] = {}
 
     def learn(self, num_frames: int, seconds: float) -> None:
-        """A step of so many frames took so long."""
+        """Learn from a step of `num_frames` frames that took `seconds`."""
         size = 1 << (num_frames - 1).bit_length()
         self._known[size] = max(seconds, _COST_FADES * self._known.get(size, 0.0))
 
     def room(self, seconds: float, most: int) -> int:
-        """How many frames a step can have that takes so long: a power of two; 0 is none."""
+        """How many frames a step of at most `seconds` can have, at most `most`: a power of two, or
+        0 for none."""
         size = 1 << (most.bit_length() - 1)
         while size and self._of(size) > seconds:
             size >>= 1
@@ -76,21 +78,21 @@ class StepCosts:
         return min(bounds, default=size * self._frame_s)
 
     def fade(self) -> None:
-        """No step was made for what they seem to cost."""
+        """Lower all costs a little: no step was made, because it seemed to cost too much."""
         for size in self._known:
             self._known[size] *= _COST_FADES
 
 
 class Pacing:
-    """Chooses what a step takes, and learns what it costs."""
+    """Chooses the frames of each step, and learns what steps of recordings cost."""
 
     def __init__(
         self, frame_s: float, max_block: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """For frames of `frame_s` seconds, at most `max_block` of one session in a step."""
+        """A frame is `frame_s` seconds long; a step takes at most `max_block` of one session."""
         self.max_block = max_block
         self.again_at = math.inf
-        """When to choose again, where nothing was chosen."""
+        """When to choose again, by the clock, if nothing was chosen; otherwise infinity."""
         self._frame_s, self._clock = frame_s, clock
         self._costs = StepCosts(frame_s / 4)
         self._num_moved = 0
@@ -99,16 +101,16 @@ class Pacing:
     def choose(
         self, waiting: WaitingFrames, bindings: Collection[Binding], num_live: int
     ) -> WaitingFrames:
-        """What the next step takes.
+        """Choose the frames that the next step takes.
 
         Args:
-            waiting: sessions with frames, and how many.
+            waiting: sessions with frames, and how many frames each has.
             bindings: all sessions that hold a slot.
             num_live: how many of these are live.
 
         Returns:
-            Some of `waiting`, each with at most as many frames as it has. None of them: see
-            `again_at`.
+            Some of `waiting`, each with at most as many frames as it has. If there are none,
+            `again_at` says when to choose again.
         """
         self.again_at, self._started = math.inf, None
         most = min(self.max_block, max(1, STEP_FRAMES // len(waiting)))
@@ -120,7 +122,7 @@ class Pacing:
         self, waiting: WaitingFrames, bindings: Collection[Binding], most: int
     ) -> list[tuple[Binding, int]]:
         now = self._clock()
-        silent = now - self._frame_s  # who was due before was not heard for a while
+        silent = now - self._frame_s  # a stream that was due before has been silent for a while
         chosen: list[tuple[Binding, int]] = []
         recordings: list[tuple[Binding, int]] = []
         for binding, ready in waiting:
@@ -147,9 +149,9 @@ class Pacing:
         return chosen
 
     def _room(self, bindings: Collection[Binding], now: float, most: int) -> int:
-        """Frames that can be done until a live frame is expected, at most so many."""
+        """How many frames can be done until a live frame is expected, at most `most`."""
         due = [one.due_at for one in bindings if one.live and one.due_at > now - _SILENT_S]
-        if not due:  # whoever is live is silent; and may speak at any moment
+        if not due:  # all live streams are silent, and a frame may come at any moment
             return max(1, self._costs.room(self._frame_s / 2, most))
         due_at = min((at for at in due if at > now - _LATE_S), default=0.0)
         if not due_at:
@@ -161,6 +163,6 @@ class Pacing:
         return room
 
     def stepped(self, num_frames: int) -> None:
-        """The step that was chosen last has been made, with so many frames."""
+        """Take note that the step which was chosen last has been made, with `num_frames` frames."""
         if self._started is not None:
             self._costs.learn(num_frames, self._clock() - self._started)

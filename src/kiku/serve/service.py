@@ -91,7 +91,7 @@ class Service:
 
     def _use(self, recognizer: Recognizer) -> None:
         engine, frame_s = recognizer.scheduler.engine, recognizer.scheduler.engine.frame_s
-        recognizer.scheduler.on_step = lambda frames, seconds: self.metrics.stepped(
+        recognizer.scheduler.steps.on_step = lambda frames, seconds: self.metrics.stepped(
             frames, seconds, frame_s
         )
         self._card = ModelCard(
@@ -176,7 +176,7 @@ class Service:
     @property
     def is_broken(self) -> bool:
         """Whether the model's last steps all failed."""
-        failed = 0 if self._recognizer is None else self._recognizer.scheduler.num_failed
+        failed = 0 if self._recognizer is None else self._recognizer.scheduler.steps.num_failed
         return failed >= _BROKEN_STEPS
 
     @property
