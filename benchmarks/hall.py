@@ -47,7 +47,9 @@ ROOT = machine.ROOT
 HALL = (
     "scheduler/scheduler.py", "scheduler/driver.py", "scheduler/pacing.py", "scheduler/binding.py",
     "open_stream.py", "live.py", "live_async.py", "transcription.py", "recognizer.py",
-    "stream/session.py", "engine/core.py", "engine/blocks.py", "engine/onnx.py", "engine/torch.py",
+    "stream/session.py", "stream/inbox.py", "stream/frame_source.py", "stream/event_writer.py",
+    "stream/turn_tracker.py", "stream/session_state.py", "stream/session_setup.py",
+    "engine/core.py", "engine/blocks.py", "engine/onnx.py", "engine/torch.py",
 )  # fmt: skip
 THEIRS = ("hf", "compat", "cli")
 """Rooms whose signatures others have made, and the options of commands."""
