@@ -1,4 +1,4 @@
-"""The way out of a session: from what the model said after each frame to the client's events.
+"""The way out of a session: from the model's output for each frame to the client's events.
 
 Runs in the driver's thread; the client's thread only takes events from the other end of their
 deque.
@@ -89,7 +89,7 @@ class EventWriter:
         return self._source.end_s if self._source.closed else math.inf
 
     def begin(self, token: int, logprob: float) -> None:
-        """Take what the model said before the first frame."""
+        """Take the token that the model gives before the first frame."""
         self._write_words(self.emitter.push(token, logprob, latest=math.inf))
 
     def accept(
@@ -99,7 +99,7 @@ class EventWriter:
         levels: Sequence[float],
         pauses: Sequence[Sequence[float]] | None,
     ) -> None:
-        """Take what the model said after the frames taken last; see `WordSession.accept`."""
+        """Take the model's output for the frames taken last; see `WordSession.accept`."""
         pad_id, tracker, builder = self._setup.config.pad_id, self.tracker, self.emitter.builder
         warnings, turns = self._source.warnings, self.turns
         for i, token in enumerate(tokens):
@@ -213,7 +213,7 @@ class EventWriter:
 def _no_words(loud_s: float, time: float) -> StreamWarning:
     return StreamWarning(
         "no_words",
-        f"no word was heard in {loud_s:.1f} seconds of sound: look whether somebody speaks there, "
-        "in a language of the model, and whether the sound is at the rate that it says",
+        f"no word was heard in {loud_s:.1f} seconds of sound: check that somebody speaks there, in "
+        "a language of the model, and that the sound has the sample rate that it declares",
         time,
     )

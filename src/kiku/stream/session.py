@@ -1,7 +1,7 @@
 """One client's sound in, events out. No network, no device, no clock, no threads.
 
 A session is the sound of one client in one slot. The scheduler asks it what is `pending`, takes
-frames, and gives back what the engine said about them:
+frames, and gives back what the model made of them:
 
     push, finalize, ... -> Inbox -> FrameSource -> take   (frames to the engine)
     next_event <- events <- EventWriter <- begin, accept  (tokens from the engine)
@@ -111,7 +111,7 @@ class WordSession:
         """Whether its last event, or its failure, is there."""
         self.done = False
         """Whether nothing more will come and its slot is free."""
-        if prompted:  # what the model said before the first frame is the prompt's
+        if prompted:  # the token before the first frame is the prompt's
             self.begin(config.pad_id, 0.0)
 
     @property
@@ -259,7 +259,7 @@ class WordSession:
         return self._source.take(num_frames)
 
     def begin(self, token: int, logprob: float) -> None:
-        """Take what the model said before the first frame."""
+        """Take the token that the model gives before the first frame."""
         self._writer.begin(token, logprob)
 
     def accept(
@@ -269,7 +269,7 @@ class WordSession:
         levels: Sequence[float],
         pauses: Sequence[Sequence[float]] | None,
     ) -> None:
-        """Take what the model said after the frames taken last.
+        """Take the model's output for the frames taken last.
 
         Args:
             tokens: [T] one for each frame; the one before any frame is taken by `begin`.
