@@ -49,7 +49,9 @@ HALL = (
     "scheduler/pacing.py", "scheduler/binding.py", "scheduler/open_sessions.py",
     "scheduler/opening_queue.py",
     "open_stream.py", "live.py", "live_async.py", "transcription.py", "recognizer.py",
-    "stream/session.py", "engine/core.py", "engine/slot_decoder.py", "engine/saved_slot.py",
+    "stream/session.py", "stream/inbox.py", "stream/frame_source.py", "stream/event_writer.py",
+    "stream/turn_tracker.py", "stream/session_state.py", "stream/session_setup.py",
+    "engine/core.py", "engine/slot_decoder.py", "engine/saved_slot.py",
     "engine/blocks.py", "engine/onnx.py", "engine/torch.py",
 )  # fmt: skip
 THEIRS = ("hf", "compat", "cli")

@@ -63,7 +63,7 @@ def test_an_hour_of_silence_is_heard_in_bounded_memory(load: Load) -> None:
     stream = load().stream(StreamOptions(max_queue_s=5.0, recovery=None))
     most: list[int] = []
     session = stream._first  # pyright: ignore[reportPrivateUsage]
-    stream.listen(lambda: most.append(session._frames.num_samples))  # pyright: ignore[reportPrivateUsage]
+    stream.listen(lambda: most.append(session._source.frames.num_samples))  # pyright: ignore[reportPrivateUsage]
     with pytest.raises(QueueFull):
         stream.push_silence(3_600, timeout=1.0)
     assert max(most) < 24_000 * 20

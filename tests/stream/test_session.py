@@ -618,7 +618,7 @@ def test_whoever_fetches_learns_of_the_failure_last() -> None:
             seen.append((type(event), s.failure))
             super().append(event)
 
-    s.events = Watched()
+    s._writer.events = Watched()
     s.fail(RuntimeError("x"))
     assert seen == [(Word, None), (WordEnd, None)]
 
@@ -782,7 +782,7 @@ def test_a_finalize_may_be_ahead_of_the_next_frame() -> None:
         ]
         assert isinstance(final, Finalized)
         push(s, np.zeros(3 * 8 * SIZE, np.float32), rate=8000)
-        heard = s._emitter.builder.num_tokens - 1
+        heard = s._writer.emitter.builder.num_tokens - 1
         ahead += final.time > (heard + 1) * FRAME_S
         frames = drained(s)
         accept(s, [PAD] * len(frames))

@@ -1,5 +1,5 @@
-"""Which words are given out: each once, in order, whatever `finalize` found before or was decoded
-again."""
+"""Decides which words a stream gives out: each word once and in order, although a finalize may have
+found it before and a re-decode may write it again."""
 
 import math
 from collections import deque
@@ -13,40 +13,42 @@ from kiku.text import Partial, Word, WordBuilder
 from kiku.text.words import without_unfinished
 
 _SAME_S = 0.4
-"""Seconds between the starts of two words of the same text that are taken for one."""
+"""Two words of the same text whose starts are at most this many seconds apart count as one."""
 
 _PLACE_S = 0.12
-"""Seconds between the starts of two words of any text that are taken for one: the first was decoded
-with silence after it."""
+"""Two words of any text whose starts are at most this many seconds apart count as one: the first
+was decoded with silence after it, and may be spelled otherwise."""
 
 _RECENT = 32
-"""Words, the last that were emitted, which are recognised when they are decoded once more."""
+"""The last emitted words, as many as this, are recognised when they are decoded again."""
 
 
 class EmittedWords:
-    """Words that were given out before the stream came to them; each is left out once when it does.
+    """Words that were given out before the stream itself reached them.
 
-    A finalize hears silence where the talk may go on, so the ordinary reading may write a word a
-    little earlier, later or otherwise. What was given out stands.
+    Each of them is left out once, when the stream reaches it. A finalize hears silence where the
+    talk may go on, so the stream may later write the same word a little earlier, later or with
+    another spelling. The word that was given out stays.
     """
 
     def __init__(self, words: Iterable[Word] = ()) -> None:
-        """With words that were given out, in order."""
+        """Start with `words`, which were given out, in order."""
         self._words = list(words)
 
     def __bool__(self) -> bool:
         return bool(self._words)
 
     def copy(self) -> "EmittedWords":
-        """Another one with the same words."""
+        """Another object with the same words."""
         return EmittedWords(self._words)
 
     def add(self, words: Sequence[Word]) -> None:
-        """Words that have now been given out."""
+        """Add words that have now been given out."""
         self._words.extend(words)
 
     def take(self, word: Word) -> bool:
-        """Whether the stream's next word was given out already; it counts as come to."""
+        """Whether the stream's next word was given out already; it is then removed, with all words
+        before it."""
         same = (
             i
             for i, known in enumerate(self._words)
@@ -64,16 +66,16 @@ class EmittedWords:
         return False
 
     def covers(self, partial: Partial) -> bool:
-        """Whether the stream's open word may be one that was given out already."""
+        """Whether the stream's open word may be a word that was given out already."""
         return any(abs(known.start - partial.start) <= _SAME_S for known in self._words)
 
     def is_past(self, word: Word) -> bool:
-        """Whether a word that lies behind this one was given out: then it is out of place."""
+        """Whether a later word than `word` was given out; `word` then comes out of order."""
         return bool(self._words) and word.start < self._words[-1].start
 
     @property
     def words(self) -> list[Word]:
-        """What was given out and not come to yet."""
+        """The words that were given out and that the stream has not reached yet."""
         return list(self._words)
 
 
@@ -87,19 +89,21 @@ class _EmitterState:
 
 
 class WordEmitter:
-    """From tokens to the words that a stream gives out."""
+    """Turns tokens into the words that a stream gives out."""
 
     def __init__(self, builder: WordBuilder) -> None:
-        """Before the first token."""
+        """Stand before the first token."""
         self.builder = builder
-        """Reads the tokens; another one after `redecoded`."""
+        """Makes words from tokens; `redecoded` replaces it."""
         self._ahead = EmittedWords()
-        self._recent: deque[Word] = deque(maxlen=_RECENT)  # given out last, as they were heard
+        self._recent: deque[Word] = deque(
+            maxlen=_RECENT
+        )  # the last emitted words, with their times as decoded
         self._last_start = self._last_end = 0.0
 
     @property
     def is_idle(self) -> bool:
-        """Whether no word is open or announced: PAD would change nothing."""
+        """Whether no word is open or announced: a PAD would change nothing."""
         return not self.builder.undecided
 
     @property
@@ -108,8 +112,8 @@ class WordEmitter:
         return not self._recent
 
     def partial(self, *, latest: float) -> Partial | None:
-        """What has been written of a word that is open, and was not given out already. It begins
-        where its `Word` would: no time goes beyond `latest`."""
+        """The text so far of a word that is open and was not given out already; None if there is
+        none. Its start is that of the `Word` to come, and not after `latest`."""
         partial = self.builder.partial
         if partial is None or self._ahead.covers(partial):
             return None
@@ -120,12 +124,13 @@ class WordEmitter:
         return partial if start == partial.start else replace(partial, start=start)
 
     def push(self, token: int, logprob: float, *, latest: float) -> list[Word]:
-        """Take the next token; what is to be given out now. No time goes beyond `latest`."""
+        """Take the next token and return the words to give out now; none of their times is after
+        `latest`."""
         words = self.builder.push(token, logprob)
         return self._to_emit(words, latest) if words else words
 
     def finish(self, *, latest: float) -> list[Word]:
-        """The word that is open, if it is to be given out."""
+        """End the open word and return it if it is to be given out."""
         return self._to_emit(self.builder.finish(), latest)
 
     def _to_emit(self, words: Sequence[Word], latest: float) -> list[Word]:
@@ -134,7 +139,7 @@ class WordEmitter:
             if self._ahead:
                 if self._ahead.take(word):
                     continue
-                if self._ahead.is_past(word):  # its place in the text is taken
+                if self._ahead.is_past(word):  # a later word was given out in its place
                     word = replace(word, start=self._last_start)
             emitted.append(self._emit(word, latest))
         return emitted
@@ -151,8 +156,8 @@ class WordEmitter:
     def finalized(
         self, words: Sequence[Word], open_word: Partial | None, *, latest: float
     ) -> tuple[list[Word], Partial | None]:
-        """What a finalize found: which of its words are to be given out, and which one is open."""
-        known = self._ahead.copy()  # by an earlier finalize
+        """Take what a finalize found; return the words to give out now and the open word."""
+        known = self._ahead.copy()  # from an earlier finalize
         fresh = [word for word in words if not known.take(word)]
         emitted = [self._emit(word, latest) for word in fresh]
         if open_word is not None:
@@ -164,8 +169,8 @@ class WordEmitter:
         return emitted, None if open_word is None else self._placed(open_word, latest)
 
     def redecoded(self, tokens: Sequence[int], logprobs: Sequence[float]) -> list[Word]:
-        """The last tokens have been decoded again: what is to be given out of them. What had been
-        given out stands, and is not given out again."""
+        """Take the last tokens, which were decoded again; return the words to give out now. Words
+        that were given out before stay, and are not given out again."""
         self.builder = self.builder.at(self.builder.num_tokens - len(tokens))
         self._ahead = EmittedWords(self._recent)
         emitted: list[Word] = []
@@ -174,7 +179,7 @@ class WordEmitter:
         return emitted
 
     def save(self) -> dict[str, Any]:
-        """All that it remembers, in plain values."""
+        """All that the emitter remembers, in plain values."""
         state = _EmitterState(
             self.builder.save(), self._ahead.words, list(self._recent),
             self._last_start, self._last_end,
@@ -185,7 +190,7 @@ class WordEmitter:
         """Go on where `save` was called.
 
         Raises:
-            StreamError: it is not what `save` gave.
+            StreamError: `saved` is not what `save` returned.
         """
         state = from_plain(_EmitterState, saved, what="the saved stream", error=StreamError)
         self.builder.restore(state.builder)

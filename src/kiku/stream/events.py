@@ -1,8 +1,8 @@
-"""What a stream says. Every event is frozen, and nothing that was said is taken back.
+"""The events that a stream gives out. Every event is frozen, and none is ever taken back.
 
 Times are seconds of the stream's own sound, counted from its first sample; the silence that a model
-wants before the sound and the delay of its text are taken out. Among events of one kind they never
-decrease. Where a kind gains a field or a meaning, `VERSION` grows.
+needs before the sound and the delay of its text are subtracted. Times of events of one kind never
+decrease. When a kind of event gains a field or a meaning, `VERSION` grows.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,50 +13,50 @@ from kiku.serial import from_plain
 from kiku.text import Partial, TurnEnd, TurnEndEager, TurnResumed, TurnStart, Word
 
 VERSION = 2
-"""Of all kinds together."""
+"""One number for all kinds of events."""
 
 
 @dataclass(frozen=True, slots=True)
 class WordEnd:
-    """The word before has ended; it follows each `Word` at once."""
+    """The end of the word before; it follows each `Word` at once."""
 
     end: float
     channel: int | None = None
-    """As of the word."""
+    """The channel of the word."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """What the model's pause heads say after a frame."""
+    """The probabilities of the model's pause heads after a frame."""
 
     time: float
     """The end of the frame."""
     probabilities: tuple[float, ...]
-    """[E] of each head: that nobody speaks for 0.5, 1, 2 and 3 seconds."""
+    """[E] one for each head: that nobody speaks for 0.5, 1, 2 and 3 seconds."""
     channel: int | None = None
-    """Where the channels are heard one by one: which."""
+    """The channel, where each channel is transcribed by itself; None where they are mixed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finalized:
-    """All words that were begun before `time` have been given out, but for one that is still being
-    spoken."""
+    """The answer to a finalize: all words that were begun before `time` have been given out, except
+    one that is still being spoken."""
 
     time: float
-    """Where in the sound `finalize` was called; where the model's text lags by more than four
-    seconds, a little before: later words come when their text does."""
+    """The second of the sound at which `finalize` was called. If the model's text lags by more than
+    four seconds, it is a little earlier: later words come when their text does."""
     open_word: Partial | None
-    """What has been heard of the word that is being spoken there; it will come as a `Word` when it
-    is whole. None where there is none."""
+    """The text so far of the word that is being spoken at `time`; it will come as a `Word` when it
+    is whole. None if no word is being spoken."""
     tag: str | None = None
-    """What `finalize` was called with."""
+    """The tag that `finalize` was called with."""
     channel: int | None = None
-    """Where the channels are heard one by one: which. Each of them says it."""
+    """The channel, where each channel is transcribed by itself: every one gives this event."""
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Nothing will come after this."""
+    """The last event of a stream."""
 
     duration: float
     """Seconds of sound that were pushed."""
@@ -93,16 +93,16 @@ _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
 def event_to_dict(event: Event) -> dict[str, Any]:
-    """Plain values, ready for JSON: `type`, which is a name like "turn_end_eager", and the event's
-    own fields."""
+    """The event as plain values, ready for JSON: `type`, which is a name like "turn_end_eager", and
+    the event's own fields."""
     return {"type": _NAMES[type(event)], **asdict(event)}
 
 
 def event_from_dict(values: Any) -> Event:
-    """Undo `event_to_dict`.
+    """The event of which `event_to_dict` made `values`.
 
     Raises:
-        ValueError: it is not what `event_to_dict` gave.
+        ValueError: `values` is not what `event_to_dict` returned.
     """
     given = dict(values)
     name = given.pop("type", None)

@@ -1,11 +1,10 @@
-"""What keeps a stream well for hours: when its decoder is to forget what lies far back, and when it
-has stopped listening.
+"""Keeps the decoder of a stream working for hours: policies decide when it forgets old context and
+when it decodes the last seconds again.
 
-A decoder reads its own text again, so what went wrong once may go wrong for as long as it is
-remembered: published models have been seen to freeze, or to repeat a word, after some minutes.
-Policies are small and can be replaced: anything with `decide` will do. They are asked at fixed
-places of the stream and never in between, so what they decide does not depend on how the sound was
-cut.
+A decoder reads its own text, so one mistake may have effects for as long as the decoder remembers
+it: published models have been seen to freeze, or to repeat a word, after some minutes. Policies are
+small and can be replaced: any object with `decide` is one. They are asked at fixed frames of the
+stream and never in between, so what they decide does not depend on how the sound was cut.
 """
 
 import itertools
@@ -20,65 +19,69 @@ from kiku.options import Recovery, RecoveryPolicy
 from kiku.serial import MAX_INT, from_plain, to_plain
 
 CHECK_FRAMES = 16
-"""Policies are asked after every so many frames."""
+"""Policies are asked once in this many frames."""
 
 _LOOK_BACK = 256
-"""Frames that are remembered for the policies: 20 s."""
+"""The last frames of which policies see speech and text: 20 s."""
 
 _WORDS_BACK = 64
-"""Words that are remembered for the policies."""
+"""The last words that policies see."""
 
 _QUIETEST_DB = -60.0
-"""Below this there is no speech, whatever the floor."""
+"""dBFS; a quieter frame is no speech, however low the noise floor is."""
 
 _ABOVE_FLOOR_DB = 9.0
-"""What is so much louder than the floor may be speech."""
+"""Decibels above the noise floor from which on a frame may be speech."""
 
 
 @dataclass(frozen=True, slots=True)
 class Truncate:
-    """The decoder is to forget all but the last `frames` frames."""
+    """A policy's decision that the decoder forgets all but the last `frames` frames."""
 
     frames: int
 
 
 @dataclass(frozen=True, slots=True)
 class Redecode:
-    """The decoder is to forget everything, and to decode the last `frames` frames once more."""
+    """A policy's decision that the decoder forgets everything and decodes the last `frames` frames
+    again."""
 
     frames: int
     kind: str
-    """As the warning will have it."""
+    """The kind of the warning that the stream gives, such as "frozen"."""
     message: str
+    """The text of that warning."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamStats:
-    """What a policy sees of a stream."""
+    """The facts about a stream that a policy decides by."""
 
     frame_rate: float
     delay_s: float
-    """By which text lags sound."""
+    """Seconds by which text lags sound."""
     window: int
     """Frames that the decoder can see."""
     age: int
-    """Frames since the decoder was opened, truncated or made to decode again, and those that it
-    kept then; they may be more than its window."""
+    """Frames that the decoder has read since it was opened, truncated or made to decode again, with
+    the frames that it kept then; they may be more than its window."""
     num_frames: int
-    """Heard by the stream so far."""
+    """Frames that the stream has heard so far."""
     speech: Sequence[bool]
-    """Of the last frames, the newest last: whether somebody seems to speak."""
+    """Whether somebody seems to speak in each of the last frames, the newest last."""
     texts: Sequence[bool]
-    """Of the last frames, the newest last: whether they gave text."""
+    """Whether each of the last frames gave text, the newest last."""
     word_open: bool
+    """Whether a word is open or announced."""
     words: Sequence[tuple[str, float]]
-    """The last words given out and their starts, the newest last."""
+    """The last words that were given out, with their starts in seconds, the newest last."""
     seconds: float
-    """The stream's time."""
+    """The second of the sound up to which the model has spoken."""
     num_redecodes: int
-    """How often it was made to decode again since it last gave a new word by itself."""
+    """How often the decoder was made to decode again since the stream last gave a new word by
+    itself."""
     last_redecode: int | None
-    """The frame at which it was last made to."""
+    """The frame at which the decoder was last made to decode again; None if it never was."""
 
 
 _SHARES = ("soft", "share")
@@ -96,23 +99,23 @@ def _check(policy: object, names: Sequence[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ContextPolicy:
-    """Truncate the decoder's context at a pause, and in mid-speech only where no pause comes.
+    """Truncates the decoder's context at a pause, and in mid-speech only if no pause comes.
 
-    The numbers are those with which a third party's ten-minute meeting lost its gaps: from 60 % of
-    the window on at a pause, at the latest 2 s before the window is full. They keep what was said
-    last, so a word that is being spoken is not lost.
+    With these numbers the gaps in a third party's transcript of a ten-minute meeting disappeared:
+    from 60 % of the window on at a pause, at the latest 2 s before the window is full. The last
+    seconds are kept, so a word that is being spoken is not lost.
     """
 
     soft: float = 0.6
-    """Share of the window, up to 1: from there on the context is truncated at the next pause."""
+    """Share of the window, up to 1, from which on the context is truncated at the next pause."""
     spare_s: float = 2.0
-    """Seconds before the window is full at which it is truncated without a pause."""
+    """Seconds before the window is full at which the context is truncated without a pause."""
     pause_s: float = 0.5
-    """Seconds without text and speech that make a pause."""
+    """Seconds without text and without speech that count as a pause."""
     keep_s: float = 2.0
-    """Seconds of context that are kept, at most two fifths of the window. They are read again, and
-    other streams wait for it. On recordings of people the demo model made as many errors with one
-    second as with two or four."""
+    """Seconds of context that are kept, at most two fifths of the window. The decoder reads them
+    again, and other streams wait meanwhile. On recordings of people the demo model made as many
+    errors with one second as with two or four."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for numbers that cannot be."""
@@ -123,7 +126,7 @@ class ContextPolicy:
         soft = self.soft * stats.window
         if stats.age < soft:
             return None
-        # It is not asked again before so many frames have passed.
+        # The policy is not asked again before CHECK_FRAMES more have passed.
         hard = max(soft, stats.window - self.spare_s * stats.frame_rate - CHECK_FRAMES)
         quiet = round(self.pause_s * stats.frame_rate)
         pause = not (stats.word_open or any(stats.texts[-quiet:]) or any(stats.speech[-quiet:]))
@@ -135,18 +138,18 @@ class ContextPolicy:
 
 @dataclass(frozen=True, slots=True)
 class StallPolicy:
-    """Decode again where there is speech and no text.
+    """Makes the decoder decode again if there is speech and no text.
 
-    Speech for which the model knows no words looks the same. So after each time that it did not
-    help, the policy waits twice as long.
+    Speech for which the model knows no words looks the same. So each time that decoding again did
+    not help, the policy waits twice as long before the next time.
     """
 
     after_s: float = 5.0
-    """Seconds without text after which it acts."""
+    """Seconds without text after which the policy acts."""
     share: float = 0.6
-    """Share of that time in which there must be speech, up to 1."""
+    """Share of these seconds that must be speech, up to 1."""
     most_s: float = 8.0
-    """Seconds that it goes back at most."""
+    """Seconds of sound that are decoded again at most."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for numbers that cannot be."""
@@ -162,8 +165,8 @@ class StallPolicy:
             stats.num_frames - stats.last_redecode < patience_s * stats.frame_rate
         ):
             return None
-        # The text of the newest sound cannot have come yet. So with a delay of many seconds nothing
-        # is judged: no sound of which text is due is still known.
+        # The text of the newest sound cannot have come yet, so only older frames are judged. With a
+        # delay of many seconds no frame is old enough and still remembered: nothing is decided.
         delay = round(stats.delay_s * stats.frame_rate)
         heard = stats.speech[-frames - delay : -delay or None]
         if sum(heard) < self.share * frames:
@@ -180,15 +183,15 @@ class StallPolicy:
 
 @dataclass(frozen=True, slots=True)
 class LoopPolicy:
-    """Decode again where the same words come over and over, faster than anybody says them."""
+    """Makes the decoder decode again if it repeats the same words faster than anybody says them."""
 
     repeats: int = 8
-    """Of one word; phrases of up to `longest` words need as many words and three rounds at
-    least."""
+    """Times that one word must come. A phrase of several words must fill at least as many words
+    and come at least three times."""
     longest: int = 4
-    """Words in a phrase that is repeated."""
+    """Words of the longest phrase whose repetition is found."""
     gap_s: float = 0.5
-    """Words further apart than this are not a loop."""
+    """Seconds between the starts of two words; words further apart are no loop."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for numbers that cannot be."""
@@ -225,12 +228,12 @@ class LoopPolicy:
 
 
 POLICIES: tuple[RecoveryPolicy, ...] = (LoopPolicy(), StallPolicy(), ContextPolicy())
-"""What is done where nothing else is said."""
+"""The policies of a stream whose options name none."""
 
 
 @dataclass(slots=True)
 class _TrackerState:
-    """All that is remembered between frames."""
+    """All that a tracker remembers between frames. The lists are filled in only to be saved."""
 
     age: int = 0
     num_frames: int = 0
@@ -243,12 +246,12 @@ class _TrackerState:
 
 
 class RecoveryTracker:
-    """What a stream remembers for its policies, and when it asks them."""
+    """Remembers what the policies of one stream want to know, and asks them when it is time."""
 
     def __init__(
         self, recovery: Recovery | None, *, frame_rate: float, delay_s: float, window: int
     ) -> None:
-        """Before the first frame; None asks nobody."""
+        """Stand before the first frame. With `recovery` None no policy is ever asked."""
         policies = () if recovery is None else recovery.policies
         self._policies = POLICIES if policies is None else tuple(policies)
         self._frame_rate, self._delay_s, self._window = frame_rate, delay_s, window
@@ -258,15 +261,16 @@ class RecoveryTracker:
         self._speech: deque[bool] = deque(maxlen=_LOOK_BACK)
         self._words: deque[tuple[str, float]] = deque(maxlen=_WORDS_BACK)
         self.due_in = CHECK_FRAMES if self._policies else MAX_INT
-        """Frames that may be heard before `decide` is to be called."""
+        """Frames that may be heard until `decide` must be called."""
 
     def add(self, is_text: bool, level_db: float, pause: float | None) -> None:
-        """Take a frame: whether it gave text, its loudness, and what the pause heads say of it."""
+        """Take a frame: whether it gave text, its loudness in dBFS, and the probability of a pause
+        (None without pause heads)."""
         state = self._state
         state.num_frames += 1
         state.age += 1
         self.due_in -= 1
-        # The floor follows noise that begins within some seconds, and falls at once.
+        # The noise floor rises to a new noise within some seconds, and falls at once.
         floor = state.floor_db + self._rise_db
         if level_db < floor:
             floor = level_db
@@ -276,7 +280,7 @@ class RecoveryTracker:
         self._texts.append(is_text)
 
     def word(self, text: str, start: float) -> None:
-        """A word was given out."""
+        """Note a word that was given out, and its start in seconds."""
         state = self._state
         self._words.append((text, start))
         last = state.last_redecode
@@ -284,9 +288,9 @@ class RecoveryTracker:
             state.num_redecodes = 0
 
     def decide(self, *, word_open: bool, seconds: float) -> Truncate | Redecode | None:
-        """Ask the policies what is to be done now."""
+        """The decision of the first policy that has one; None if no policy has."""
         state = self._state
-        self._count_anew()
+        self._set_due()
         stats = StreamStats(
             self._frame_rate, self._delay_s, self._window, state.age, state.num_frames,
             list(self._speech), list(self._texts), word_open, list(self._words), seconds,
@@ -304,22 +308,22 @@ class RecoveryTracker:
             return action
         return None
 
-    def _count_anew(self) -> None:
+    def _set_due(self) -> None:
         if self._policies:
             self.due_in = CHECK_FRAMES - self._state.num_frames % CHECK_FRAMES
 
     def done(self, action: Truncate | Redecode, frames: int) -> None:
-        """What was decided has been done, with so many frames kept."""
+        """Note that `action` has been done, and how many frames the decoder kept."""
         state = self._state
         state.age = min(frames, HISTORY_FRAMES, state.num_frames)
         if isinstance(action, Redecode):
             state.num_redecodes += 1
             state.last_redecode = state.num_frames
             if action.kind == "loop":
-                self._words.clear()  # or the same loop would be seen again
+                self._words.clear()  # otherwise the same loop would be found again
 
     def save(self) -> dict[str, Any]:
-        """All that it remembers, in plain values."""
+        """All that the tracker remembers, in plain values."""
         self._state.texts, self._state.speech = list(self._texts), list(self._speech)
         self._state.words = list(self._words)
         return to_plain(self._state)
@@ -328,7 +332,7 @@ class RecoveryTracker:
         """Go on where `save` was called.
 
         Raises:
-            StreamError: it is not what `save` gave.
+            StreamError: `saved` is not what `save` returned.
         """
         state = from_plain(_TrackerState, saved, what="the saved stream", error=StreamError)
         last = state.last_redecode
@@ -340,4 +344,4 @@ class RecoveryTracker:
         self._texts = deque(state.texts, _LOOK_BACK)
         self._speech = deque(state.speech, _LOOK_BACK)
         self._words = deque(state.words, _WORDS_BACK)
-        self._count_anew()
+        self._set_due()

@@ -1,9 +1,9 @@
-"""A stream as bytes: what its sessions remember, what their slots remember, and how text is picked.
+"""A saved stream as bytes: the state of its sessions, of their slots, and of how tokens are picked.
 
-Arrays and bytes go into safetensors as tensors, the rest as JSON beside them; a digest stands
-before all of it. With a key the digest is a signature: who does not know the key cannot make a
-state that is accepted. Saved streams are outside bytes: whatever is wrong with one is a
-`StreamError`.
+Arrays and bytes are stored as tensors of safetensors, everything else as JSON in one more tensor; a
+digest stands before all of it. With a key the digest is a signature: without the key nobody can
+make a state that is accepted. The bytes of a saved stream are not trusted: whatever is wrong with
+them raises `StreamError`.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ _BYTES, _ARRAY = "kiku.bytes", "kiku.array"
 
 
 def pack_stream(tree: Mapping[str, Any], key: bytes | None = None) -> bytes:
-    """Nested dicts and lists of plain values, arrays and bytes, as bytes; signed with `key`."""
+    """Pack nested dicts and lists of plain values, arrays and bytes; signed if there is a `key`."""
     arrays: dict[str, NDArray[Any]] = {}
     text = json.dumps(_plain(tree, arrays)).encode()
     arrays[_TREE] = np.frombuffer(text, np.uint8)
@@ -42,7 +42,7 @@ def _digest(payload: bytes, key: bytes | None) -> bytes:
 
 
 def _plain(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
-    """`value` with the names of arrays in the place of arrays and bytes."""
+    """Move arrays and bytes out of `value` into `arrays`; their names stand in their place."""
     if isinstance(value, Mapping):
         return {key: _plain(v, arrays) for key, v in cast("Mapping[str, Any]", value).items()}
     if isinstance(value, list | tuple):
@@ -59,10 +59,10 @@ def _plain(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
 
 
 def unpack_stream(state: bytes, key: bytes | None = None) -> dict[str, Any]:
-    """Undo `pack_stream`.
+    """The nested dicts and lists that `pack_stream` packed.
 
     Raises:
-        StreamError: damaged, cut short, signed with another key, or something else.
+        StreamError: the bytes are damaged, cut short, signed with another key, or no saved stream.
     """
     if not isinstance(state, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise StreamError(f"a saved stream is bytes, not {type(state).__name__}")

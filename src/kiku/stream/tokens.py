@@ -1,5 +1,5 @@
-"""Frames in, raw text tokens out: what stands under `Recognizer.tokens`, `hf.generate` and
-measuring."""
+"""Frames in, raw text tokens out: the session of `Recognizer.tokens`, `hf.generate` and the
+measurements."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,18 +10,18 @@ from kiku.stream.work import Work
 
 
 class TokenSession:
-    """A fixed sound, in frames, and the text token of each.
+    """Takes a fixed sound, in frames, and collects the text token of each frame.
 
-    Nothing is put before or after the sound, and nothing is done between frames.
+    The session adds no silence before or after the sound, and has no work between frames.
     """
 
     work: Work | None = None
     may_go_on = True
 
     def __init__(self, frames: NDArray[np.float32], *, stays: bool = False) -> None:
-        """Of `frames` [T, frame_size]; one that `stays` keeps its slot when all are heard."""
+        """A session of `frames` [T, frame_size]; if it `stays`, it keeps its slot after them."""
         self.tokens: list[int] = []
-        """Token 0, which needs no frame, then one for each frame heard."""
+        """Token 0, which needs no frame, then one token for each frame that was heard."""
         self.failure: Exception | None = None
         self.on_input: Callable[[], None] | None = None
         self._frames, self._stays = frames, stays
@@ -32,7 +32,7 @@ class TokenSession:
 
     @property
     def is_closing(self) -> bool:
-        """Whether it comes to its end without anybody doing anything more."""
+        """Whether the session ends by itself when all frames have been heard."""
         return not self._stays
 
     @property
@@ -41,7 +41,7 @@ class TokenSession:
         return len(self.tokens) > len(self._frames)
 
     def pending(self) -> int | Work | None:
-        """How many frames may be taken; None at the end."""
+        """How many frames may be taken now; None at the end."""
         left = len(self._frames) - self._num_taken
         if left and not self._closed:
             return left
@@ -54,7 +54,7 @@ class TokenSession:
         return [self._frames[first : self._num_taken].ravel()]
 
     def begin(self, token: int, logprob: float) -> None:
-        """Take what the model said before the first frame."""
+        """Take the token that the model gives before the first frame."""
         self.tokens.append(token)
 
     def accept(
@@ -64,21 +64,21 @@ class TokenSession:
         levels: Sequence[float],
         pauses: Sequence[Sequence[float]] | None,
     ) -> None:
-        """Take what the model said after the frames taken last; see `WordSession.accept`."""
+        """Take the model's output for the frames taken last; see `WordSession.accept`."""
         self.tokens += tokens
 
     def finish(self) -> None:
-        """All frames have been heard."""
+        """Do nothing: all frames have been heard, and there is no last word."""
 
     def cut(self) -> None:
-        """End at once."""
+        """End at once; frames that wait are not heard."""
         self._closed = True
 
     def fail(self, error: Exception) -> None:
-        """Nothing more will come."""
+        """End with `error`; no more tokens will come."""
         self._closed = True
         self.failure = self.failure or error
 
     def released(self) -> None:
-        """Its slot is free again."""
+        """The scheduler has freed the slot."""
         self.done = True

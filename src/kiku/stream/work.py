@@ -1,7 +1,7 @@
-"""What has to be done in a stream's slot between two of its frames: finalize, truncate, re-decode,
-and pick tokens otherwise from there on.
+"""Work is what must be done in a stream's slot between two frames: finalize, truncate, re-decode,
+and change how tokens are picked.
 
-Each is done in pieces: `run` does one, bounded, and says whether more is left, so that other
+Work is done in pieces: `run` does one bounded piece and returns whether more is left, so that other
 streams are stepped in between.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kiku.stream.session import WordSession
 
 _FRESH_S = 2.0
-"""Seconds since its start after which a word counts as over, however loud the sound is."""
+"""A word that started this many seconds ago counts as over, however loud the sound is."""
 
 _DROP_DB = 12.0
 """Decibels by which the sound must have become quieter for a word to count as over."""
@@ -36,25 +36,25 @@ _QUIET_DB = -55.0
 """dBFS; quieter sound is no speech."""
 
 _LATE_S = 0.25
-"""Seconds by which a word may start after the end of the sound; later ones come of the silence
-alone, and nobody spoke them."""
+"""Seconds after the end of the sound at which a word may start at the latest; the model made later
+words from the added silence alone, and nobody spoke them."""
 
 _MORE = 4
-"""Frames of silence that are added while a word is not decided."""
+"""Frames of silence that are added at a time while a word is still undecided."""
 
 Tokens = tuple[list[int], list[float]]
 """Text tokens and the natural logarithms of their probabilities, one for each frame."""
 
 
 class SlotAccess(Protocol):
-    """What work may do in the slot of its stream."""
+    """The operations that work may do in the slot of its stream."""
 
     def look_ahead(self, frames: NDArray[np.float32]) -> Tokens:
-        """What the model says to frames [T, S] that are taken back later (`end_look_ahead`)."""
+        """The tokens for frames [T, S], which `end_look_ahead` takes back later."""
         ...
 
     def end_look_ahead(self) -> None:
-        """Put the slot back to where the first `look_ahead` found it."""
+        """Put the slot back to where it stood before the first `look_ahead`."""
         ...
 
     def truncate(self, frames: int, most: int | None) -> int:
@@ -66,24 +66,24 @@ class SlotAccess(Protocol):
         ...
 
     def change_decoding(self, picker: TokenPicker | None, num_codebooks: int | None) -> None:
-        """From the next frame on, pick tokens and read codes so; `picker` goes on from the one
-        before (see `TokenPicker.go_on`)."""
+        """From the next frame on, pick tokens with `picker` and read `num_codebooks` codes.
+        `picker` goes on from the picker before it (see `TokenPicker.go_on`)."""
         ...
 
 
 class Work(Protocol):
-    """Something to be done in a slot before its next frame."""
+    """Something that must be done in a slot before its next frame."""
 
     def run(self, slot: SlotAccess, session: "WordSession", most: int | None) -> bool:
-        """Do a piece of it, of at most `most` frames (None is all); whether more is left."""
+        """Do a piece of at most `most` frames (None: all of it); return whether more is left."""
         ...
 
 
 class TruncateWork:
-    """The decoder forgets all but the last frames."""
+    """Makes the decoder forget all but the last frames."""
 
     def __init__(self, action: Truncate) -> None:
-        """As a policy decided."""
+        """Work that a recovery policy decided on."""
         self._action = action
 
     def run(self, slot: SlotAccess, session: "WordSession", most: int | None) -> bool:
@@ -95,10 +95,10 @@ class TruncateWork:
 
 
 class RedecodeWork:
-    """The decoder forgets everything and decodes the last frames once more."""
+    """Makes the decoder forget everything and decode the last frames again."""
 
     def __init__(self, action: Redecode) -> None:
-        """As a policy decided."""
+        """Work that a recovery policy decided on."""
         self._action = action
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
@@ -116,34 +116,36 @@ class RedecodeWork:
 
 @dataclass(frozen=True, slots=True)
 class DecodingChange:
-    """That tokens be picked otherwise, in the sound behind what was given before."""
+    """A request to pick tokens otherwise, from the end of the sound that was pushed before it."""
 
     decoding: DecodingOptions
     picker: TokenPicker | None
-    """What picks so. It is made where the change is asked for, so that who asks is told what is
-    wrong with it, and nobody waits in whose step it comes to its place. Each session copies it."""
+    """Picks tokens as `decoding` says; None picks the most probable. The client's call makes it, so
+    that the client gets the error if something is wrong, and the streams that are stepped when the
+    change comes to its frame need not wait for it. Each session makes a copy."""
 
     @classmethod
     def of(
         cls, decoding: DecodingOptions, vocabulary: Vocabulary, config: ModelConfig
     ) -> "DecodingChange":
-        """For a model. Raises ConfigError as `token_picker`."""
+        """Make the request for a model. Raises ConfigError as `token_picker`."""
         return cls(decoding, token_picker(decoding, vocabulary, config))
 
 
 @dataclass(slots=True)
 class ChangeState:
-    """A change of decoding that has not come to its place, in plain values."""
+    """A change of decoding whose frame has not come, in plain values."""
 
     at: int
+    """The frame of the stream before which it is done."""
     decoding: DecodingOptions
 
 
 class ChangeWork:
-    """From this place on tokens are picked otherwise."""
+    """Changes how the slot picks tokens."""
 
     def __init__(self, at: int, change: DecodingChange) -> None:
-        """Before frame `at` of the stream."""
+        """A change that is to be done before frame `at` of the stream."""
         self.state = ChangeState(at, change.decoding)
         self._picker = deepcopy(change.picker)
 
@@ -156,14 +158,15 @@ class ChangeWork:
 
 @dataclass(frozen=True, slots=True)
 class FinalizeRequest:
-    """That all words begun until now are wanted."""
+    """A request for all words that were begun until now."""
 
     tag: str | None = None
+    """Comes back in the `Finalized` that answers the request."""
     cut: bool = False
     """Whether a word that is still being spoken is wanted too."""
 
     def __post_init__(self) -> None:
-        """Raise InputError for what no saved state could hold."""
+        """Raise InputError for a tag or a cut that a saved state could not hold."""
         plain_numbers(self)
         if not (self.tag is None or isinstance(self.tag, str)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(
@@ -179,50 +182,53 @@ class FinalizeState:
     """A finalize that has not begun, in plain values."""
 
     at: int
+    """The frame of the stream before which it is done."""
     rest: NDArray[np.float32]
+    """[S] sound before the finalize that does not fill a frame."""
     time: float
+    """The second of the sound at which it was asked for."""
     requests: list[FinalizeRequest]
+    """The requests that it answers."""
 
 
 class FinalizeWork:
-    """The words begun until now, before the text of the last sound has come.
+    """Finds the words that were begun until now, although the text of the last sound has not come.
 
-    Silence stands for the sound that has not come yet. What it made of the slot is taken back
-    afterwards; only the words remain.
+    The model hears silence in the place of the sound that has not come yet. Afterwards the slot is
+    put back to where it stood; only the words remain.
     """
 
     def __init__(self, state: FinalizeState, config: ModelConfig) -> None:
-        """Note the request.
+        """A finalize that has not begun.
 
         Args:
-            state: the frame of the stream before which it takes place, [S] sound behind it that
-                makes no whole frame, where in the sound it was made, and who asked.
+            state: the place of the finalize, and the requests for it.
             config: of the model.
         """
         self.state = state
         self._size, self._rate = config.frame_size, config.frame_rate
         self._num_steps = 0
         rest = state.rest
-        # Frame t yields token t + 1. So these frames give the text of all the sound, and mostly one
-        # token more, which ends the last word; if it does not, `_accept` asks for more silence.
+        # Frame t yields token t + 1. So these frames give the text of all the sound, and most often
+        # one token more, which ends the last word; if it does not, `_accept` adds more silence.
         silent = math.ceil(config.text_delay_s * config.frame_rate)
         frames = np.zeros((-(-rest.size // self._size) + silent, self._size), np.float32)
         frames.ravel()[: rest.size] = rest
         self._next = frames[: REWIND_FRAMES - _MORE]
         short_s = (len(frames) - len(self._next)) / self._rate
         self.time = max(0.0, state.time - short_s)
-        """Time up to which all words are known. With a delay of text above four seconds it lies
-        before the time that was asked for: a slot rewinds `REWIND_FRAMES` at most."""
+        """The second up to which all words are known. If text lags by more than four seconds, it
+        is earlier than the time that was asked for: a slot rewinds `REWIND_FRAMES` at most."""
         self._builder: WordBuilder | None = None
         self._words: list[Word] = []
 
     @property
     def cut(self) -> bool:
-        """Whether a word that is still being spoken is wanted too."""
+        """Whether a request asks for the word that is still being spoken, too."""
         return any(request.cut for request in self.state.requests)
 
     def merges(self, at: int, time: float, request: FinalizeRequest) -> bool:
-        """Take another request over, if it asks for the same at the same place."""
+        """Whether another request asks for the same at the same place; it is then answered, too."""
         same = (at, time) == (self.state.at, self.state.time) and request.cut == self.cut
         if same and self._builder is None:
             if request not in self.state.requests:
@@ -253,10 +259,10 @@ class FinalizeWork:
             self._next = np.zeros((max(0, more), self._size), np.float32)
 
     def result(self, levels: Sequence[float]) -> tuple[list[Word], Partial | None]:
-        """The words that are over, and the one that is still being spoken.
+        """The words that are over, and the word that is still being spoken.
 
         Args:
-            levels: loudness of the last frames before this, dBFS.
+            levels: loudness of the last frames before the finalize, dBFS.
         """
         assert self._builder is not None
         found = [*self._words, *self._builder.finish()]

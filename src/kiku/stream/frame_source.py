@@ -1,0 +1,199 @@
+"""The way in of a session: from what the client gave to frames, each request at its frame.
+
+Runs in the driver's thread. Knows nothing of tokens, words or events.
+"""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.audio import AudioInput, Chunk, FrameQueue, StreamWarning
+from kiku.config import REWIND_FRAMES, TAIL_S
+from kiku.stream.inbox import Inbox
+from kiku.stream.session_setup import SessionSetup
+from kiku.stream.session_state import SessionState
+from kiku.stream.work import (
+    ChangeWork,
+    DecodingChange,
+    FinalizeRequest,
+    FinalizeState,
+    FinalizeWork,
+)
+
+_MAX_READY = REWIND_FRAMES
+"""Frames that are converted ahead of the engine: as many as one step takes at most."""
+
+
+class FrameSource:
+    """Frames of one client's sound, with silence around it, and the requests between them."""
+
+    def __init__(self, setup: SessionSetup, inbox: Inbox) -> None:
+        """A source that has taken nothing; the silence before the sound is ready."""
+        config, options = setup.config, setup.options
+        channel = options.channel if setup.channel is None else setup.channel
+        self._setup, self._inbox = setup, inbox
+        self.input = AudioInput(
+            config.sample_rate,
+            options.format,
+            channel="mix" if channel == "each" else channel,
+            checks=options.signal_checks,
+            rate_check=bool(options.rate_check),
+            start_s=options.start_s,
+            end_s=options.end_s,
+        )
+        self.frames = FrameQueue(config.frame_size)
+        """Samples that were converted and not taken."""
+        self.frames.push(np.zeros(int(setup.prefix_s * config.sample_rate), np.float32))
+        self.num_frames = 0
+        """Frames that were taken. The model has heard all but those of the step under way."""
+        self.due: deque[FinalizeWork | ChangeWork] = deque()
+        """Requests whose frame has not come, in the order of their frames."""
+        self._last_decoding = options.decoding  # after all that is due
+        self.warnings: deque[StreamWarning] = deque()
+        """Warnings of sound that may not have been heard yet, in the order of their times."""
+        self.closed = False
+        """Whether the client's sound and the silence after it were converted to the end."""
+
+    def pending(self) -> int | FinalizeWork | ChangeWork | None:
+        """How many frames may be taken now, or the request that comes first; None at the end."""
+        frames, items = self.frames, self._inbox.items
+        enough = _MAX_READY * frames.frame_size
+        if items and frames.num_samples < enough:
+            self.convert(enough)
+        ready = frames.num_samples // frames.frame_size
+        if self.due:
+            before = self.due[0].state.at - self.num_frames
+            if before <= 0:
+                return self.due[0]
+            ready = min(ready, before)
+        return None if not ready and self.closed and not items else ready
+
+    def convert(self, enough: int, most: int | None = None) -> None:
+        """Take items from the inbox until `enough` samples wait; at most `most` items."""
+        inbox, frames = self._inbox, self.frames
+        while inbox.items and frames.num_samples < enough and most != 0:
+            most = None if most is None else most - 1
+            item = inbox.items.popleft()
+            if isinstance(item, Chunk):
+                inbox.is_converting = True
+                frames.push(self.input.feed(item))
+                inbox.converted_s += item.num_samples / item.rate
+                inbox.is_converting = False
+                self._note_warnings()
+            elif isinstance(item, FinalizeRequest):
+                self._add_finalize(item)
+            elif isinstance(item, DecodingChange):
+                self._add_change(item)
+            else:
+                self._add_end()
+
+    def _note_warnings(self) -> None:
+        # They are emitted when the decoder has come to their time, however the sound was cut.
+        if self.input.untold:
+            self.warnings += self.input.warnings()
+
+    def _add_finalize(self, request: FinalizeRequest) -> None:
+        at, time = self._next_at, self.end_s
+        last = self.due[-1] if self.due else None
+        if isinstance(last, FinalizeWork) and last.merges(at, time, request):
+            self._inbox.finalizes.done += 1
+            return
+        rest = np.concatenate([self.frames.rest(), self.input.tail()])
+        state = FinalizeState(at, rest, time, [request])
+        self.due.append(FinalizeWork(state, self._setup.config))
+
+    def _add_change(self, change: DecodingChange) -> None:
+        if change.decoding == self._last_decoding:  # tokens are picked so already
+            self._inbox.changes.done += 1
+            return
+        self.due.append(ChangeWork(self._next_at, change))
+        self._last_decoding = change.decoding
+
+    @property
+    def _next_at(self) -> int:
+        """The frame in which the converted sound ends: the same whether the frames before it wait
+        or have been heard."""
+        return self.num_frames + self.frames.num_ready
+
+    def _add_end(self) -> None:
+        config = self._setup.config
+        self.frames.push(self.input.end())
+        self._note_warnings()
+        self.closed = True
+        if self._setup.padded:
+            self.frames.pad()
+            num_frames = math.ceil((config.text_delay_s + TAIL_S) * config.frame_rate)
+            self.frames.push(np.zeros(num_frames * config.frame_size, np.float32))
+
+    def take(self, num_frames: int) -> Sequence[NDArray[np.float32]]:
+        """The samples of the next frames, in pieces [S] that nobody may write into."""
+        self.num_frames += num_frames
+        return self.frames.take(num_frames)
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether more may be pending now, without a new item from the client."""
+        frames = self.frames
+        return (
+            frames.num_samples >= frames.frame_size
+            or bool(self._inbox.items or self.due)
+            or self.closed
+        )
+
+    @property
+    def end_s(self) -> float:
+        """Second of the client's sound at which the converted sound ends."""
+        duration, end_s = self.input.duration, self.input.end_s
+        return duration if end_s is None else min(duration, end_s)
+
+    @property
+    def duration(self) -> float:
+        """Seconds of sound that the client has pushed so far."""
+        return self._inbox.seconds_pushed(self.input)
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds of sound that wait to be heard, without the part of the last frame."""
+        inbox, frames = self._inbox, self.frames
+        given_s = inbox.pushed_s - inbox.converted_s
+        ready_s = frames.num_samples // frames.frame_size * self._setup.frame_s
+        return ready_s + given_s if given_s > 0 else ready_s
+
+    def drop(self) -> None:
+        """Forget all that waits; no more frames come."""
+        self.closed = True
+        self._inbox.items.clear()
+        self.frames.clear()
+        self.due.clear()
+
+    def restore(self, state: SessionState) -> None:
+        """Go on where the state was saved.
+
+        Raises:
+            ValueError: requests that cannot wait there; other errors for damaged parts.
+        """
+        config, inbox = self._setup.config, self._inbox
+        self.input = AudioInput.restore(state.input)
+        self.frames.clear()
+        self.frames.push(state.waiting)
+        self.num_frames = state.num_frames
+        self._last_decoding = state.decoding
+        state.check_due(self.frames.num_ready)
+        for one in state.due:
+            if one.change is not None:
+                decoding = one.change.decoding
+                change = DecodingChange.of(decoding, self._setup.vocabulary, config)
+                self.due.append(ChangeWork(one.at, change))
+                self._last_decoding = decoding
+                inbox.changes.made += 1
+            elif one.finalize is not None:
+                self.due.append(FinalizeWork(one.finalize, config))
+                inbox.finalizes.made += 1
+        self.warnings.extend(state.warnings)
+        self.closed = state.closed
+        if state.closed:
+            inbox.closed_by = "close()"
+        inbox.pushed_s = inbox.converted_s = self.input.duration

@@ -1,0 +1,81 @@
+"""What the client has given a session and the driver has not looked at: sound and requests.
+
+This is where the two threads of a session meet. The client's thread appends items at one end, the
+driver's thread takes them from the other; a deque needs no lock for that. Every number has one
+writer, the client's thread or the driver's, and the other thread only reads it.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+from kiku.audio import AudioInput, Chunk
+from kiku.errors import QueueFull
+from kiku.stream.work import DecodingChange, FinalizeRequest
+
+_MAX_REQUESTS = 32
+"""Finalizes that may wait at once, and as many changes of decoding."""
+
+InboxItem = Chunk | FinalizeRequest | DecodingChange | Literal["close"]
+"""One thing that a client gives; "close" says that no more sound comes."""
+
+
+@dataclass(slots=True)
+class RequestCount:
+    """How many requests of one kind were made, and how many of them are done."""
+
+    advice: str
+    """What the requests wait for, and what to do if too many wait."""
+    made: int = 0
+    """Written by the client's thread."""
+    done: int = 0
+    """Written by the driver's thread."""
+
+    def check(self) -> None:
+        """Raise QueueFull if no further request may wait."""
+        waiting = self.made - self.done
+        if waiting >= _MAX_REQUESTS:
+            raise QueueFull(f"{waiting} {self.advice}")
+
+
+class Inbox:
+    """Sound and requests of one client in their order, until the driver takes them."""
+
+    def __init__(self) -> None:
+        """An empty inbox."""
+        self.items: deque[InboxItem] = deque()
+        """The oldest first."""
+        self.closed_by: Literal["close()", "stop()"] | None = None
+        """The call after which the client gives nothing more."""
+        self.pushed_s = 0.0
+        """Seconds of sound that were ever added. Written by the client's thread."""
+        self.converted_s = 0.0
+        """Seconds of sound, counted the same way, that were converted. Written by the driver's
+        thread."""
+        self.is_converting = False
+        """Whether the driver is converting a chunk, which is in neither sum for sure."""
+        self._uneven_s = 0.0  # what an input counted, less what pushes seemed to be
+        self.finalizes = RequestCount(
+            "finalizes wait to be answered: wait for `Finalized` before the next"
+        )
+        self.changes = RequestCount(
+            "changes of decoding wait for the sound before them to be heard: make the next one "
+            "later, or fewer of them"
+        )
+
+    def seconds_pushed(self, input: AudioInput) -> float:
+        """Seconds of sound pushed so far; called by the client's thread.
+
+        Args:
+            input: what the driver feeds with this inbox's chunks. Its own count is exact; chunks
+                that still wait are counted by their samples.
+        """
+        converted_s, pushed_s = self.converted_s, self.pushed_s
+        if not self.is_converting:
+            counted_s = input.duration
+            # If the driver converted nothing meanwhile, no chunk is in one sum and not in the
+            # other.
+            if not self.is_converting and self.converted_s == converted_s:
+                self._uneven_s = counted_s - converted_s
+                return counted_s + max(0.0, pushed_s - converted_s)
+        return pushed_s + self._uneven_s
