@@ -46,7 +46,10 @@ from kiku.stream import WordSession
 ROOT = machine.ROOT
 HALL = (
     "scheduler/scheduler.py", "scheduler/driver.py", "scheduler/pacing.py", "scheduler/binding.py",
-    "open_stream.py", "live.py", "live_async.py", "transcription.py", "recognizer.py",
+    "open_stream.py", "live.py", "live_async.py", "recognizer.py", "tokens.py",
+    "transcription/transcript.py", "transcription/sources.py", "transcription/sound.py",
+    "transcription/recording.py", "transcription/progress.py", "transcription/batch.py",
+    "transcription/transcription.py",
     "stream/session.py", "engine/core.py", "engine/blocks.py", "engine/onnx.py", "engine/torch.py",
 )  # fmt: skip
 THEIRS = ("hf", "compat", "cli")

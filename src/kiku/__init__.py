@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         TurnStart,
         Word,
     )
-    from kiku.transcription import Transcript, Transcription
+    from kiku.transcription import IncompleteTranscript, Transcript, Transcription
 
 __version__ = "0.1.0"
 
@@ -49,6 +49,7 @@ __all__ = [
     "Event",
     "Finalized",
     "Hotword",
+    "IncompleteTranscript",
     "KikuError",
     "LiveStream",
     "ModelConfig",
@@ -87,7 +88,7 @@ _NAMES = {
     "text": [
         "Partial", "Segment", "TurnEnd", "TurnEndEager", "TurnResumed", "TurnStart", "Word",
     ],
-    "transcription": ["Transcript", "Transcription"],
+    "transcription": ["IncompleteTranscript", "Transcript", "Transcription"],
     # Rooms that can be named without being imported: `except kiku.errors.AudioError`.
     "audio": [], "decoding": [], "engine": [], "scheduler": [],
 }  # fmt: skip

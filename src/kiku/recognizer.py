@@ -1,33 +1,14 @@
 """The public face: a model, its slots, and every way to have it listen."""
 
 import asyncio
-import math
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
-from functools import partial
-from typing import Any, BinaryIO, NoReturn, Protocol, cast, overload
+from typing import NoReturn, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.audio import (
-    Chunk,
-    StreamWarning,
-    array_chunks,
-    as_mono,
-    decoded,
-    duration_s,
-    is_decoder,
-    is_file,
-    is_rated,
-    read_file,
-    read_twice,
-    refuse_backwards,
-    samples_of,
-    source_of,
-)
-from kiku.audio.files import OnWarning
+from kiku.audio import is_rated
 from kiku.config import ModelConfig
 from kiku.decoding import Picker, token_picker
 from kiku.engine import SamplingParams, SlotEngine
@@ -48,35 +29,28 @@ from kiku.options import (
 )
 from kiku.prompting import read_prompt
 from kiku.scheduler import Binding, Member, Opening, Scheduler, SlotOptions
-from kiku.serial import shown, whole_number
-from kiku.stream import TokenSession, WordSession
+from kiku.serial import shown
+from kiku.stream import WordSession
 from kiku.text import Vocabulary
-from kiku.transcription import OnProgress, RecordingBatch, RecordingTask, Transcript, Transcription
-
-
-class SampleArray(Protocol):
-    """Samples in an array of numpy's, or in what gives one: a tensor in main memory."""
-
-    def __array__(self) -> Any:
-        """The array."""
-        ...
-
-
-class RecordingDecoder(Protocol):
-    """Gives a recording's samples and their rate when it is asked, as torchcodec's `AudioDecoder`
-    does."""
-
-    def get_all_samples(self) -> Any:
-        """Something with `data`, [C, S], and `sample_rate`."""
-        ...
-
-
-SourceSamples = SampleArray | tuple[int, SampleArray] | Mapping[str, Any] | RecordingDecoder
-"""Samples, whose rate is said beside them; or with it: `(rate, samples)`, a row of a dataset, or a
-decoder."""
-
-Source = str | os.PathLike[str] | BinaryIO | SourceSamples
-"""A path, "-" for standard input, an open binary file, or samples."""
+from kiku.tokens import read_tokens
+from kiku.transcription import (
+    OnProgress,
+    PartialTranscript,
+    RecordingBatch,
+    RecordingTask,
+    Transcript,
+    Transcription,
+)
+from kiku.transcription.sources import (
+    SampleArray,
+    Source,
+    read_source,
+    recording_sound,
+    refuse_other_than_lists,
+    refuse_rate_of_files,
+    refuse_single,
+    refuse_twice,
+)
 
 _FOREIGN = {
     **options_named(
@@ -314,7 +288,7 @@ class Recognizer:
                 else.
             NoFreeSlot: there was none in time, or only this thread could free one.
         """
-        _refuse_other_than_lists(source)
+        refuse_other_than_lists(source)
         if isinstance(source, list | tuple) and not is_rated(source):
             sources = cast("Sequence[Source]", source)
             several = self.transcriptions(
@@ -353,9 +327,9 @@ class Recognizer:
     ) -> list[Transcription]:
         """As `transcription`, for recordings that go side by side."""
         wait_s, told = timeout_s(timeout), callback(progress, "progress")
-        _refuse_single(sources)
+        refuse_single(sources)
         sources = list(sources)  # which may have been a generator
-        _refuse_twice(sources)
+        refuse_twice(sources)
         wanted = checked_stream_options(options)
         # A recording knows how it is written, but an array not which of its axes is time.
         axis = wanted.format.channels_axis
@@ -363,24 +337,16 @@ class Recognizer:
         if wanted.rate_check is None:
             wanted = replace(wanted, rate_check=wanted.signal_checks)
         recordings = [self._recording(source, wanted, rate) for source in sources]
-        _refuse_rate_of_files(sources, rate)
+        refuse_rate_of_files(sources, rate)
         batch = RecordingBatch(self.scheduler, recordings, wait_s, told)
         return [Transcription(recording, batch, self.name) for recording in recordings]
 
     def _recording(self, source: Source, options: StreamOptions, rate: int | None) -> RecordingTask:
-        """One that is not opened yet: what is wrong with its sound is told when it is read."""
-        if isinstance(source, int | float):  # one of a list of numbers
-            samples_of([source], rate)
-        found: list[StreamWarning] = []
-        chunks, length = _read(source, rate, options, found.append)
-        end_s = math.inf if options.end_s is None else options.end_s
-        # What comes behind the end is not heard anyway.
-        most_s = math.inf if end_s <= options.max_duration_s else options.max_duration_s
+        so_far = PartialTranscript()
+        sound = recording_sound(source, rate, options, so_far.warnings.append)
         return RecordingTask(
-            chunks, lambda n: self._members(options, options.num_sessions(n)), most_s,
-            options.start_s, end_s,
-            lambda: _wanted_s(length(), options), warnings=found,
-        )  # fmt: skip
+            sound, lambda count: self._members(options, options.num_sessions(count)), so_far
+        )
 
     def prompt(self, text: str, source: Source, *, rate: int | None = None) -> Prompt:
         """Have the model hear a recording and write its text, for `StreamOptions.prompt`: streams
@@ -403,8 +369,8 @@ class Recognizer:
                 f"the text of a prompt must be a text, not {shown(text)}: give what is said in the "
                 "recording, and the recording behind it"
             )
-        chunks, _ = _read(source, rate, StreamOptions())
-        _refuse_rate_of_files([source], rate)
+        chunks, _ = read_source(source, rate, StreamOptions())
+        refuse_rate_of_files([source], rate)
         return read_prompt(self.scheduler, self.config, self.vocabulary, text, chunks)
 
     # Tokens.
@@ -452,160 +418,7 @@ class Recognizer:
             AudioError: samples that are not finite numbers.
             NoFreeSlot: all slots are held.
         """
-        most = whole_number(max_tokens)
-        if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 0):
-            raise InputError(
-                f"max_tokens must be a whole number of at least 0, not {shown(max_tokens)}: leave "
-                "it out to have all"
-            )
-        several = not _is_one_sound(samples)
-        if several and callable(picker):
-            raise InputError("a picker may remember, so it is for one array: pass them one by one")
-        arrays: Sequence[Any] = cast("Sequence[Any]", samples) if several else [samples]
-        frames = [self._token_frames(array, most) for array in arrays]
-        sessions = [None if one is None else TokenSession(one) for one in frames]
-        options = SlotOptions(picker)
-        self.scheduler.run([Member(one, options) for one in sessions if one is not None])
-        tokens = [np.array([] if one is None else one.tokens, np.int64) for one in sessions]
-        return tokens if several else tokens[0]
-
-    def _token_frames(
-        self, samples: SampleArray, max_tokens: int | None
-    ) -> NDArray[np.float32] | None:
-        """The frames [T, S] that must be heard for the tokens; None where no token is wanted."""
-        if np.ndim(samples) != 1:
-            found = f"of shape {list(np.shape(samples))}" if hasattr(samples, "shape") else ""
-            raise InputError(
-                f"samples must be an array [S], mono at the model's rate, or a list of such, not "
-                f"{found or shown(samples)}: give np.array(..., np.float32), or of a file the "
-                "chunks of kiku.audio.read_chunks, joined"
-            )
-        mono = as_mono(samples)
-        size = self.config.frame_size
-        count = len(mono) // size
-        count = count if max_tokens is None else min(count, max_tokens)
-        # Token 0 needs no frame, so the last one wanted comes with the frame before.
-        return mono[: (count - 1) * size].reshape(-1, size) if count else None
-
-
-def _is_one_sound(samples: Any) -> bool:
-    """Whether it is one array, or no list of arrays either."""
-    is_name = isinstance(samples, str | bytes | os.PathLike)
-    return is_name or hasattr(samples, "__array__") or not isinstance(samples, Iterable)
-
-
-def _read(
-    source: Source,
-    rate: int | None,
-    options: StreamOptions,
-    on_warning: OnWarning | None = None,
-) -> tuple[Iterator[Chunk], Callable[[], float | None]]:
-    """The sound of a recording, of which nothing is read yet, and a look at how long it says it is.
-
-    Raises:
-        InputError: it is nothing that can be read.
-    """
-    if is_decoder(source):
-        return _decoded_chunks(source, rate), lambda: None
-    known = source_of(source)
-    samples = samples_of(known, rate)
-    if samples is not None:
-        axis = options.format.channels_axis
-        return _array_chunks(*samples, axis), partial(_seconds_of, *samples, axis)
-    chunks = read_file(known, on_warning=on_warning, track=options.track)
-    return chunks, partial(duration_s, known, options.track)
-
-
-def _refuse_single(sources: Any) -> None:
-    """One recording in the place of several would be taken apart: a name into its letters."""
-    refuse_backwards(sources)
-    is_one = is_rated(sources) or is_decoder(sources) or is_file(sources)
-    kind = cast("type[Any]", type(sources))
-    if is_one or issubclass(kind, bytes | bytearray | Mapping) or hasattr(kind, "__array__"):
-        raise InputError(
-            f"a list of recordings is wanted, not one {kind.__name__}: write "
-            "transcription(source), or transcriptions([source])"
-        )
-    if not isinstance(sources, Iterable):
-        raise InputError(f"a list of recordings is wanted, not {shown(sources)}")
-
-
-def _refuse_other_than_lists(source: Any) -> None:
-    """What several recordings stand in is a list: an iterator could also be one of numbers."""
-    refuse_backwards(source)
-    kind = cast("type[Any]", type(source))
-    is_one = isinstance(source, str | bytes | bytearray | memoryview | list | tuple | Mapping)
-    if is_one or is_decoder(source) or is_file(source) or hasattr(source, "__array__"):
-        return
-    if isinstance(source, Iterable):
-        raise InputError(
-            f"a {kind.__name__} is no recording, and several stand in a list: write list(...) "
-            "around it"
-        )
-
-
-def _refuse_twice(sources: Sequence[Any]) -> None:
-    """Refuse one open file in two places before any of it is read: each of the two would hear what
-    the other left of it."""
-    files = [
-        _path_of(cast("Mapping[str, Any]", one)) if isinstance(one, Mapping) else one
-        for one in sources
-    ]
-    found = read_twice(files)
-    if found is None:
-        return
-    first, second = found
-    what = "standard input" if files[first] == "-" else "the same open file"
-    raise InputError(
-        f"{what} stands twice in the list, as sources[{first}] and sources[{second}], and it can "
-        "be read once: leave one of them out, or open the file again for it"
-    )
-
-
-def _path_of(row: Mapping[str, Any]) -> Any:
-    """The path of a row that has nothing else."""
-    return row.get("path") if row.get("array") is None and row.get("bytes") is None else None
-
-
-def _refuse_rate_of_files(sources: Sequence[Source], rate: int | None) -> None:
-    """Refuse a rate where every source is a file: files know theirs, and bytes without a header
-    were probably meant. In a list with samples among the files it is the rate of the samples."""
-    if rate is None or not sources or not all(map(_is_file, sources)):
-        return
-    raise InputError(
-        f"rate={rate} is of samples, and files know theirs: leave rate out; of bytes without a "
-        "header write np.frombuffer(data, np.int16) with their rate=..."
-    )
-
-
-def _is_file(source: Source) -> bool:
-    return not is_decoder(source) and is_file(source_of(source))
-
-
-def _wanted_s(length_s: float | None, options: StreamOptions) -> float | None:
-    """Up to where a recording is heard that says it is so long."""
-    end_s = math.inf if options.end_s is None else options.end_s
-    return None if length_s is None else min(length_s, end_s, options.max_duration_s)
-
-
-def _seconds_of(samples: Any, rate: int, channels_axis: int | None) -> float | None:
-    try:
-        shape = np.shape(samples)
-        if channels_axis is not None and len(shape) == 2:
-            return shape[1 - channels_axis % 2] / rate
-        return max(shape, default=0) / rate
-    except (TypeError, ValueError, ArithmeticError):  # which is told when they are read
-        return None
-
-
-def _array_chunks(samples: Any, rate: int, channels_axis: int | None) -> Iterator[Chunk]:
-    yield from array_chunks(samples, rate, channels_axis=channels_axis)
-
-
-def _decoded_chunks(source: Any, rate: int | None) -> Iterator[Chunk]:
-    samples = samples_of(decoded(source), rate)
-    assert samples is not None
-    yield from array_chunks(*samples)
+        return read_tokens(self.scheduler, self.config, samples, max_tokens, picker)
 
 
 __all__ = ["Recognizer", "Source"]

@@ -1,0 +1,187 @@
+"""What a caller calls a recording -> its sound: files, samples, rows of datasets, decoders."""
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, BinaryIO, Protocol, cast
+
+import numpy as np
+
+from kiku.audio import (
+    Chunk,
+    array_chunks,
+    decoded,
+    duration_s,
+    is_decoder,
+    is_file,
+    is_rated,
+    read_file,
+    read_twice,
+    refuse_backwards,
+    samples_of,
+    source_of,
+)
+from kiku.audio.files import OnWarning
+from kiku.errors import InputError
+from kiku.options import StreamOptions
+from kiku.serial import shown
+from kiku.transcription.sound import RecordingSound
+
+
+class SampleArray(Protocol):
+    """Samples in an array of numpy's, or in what gives one: a tensor in main memory."""
+
+    def __array__(self) -> Any:
+        """The array."""
+        ...
+
+
+class RecordingDecoder(Protocol):
+    """Gives a recording's samples and their rate when it is asked, as torchcodec's `AudioDecoder`
+    does."""
+
+    def get_all_samples(self) -> Any:
+        """Something with `data`, [C, S], and `sample_rate`."""
+        ...
+
+
+SourceSamples = SampleArray | tuple[int, SampleArray] | Mapping[str, Any] | RecordingDecoder
+"""Samples, whose rate is said beside them; or with it: `(rate, samples)`, a row of a dataset, or a
+decoder."""
+
+Source = str | os.PathLike[str] | BinaryIO | SourceSamples
+"""A path, "-" for standard input, an open binary file, or samples."""
+
+
+def recording_sound(
+    source: Source, rate: int | None, options: StreamOptions, on_warning: OnWarning
+) -> RecordingSound:
+    """The sound of a recording within the bounds of `options`; none of it is read yet, and what is
+    wrong with it is raised when it is.
+
+    Args:
+        source: see `Source`.
+        rate: samples a second of samples that do not say it themselves.
+        options: of the stream.
+        on_warning: called with what is wrong with the sound as a whole.
+
+    Raises:
+        InputError: it is nothing that can be read.
+    """
+    if isinstance(source, int | float):  # one of a list of numbers
+        samples_of([source], rate)
+    chunks, look_up_s = read_source(source, rate, options, on_warning)
+    end_s = math.inf if options.end_s is None else options.end_s
+    # Nothing after end_s is read anyway, so a longer recording is then no error.
+    longest_s = math.inf if end_s <= options.max_duration_s else options.max_duration_s
+    return RecordingSound(chunks, options.start_s, end_s, longest_s, look_up_s, on_warning)
+
+
+def read_source(
+    source: Source,
+    rate: int | None,
+    options: StreamOptions,
+    on_warning: OnWarning | None = None,
+) -> tuple[Iterator[Chunk], Callable[[], float | None]]:
+    """The chunks of a recording, of which none is read yet, and a function that looks up how many
+    seconds it says it has.
+
+    Raises:
+        InputError: it is nothing that can be read.
+    """
+    if is_decoder(source):
+        return _decoded_chunks(source, rate), lambda: None
+    known = source_of(source)
+    samples = samples_of(known, rate)
+    if samples is not None:
+        axis = options.format.channels_axis
+        return _array_chunks(*samples, axis), partial(_seconds_of, *samples, axis)
+    chunks = read_file(known, on_warning=on_warning, track=options.track)
+    return chunks, partial(duration_s, known, options.track)
+
+
+def refuse_single(sources: Any) -> None:
+    """One recording in the place of several would be taken apart: a name into its letters."""
+    refuse_backwards(sources)
+    is_one = is_rated(sources) or is_decoder(sources) or is_file(sources)
+    kind = cast("type[Any]", type(sources))
+    if is_one or issubclass(kind, bytes | bytearray | Mapping) or hasattr(kind, "__array__"):
+        raise InputError(
+            f"a list of recordings is wanted, not one {kind.__name__}: write "
+            "transcription(source), or transcriptions([source])"
+        )
+    if not isinstance(sources, Iterable):
+        raise InputError(f"a list of recordings is wanted, not {shown(sources)}")
+
+
+def refuse_other_than_lists(source: Any) -> None:
+    """What several recordings stand in is a list: an iterator could also be one of numbers."""
+    refuse_backwards(source)
+    kind = cast("type[Any]", type(source))
+    is_one = isinstance(source, str | bytes | bytearray | memoryview | list | tuple | Mapping)
+    if is_one or is_decoder(source) or is_file(source) or hasattr(source, "__array__"):
+        return
+    if isinstance(source, Iterable):
+        raise InputError(
+            f"a {kind.__name__} is no recording, and several stand in a list: write list(...) "
+            "around it"
+        )
+
+
+def refuse_twice(sources: Sequence[Any]) -> None:
+    """Refuse one open file in two places before any of it is read: each of the two would hear what
+    the other left of it."""
+    files = [
+        _path_of(cast("Mapping[str, Any]", one)) if isinstance(one, Mapping) else one
+        for one in sources
+    ]
+    found = read_twice(files)
+    if found is None:
+        return
+    first, second = found
+    what = "standard input" if files[first] == "-" else "the same open file"
+    raise InputError(
+        f"{what} stands twice in the list, as sources[{first}] and sources[{second}], and it can "
+        "be read once: leave one of them out, or open the file again for it"
+    )
+
+
+def _path_of(row: Mapping[str, Any]) -> Any:
+    """The path of a row that has nothing else."""
+    return row.get("path") if row.get("array") is None and row.get("bytes") is None else None
+
+
+def refuse_rate_of_files(sources: Sequence[Source], rate: int | None) -> None:
+    """Refuse a rate where every source is a file: files know theirs, and bytes without a header
+    were probably meant. In a list with samples among the files it is the rate of the samples."""
+    if rate is None or not sources or not all(map(_is_file, sources)):
+        return
+    raise InputError(
+        f"rate={rate} is of samples, and files know theirs: leave rate out; of bytes without a "
+        "header write np.frombuffer(data, np.int16) with their rate=..."
+    )
+
+
+def _is_file(source: Source) -> bool:
+    return not is_decoder(source) and is_file(source_of(source))
+
+
+def _seconds_of(samples: Any, rate: int, channels_axis: int | None) -> float | None:
+    try:
+        shape = np.shape(samples)
+        if channels_axis is not None and len(shape) == 2:
+            return shape[1 - channels_axis % 2] / rate
+        return max(shape, default=0) / rate
+    except (TypeError, ValueError, ArithmeticError):  # which is told when they are read
+        return None
+
+
+def _array_chunks(samples: Any, rate: int, channels_axis: int | None) -> Iterator[Chunk]:
+    yield from array_chunks(samples, rate, channels_axis=channels_axis)
+
+
+def _decoded_chunks(source: Any, rate: int | None) -> Iterator[Chunk]:
+    samples = samples_of(decoded(source), rate)
+    assert samples is not None
+    yield from array_chunks(*samples)
