@@ -8,6 +8,7 @@ pushed to, asked and closed, or none. It is never held while the scheduler's con
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, cast
 
@@ -107,29 +108,51 @@ class SavedStream:
             return replace(options, channel="each", format=format)
         return replace(options, channel="mix") if options.channel == "each" else options
 
-    def member(self, i: int, member: Member, decoding: DecodingOptions | None) -> Member:
-        """The i-th session as it was; behind the sound that it was given, tokens are picked as
-        `decoding` says where it is not None.
+    def members(
+        self, sessions: Sequence[WordSession], decoding: DecodingOptions | None
+    ) -> list[Member]:
+        """New sessions, put to where the saved ones were, with their slots.
+
+        Args:
+            sessions: one, or one for each channel.
+            decoding: how tokens are picked after the sound that was pushed before the save; None
+                goes on as the saved stream would.
 
         Raises:
             StreamError: it is damaged, or of another model.
             ConfigError: the model cannot decode so.
         """
-        saved = self._sessions[i]
-        session = cast("WordSession", member.session)
+        # Hotwords are spelled here: once, however many channels and changes want them.
+        changes: dict[DecodingOptions, DecodingChange] = {}
+        members = [
+            self._member(session, saved, changes)
+            for session, saved in zip(sessions, self._sessions, strict=False)
+        ]
+        if decoding is not None:
+            change = changes.get(decoding) or sessions[0].new_change(decoding)
+            for session in sessions:
+                session.change_decoding(change)
+        return members
+
+    def _member(
+        self,
+        session: WordSession,
+        saved: dict[str, Any],
+        changes: dict[DecodingOptions, DecodingChange],
+    ) -> Member:
         session.restore(saved["session"])
+        decoding = session.decoding
         try:
-            picker = session.new_change(session.decoding).picker
+            change = changes.get(decoding) or session.new_change(decoding)
         except ConfigError as error:
             raise StreamError(
                 f"the saved stream is of another model, or damaged ({error})"
             ) from error
+        changes[decoding] = change
+        picker = deepcopy(change.picker)  # others begin with the same
         if picker is not None and saved["picker"] is not None:
             picker.restore(saved["picker"])
-        if decoding is not None:
-            session.change_decoding(session.new_change(decoding))
-        options = SlotOptions(picker, session.decoding.num_codebooks)
-        return replace(member, options=options, saved=saved["slot"])
+        return Member(session, SlotOptions(picker, decoding.num_codebooks), saved["slot"])
 
 
 def _is_session(value: Any) -> bool:

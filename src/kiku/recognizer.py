@@ -200,11 +200,19 @@ class Recognizer:
         saved = SavedStream(state, self.state_key)
         decoding = None if options is None else checked_stream_options(options).decoding
         options = saved.hears(checked_stream_options(options))
-        members = self._members(options, max(1, saved.num_channels))
-        return options, [saved.member(i, one, decoding) for i, one in enumerate(members)]
+        sessions = self._sessions(options, max(1, saved.num_channels))
+        return options, saved.members(sessions, decoding)
 
     def _members(self, options: StreamOptions, count: int) -> list[Member]:
-        """So many sessions as `options` want them, with what their slots need."""
+        """The sessions of `_sessions`, each with what its slot needs."""
+        prompt = None if options.prompt is None else options.prompt.slot
+        return [
+            Member(session, self._slot_options(options.decoding), prompt)
+            for session in self._sessions(options, count)
+        ]
+
+    def _sessions(self, options: StreamOptions, count: int) -> list[WordSession]:
+        """New sessions for a sound: one, or one for each of its `count` channels."""
         if count > MAX_CHANNELS:
             raise ConfigError(
                 f"{count} channels cannot be heard one by one, {MAX_CHANNELS} can: "
@@ -217,11 +225,7 @@ class Recognizer:
                 f"{num_slots}: load the model with slots={count}"
             )
         return [
-            Member(
-                WordSession(self.config, self.vocabulary, options, channel=channel),
-                self._slot_options(options.decoding),
-                None if options.prompt is None else options.prompt.slot,
-            )
+            WordSession(self.config, self.vocabulary, options, channel=channel)
             for channel in (range(count) if options.channel == "each" else [None])
         ]
 
