@@ -46,7 +46,8 @@ from kiku.stream import WordSession
 ROOT = machine.ROOT
 HALL = (
     "scheduler/scheduler.py", "scheduler/driver.py", "scheduler/pacing.py", "scheduler/binding.py",
-    "open_stream.py", "live.py", "live_async.py", "recognizer.py", "tokens.py",
+    "live/setup.py", "live/sessions.py", "live/open_stream.py", "live/live_stream.py",
+    "live/async_stream.py", "live/waiters.py", "recognizer.py", "tokens.py",
     "transcription/transcript.py", "transcription/sources.py", "transcription/sound.py",
     "transcription/recording.py", "transcription/progress.py", "transcription/batch.py",
     "transcription/transcription.py",

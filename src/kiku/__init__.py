@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kiku.config import ModelConfig
     from kiku.errors import KikuError
-    from kiku.live import LiveStream
-    from kiku.live_async import AsyncStream
+    from kiku.live import AsyncStream, LiveStream
     from kiku.loading import load
     from kiku.options import (
         AudioFormat,
@@ -76,8 +75,7 @@ __all__ = [
 _NAMES = {
     "config": ["ModelConfig"],
     "errors": ["KikuError"],
-    "live": ["LiveStream"],
-    "live_async": ["AsyncStream"],
+    "live": ["AsyncStream", "LiveStream"],
     "loading": ["load"],
     "options": [
         "AudioFormat", "DecodingOptions", "Hotword", "Prompt", "Recovery", "StreamOptions",

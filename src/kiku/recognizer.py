@@ -14,9 +14,7 @@ from kiku.decoding import Picker, token_picker
 from kiku.engine import SamplingParams, SlotEngine
 from kiku.errors import ConfigError, InputError
 from kiku.foreign import TRANSCRIBING, explained, options_named
-from kiku.live import LiveStream
-from kiku.live_async import AsyncStream, Waiters
-from kiku.open_stream import SavedStream, StreamSetup
+from kiku.live import AsyncStream, LiveStream, SavedStream, StreamSetup, Waiters
 from kiku.options import (
     MAX_CHANNELS,
     AudioFormat,

@@ -15,7 +15,8 @@ from typing import Self
 
 from kiku.audio import Chunk, gap_of
 from kiku.errors import StreamError
-from kiku.open_stream import OpenStream, PushedSamples, StreamSetup
+from kiku.live.open_stream import OpenStream, PushedSamples
+from kiku.live.setup import StreamSetup
 from kiku.options import DecodingOptions, callback, timeout_s
 from kiku.stream import End, Event, FinalizeRequest
 
@@ -44,7 +45,7 @@ class LiveStream(OpenStream):
             if live is not None and (live._waits or live._listener is not None):
                 live._tell()
 
-        for session in self._sessions:
+        for session in self._sessions.each:
             session.on_change = tell
 
     def _tell(self) -> None:
@@ -107,7 +108,7 @@ class LiveStream(OpenStream):
             taken = not self._pushers and self._has_room(chunk.seconds)
             if taken:
                 self._check_open()
-                self._take(chunk)
+                self._sessions.push(chunk)
         if taken:
             self._scheduler.wake()
         else:
@@ -124,7 +125,7 @@ class LiveStream(OpenStream):
             for part in self._parts(chunk):
                 with self._lock:
                     self._wait_for_room(ticket, part.seconds, ends, taken_s)
-                    self._take(part)
+                    self._sessions.push(part)
                 taken_s += part.seconds
                 self._scheduler.wake()
         finally:
@@ -136,7 +137,9 @@ class LiveStream(OpenStream):
         self, ticket: object, seconds: float, ends: float | None, taken_s: float
     ) -> None:
         def my_turn() -> bool:
-            return self._is_closed or (self._pushers[0] is ticket and self._has_room(seconds))
+            return self._sessions.is_closed or (
+                self._pushers[0] is ticket and self._has_room(seconds)
+            )
 
         if self._waits_when_full:
             left = None if ends is None else max(0.0, ends - time.monotonic())
@@ -218,16 +221,18 @@ class LiveStream(OpenStream):
             timeout = timeout_s(timeout)
         ends = None if timeout is None else time.monotonic() + timeout
         while True:
-            ended = self._has_ended  # before it is looked: whatever came until then is found
-            event = self._fetch()
+            ended = (
+                self._sessions.has_ended
+            )  # before it is looked: whatever came until then is found
+            event = self._sessions.next_event()
             if event is not None or ended:
                 return event
             left = None if ends is None else max(0.0, ends - time.monotonic())
-            if left != 0 and not self._has_news:
+            if left != 0 and not self._sessions.has_news:
                 self._scheduler.check_may_wait()
             with self._lock:
                 # The end of one channel of several is news, and no event.
-                if left == 0 or not self._wait_until(lambda: self._has_news, left):
+                if left == 0 or not self._wait_until(lambda: self._sessions.has_news, left):
                     return None
 
     def events(self) -> Iterator[Event]:

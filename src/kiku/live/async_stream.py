@@ -2,20 +2,18 @@
 
 import asyncio
 import math
-import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from kiku.audio import Chunk, gap_of
-from kiku.open_stream import OpenStream, PushedSamples, StreamSetup
+from kiku.live.open_stream import OpenStream, PushedSamples
+from kiku.live.setup import StreamSetup
+from kiku.live.waiters import Waiters
 from kiku.options import DecodingOptions, timeout_s
-from kiku.scheduler import Scheduler
 from kiku.stream import End, Event, FinalizeRequest
-
-T = TypeVar("T")
 
 _QUICK_BYTES = 1 << 20
 """What is larger is checked and copied in another thread than the event loop's."""
@@ -34,12 +32,12 @@ class AsyncStream(OpenStream):
     """As `LiveStream`, for tasks of one event loop. In the event loop's thread no call converts
     sound or decodes, nor waits for a lock that is held meanwhile."""
 
-    def __init__(self, setup: StreamSetup, waiters: "Waiters") -> None:
+    def __init__(self, setup: StreamSetup, waiters: Waiters) -> None:
         """`Recognizer.astream` makes one; its tasks wait among `waiters`."""
         super().__init__(setup)
         self._pushers: deque[object] = deque()  # in order
         self._waiters = waiters
-        for session in self._sessions:
+        for session in self._sessions.each:
             session.on_change = waiters.weak_wake  # the stream may be forgotten
 
     def push_now(self, samples: PushedSamples, rate: int | None = None) -> bool:
@@ -56,7 +54,7 @@ class AsyncStream(OpenStream):
         """Take sound for which there is room. So many seconds of the push were taken before."""
         with self._lock:
             self._check_open(taken_s=taken_s)
-            self._take(part)
+            self._sessions.push(part)
         self._scheduler.wake()
 
     async def push(
@@ -174,9 +172,9 @@ class AsyncStream(OpenStream):
 
     async def _next_event(self) -> Event | None:
         while True:
-            await self._waiters.until(lambda: self._has_news)
-            ended = self._has_ended
-            event = self._fetch()
+            await self._waiters.until(lambda: self._sessions.has_news)
+            ended = self._sessions.has_ended
+            event = self._sessions.next_event()
             if event is not None or ended:
                 return event
 
@@ -188,8 +186,8 @@ class AsyncStream(OpenStream):
     async def progress(self, heard_s: float) -> list[Event]:
         """As `batch`, but also as soon as more than `heard_s` seconds of the sound were heard."""
         while True:
-            await self._waiters.until(lambda: self._has_news or self.heard_s > heard_s)
-            ended = self._has_ended
+            await self._waiters.until(lambda: self._sessions.has_news or self.heard_s > heard_s)
+            ended = self._sessions.has_ended
             events = self.poll()
             if events or ended or self.heard_s > heard_s:
                 return events
@@ -207,103 +205,3 @@ class AsyncStream(OpenStream):
             self._request_stop()
             await self._waiters.until(lambda: self.done)
         self._waiters.wake_here()  # other tasks learn of the end
-
-
-class _Bell:
-    """Calls into one event loop from other threads: one call for all who ring until it is answered,
-    as each costs a write into a pipe. After a step it is one for a thousand streams.
-
-    It is held by the `Waiters` of its loop and nobody else: what waits in a loop that was closed
-    goes with the last who knows of it.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = weakref.ref(loop)
-        self._rung: deque[Waiters] = deque()
-        self._is_rung = False
-
-    def ring(self, waiters: "Waiters") -> None:
-        """Have `waiters` look again; from any thread."""
-        self._rung.append(waiters)
-        if not self._is_rung:
-            self._is_rung = True
-            loop = self._loop()
-            try:
-                if loop is not None:
-                    loop.call_soon_threadsafe(self._answer)
-            except RuntimeError:  # the event loop has been closed, and nobody waits any more
-                self._rung.clear()
-
-    def _answer(self) -> None:
-        self._is_rung = False  # who rings from now on makes a call of his own
-        for _ in range(len(self._rung)):
-            self._rung.popleft().wake_here()
-
-
-# Weak on both sides: who waits holds the bell, and those who have rung hold the loop.
-_BELLS: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[_Bell]]" = (
-    weakref.WeakKeyDictionary()
-)
-
-
-def _bell_of(loop: asyncio.AbstractEventLoop) -> _Bell:
-    known = _BELLS.get(loop)
-    bell = None if known is None else known()
-    if bell is None:
-        bell = _Bell(loop)
-        _BELLS[loop] = weakref.ref(bell)
-    return bell
-
-
-class Waiters:
-    """Tasks of one event loop that wait for something that another thread brings about."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Nobody waits."""
-        self._bell = _bell_of(loop)
-        self._loop = loop
-        self._waiting: set[asyncio.Future[None]] = set()
-        self._has_rung = False  # and was not answered
-
-    async def until(self, ready: Callable[[], bool]) -> None:
-        """Wait until `ready()`, which is asked again after every `wake`."""
-        while not ready():
-            waiter = self._loop.create_future()
-            self._waiting.add(waiter)
-            try:
-                if ready():  # before the other thread could know of the waiter
-                    return
-                await waiter
-            finally:
-                self._waiting.discard(waiter)
-
-    def wake(self) -> None:
-        """Have all look again; from any thread."""
-        if self._waiting and not self._has_rung:  # in a loop that stands still, once
-            self._has_rung = True
-            self._bell.ring(self)
-
-    @property
-    def weak_wake(self) -> Callable[[], None]:
-        """`wake` for who must not hold those that wait: they go with their event loop."""
-        this = weakref.ref(self)
-
-        def wake() -> None:
-            waiters = this()
-            if waiters is not None:
-                waiters.wake()
-
-        return wake
-
-    def wake_here(self) -> None:
-        """As `wake`, in the event loop's thread."""
-        self._has_rung = False  # before anybody looks again
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def call(self, scheduler: Scheduler, call: Callable[[], T]) -> T:
-        """`call` between two steps, and what it gave."""
-        job = scheduler.submit(call, self.wake)
-        await self.until(lambda: job.done)
-        return job.result()
