@@ -1,7 +1,7 @@
 """The options of a stream: the same classes for Python, command line and server.
 
 All are frozen and check themselves; `from_dict` reads them from JSON and refuses names that it does
-not know. They only hold values, which `audio`, `decoding`, `text` and `stream` act on.
+not know. They only hold values; `audio`, `decoding`, `text` and `stream` act on them.
 
     base.py          plain values and back; checks of single values
     audio_format.py  AudioFormat: how the sound is written that a client pushes

@@ -1,4 +1,4 @@
-"""Arguments that calls all over kiku take: checked, and refused with what to write instead."""
+"""Checks of arguments that many calls take. A wrong one is refused with what to write instead."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ def checked_stream_options(given: Any) -> StreamOptions:
     """A caller's `options` as StreamOptions; None is the default.
 
     Raises:
-        InputError: they are something else.
+        InputError: `given` is something else.
     """
     if given is None or isinstance(given, StreamOptions):
         return given or StreamOptions()
@@ -38,14 +38,14 @@ def checked_decoding_options(given: Any) -> DecodingOptions:
 
 
 _EVER_S = 1e9
-"""Seconds; a longer timeout counts as none, since clocks cannot wait for it."""
+"""Seconds; a longer timeout counts as no timeout, as clocks cannot wait for it."""
 
 
 def timeout_s(given: Any) -> float | None:
     """A caller's `timeout` in seconds; None is no limit.
 
     Raises:
-        InputError: it is something else.
+        InputError: `given` is something else.
     """
     value = plain_number(given)
     if value is None:
@@ -62,7 +62,7 @@ def callback(given: Any, name: str) -> Any:
     """A caller's callback; None is no callback.
 
     Raises:
-        InputError: it cannot be called.
+        InputError: `given` cannot be called.
     """
     if given is None or callable(given):
         return given

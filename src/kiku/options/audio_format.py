@@ -1,4 +1,4 @@
-"""How the sound is written that a client pushes."""
+"""`AudioFormat`: how the sound that a client pushes is encoded."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
@@ -8,7 +8,7 @@ from kiku.options.base import Options, check_one_of, check_whole
 from kiku.serial import plain_numbers
 
 Encoding = Literal["s16le", "s32le", "f32le", "mulaw", "alaw", "opus"]
-"""How samples are written as bytes."""
+"""How samples are encoded as bytes."""
 
 MIN_INPUT_RATE, MAX_INPUT_RATE = 8_000, 192_000
 """Samples a second that pushed sound may have; the model's own rate is always accepted."""
@@ -19,22 +19,22 @@ MAX_CHANNELS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioFormat(Options):
-    """How the sound that will be pushed is written."""
+    """How the sound that will be pushed is encoded."""
 
     WHAT: ClassVar[str] = "the audio format"
 
     encoding: Encoding | None = None
-    """How bytes hold samples; None is "s16le". Arrays need no encoding: they have a dtype. A push
-    of "opus" is one packet, without container."""
+    """How bytes hold samples; None is "s16le". Arrays need no encoding: they have a dtype. With
+    "opus" each push is one packet, without a container."""
     sample_rate: int | None = None
     """Samples a second; None is the model's (24,000), 8,000 for mu-law and A-law, 48,000 for
-    Opus. A push may name another. 8,000 to 192,000, or the model's own: so it is looked at when a
+    Opus. A push may name another. 8,000 to 192,000, or the model's own rate; this is checked when a
     stream is opened."""
     channels: int = 1
-    """How many channels are interleaved in bytes."""
+    """Number of channels, which are interleaved in bytes."""
     channels_axis: int | None = None
-    """Which axis of arrays with two axes is that of the channels; None guesses it from the shape,
-    which needs more than eight samples."""
+    """Which axis of arrays with two axes holds the channels; None guesses it from the shape, which
+    needs more than eight samples."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for impossible values."""

@@ -1,4 +1,4 @@
-"""What all options share: plain values and back, and checks of single values."""
+"""What all options share: conversion to plain values and back, and checks of single values."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -18,7 +18,7 @@ class Options:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from `to_dict`'s values; missing ones take their defaults.
+        """Build from `to_dict`'s values; missing names take their defaults.
 
         Raises:
             ConfigError: an unknown name (the nearest known one is named), or an impossible value.

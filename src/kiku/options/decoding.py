@@ -13,28 +13,28 @@ from kiku.options.base import Options, check_bool, check_number, check_whole
 from kiku.serial import from_plain, plain_numbers, shown, to_plain
 
 MAX_HOTWORDS = 1_000
-"""Phrases of one stream at most: their cost grows with their number."""
+"""Largest number of phrases of one stream: their cost grows with their number."""
 
 MAX_HOTWORD_CHARACTERS = 200
-"""Characters of one phrase at most."""
+"""Largest number of characters of one phrase."""
 
 MAX_BOOST = 20.0
-"""Nats of a boost at most; more is surely a mistake: a word e^20 times less likely than another was
+"""Largest boost, in nats. More is surely a mistake: a word e^20 times less likely than another was
 not spoken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hotword:
-    """One or more words that are expected."""
+    """One or more words that are expected in the sound."""
 
     text: str
     """The hotword as it should be written."""
     boost: float = 2.0
-    """Nats that each word of it gains at most: a word that the model holds more than e^boost times
-    likelier still wins. 1 to 3 decide between words that sound alike; names that the model would
-    never spell like this by itself need 4 to 8."""
+    """Nats that each of its words gains at most: another word that is more than e^boost times
+    likelier to the model still wins. 1 to 3 decide between words that sound alike; names that the
+    model would never spell like this by itself need 4 to 8."""
     any_case: bool = True
-    """Expect it also in small letters and with capitals at the beginning of its words."""
+    """Expect it also in small letters, and with a capital at the beginning of each word."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for impossible values."""
@@ -56,37 +56,37 @@ _PRIOR = "language_prior"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DecodingOptions(Options):
-    """How the text of a stream is picked. The default is the model's own likeliest token.
+    """How the text of a stream is picked. The default picks the model's own likeliest token.
 
-    It can be changed while a stream runs. `Word.probability` comes from the model alone, at
-    temperature 1, without boosts and prior: a word that was written only because it was expected
+    The options can be changed while a stream runs. `Word.probability` comes from the model alone,
+    at temperature 1, without boosts and prior: a word that was written only because it was expected
     has a low probability.
     """
 
     WHAT: ClassVar[str] = "the decoding options"
 
     temperature: float = 0.0
-    """0 takes the likeliest token. 0.25 is what Kyutai serves its 1B model with: picking by chance
-    gets a stream out of silence or repetition in which the likeliest token would keep it."""
+    """0 takes the likeliest token. Kyutai serves its 1B model with 0.25: sampling gets a stream out
+    of silence or repetition, where the likeliest token would keep it."""
     top_k: int = 0
-    """Draw among the k likeliest tokens only; 0 does not cut. Needs a temperature, as `top_p`."""
+    """Sample among the k likeliest tokens only; 0 allows all. Needs a temperature, like `top_p`."""
     top_p: float = 1.0
-    """Draw among the likeliest tokens that together hold this probability; 1 does not cut."""
+    """Sample among the likeliest tokens that together have this probability; 1 allows all."""
     seed: int = 0
-    """Seed of the random numbers: the same seed and sound give the same words."""
+    """Seed of the random numbers. The same seed and sound give the same words."""
     num_codebooks: int | None = None
-    """Read only the first codebooks of each frame; None reads all. Of the 32 of the published
-    models Kyutai serves 20."""
+    """Read only this many codebooks of each frame, from the first; None reads all. The published
+    models have 32, of which Kyutai serves 20."""
     hotwords: Sequence[str | Hotword] = ()
-    """Words and phrases that are expected, each as text or as a `Hotword`, which has the boost; at
-    most `MAX_HOTWORDS`."""
+    """Words and phrases that are expected, each as text or as a `Hotword` with a boost of its own;
+    at most `MAX_HOTWORDS`."""
     cooldown_s: float = 3.0
-    """Seconds within which the boost of a phrase comes back after the phrase has been written. So a
-    name that was written wrongly is not written again and again. 0 leaves the boost as it is."""
+    """Seconds in which the boost of a phrase returns after the phrase was written. This keeps a
+    name that was written wrongly from being written again and again. 0 keeps the boost as it is."""
     language_prior: NDArray[np.float32] | None = None
-    """[V] nats that are added to the logits (see `kiku.decoding.language_prior`). Values for text
-    tokens weigh one text against another; values for tokens that are no text (PAD, the word-start
-    marker) weigh whether there is text."""
+    """[V] nats that are added to the logits (see `kiku.decoding.language_prior`). Values of text
+    tokens favour one text over another. Values of tokens that are not text (PAD, the word-start
+    marker) favour text or no text."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for impossible values."""
@@ -168,7 +168,7 @@ def _hotwords(given: Any) -> tuple[Hotword, ...]:
 
 
 def _listed(given: Any) -> str:
-    """How what was given for hotwords is written instead."""
+    """What to write instead of a value that is not a list of hotwords."""
     if given is None:
         return "leave them out for none"
     if isinstance(given, str):

@@ -1,4 +1,4 @@
-"""`StreamOptions`, which holds all other options, and what only a stream needs."""
+"""`StreamOptions`, which holds all other options; `Recovery` and `Prompt`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,30 +20,31 @@ from kiku.options.turns import Eagerness, TurnPolicy, turn_policy_of
 from kiku.serial import from_plain, plain_numbers, to_plain
 
 WhenFull = Literal["block", "error"]
-"""What a push does when enough sound waits: it waits for room, or raises QueueFull."""
+"""What a push does when the queue is full: it waits for room, or raises QueueFull."""
 
 Channel = int | Literal["mix", "each"]
 """Which channel of the sound is transcribed: one (from 0), all mixed, or each by itself."""
 
 MAX_RECORDING_S = 86_400.0
-"""Seconds of one recording, where nobody says otherwise: a small file may claim days of silence."""
+"""Longest recording in seconds, by default: a small file may claim days of silence."""
 
 
 class RecoveryPolicy(Protocol):
-    """Decides when a stream's decoder truncates or re-decodes; see `kiku.stream.recovery`."""
+    """Decides when a stream's decoder truncates its context or re-decodes; see
+    `kiku.stream.recovery`."""
 
     def decide(self, stats: Any) -> Any:
-        """From `StreamStats`: a `Truncate` or `Redecode` to be done at once, or None."""
+        """Return a `Truncate` or `Redecode` to be done at once, or None, from `StreamStats`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What keeps a stream's decoder working for hours: it truncates its context at pauses, and
-    re-decodes where it has frozen or repeats itself."""
+    """What keeps a stream's decoder working for hours: policies that truncate its context at
+    pauses, and re-decode where it has frozen or repeats itself."""
 
     policies: Sequence[RecoveryPolicy] | None = None
-    """Asked in this order; what the first decides is done, if it decides on anything. None is
+    """The policies, asked in this order until one decides on something. None is
     `kiku.stream.recovery.POLICIES`."""
 
     def __post_init__(self) -> None:
@@ -65,14 +66,14 @@ class Recovery:
 class Prompt:
     """Sound and text that a stream has processed before its own; `Recognizer.prompt` makes one.
 
-    It can be pickled, and used with the same model on an engine of the same kind.
+    A prompt can be pickled, and used with the same model on an engine of the same kind.
     """
 
     text: str
     """The text of the prompt's recording."""
     slot: bytes
-    """What the model remembers of recording and text: some megabytes for a small model, 200 for the
-    1B."""
+    """What the model remembers of the recording and its text: some megabytes for a small model, 200
+    for the 1B."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for impossible values."""
@@ -89,57 +90,61 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions(Options):
-    """Which sound a stream takes, how its text is picked, what it gives out, how much may wait."""
+    """Which sound a stream takes, how its text is picked, which events it gives out, and how much
+    may wait."""
 
     WHAT: ClassVar[str] = "the stream options"
 
     format: AudioFormat = field(default_factory=AudioFormat)
-    """How the sound that will be pushed is written; recordings state it themselves."""
+    """How the sound that will be pushed is encoded; recordings state it themselves."""
     channel: Channel = "mix"
-    """Which channel is transcribed. "each" transcribes every one by itself, in a slot of its own,
-    and marks words with `channel`."""
+    """Which channel is transcribed. "each" transcribes every channel separately, each in a slot of
+    its own, and words then have a `channel`."""
     track: int | None = None
-    """Which audio track of a recording is transcribed, from 0; None is its default one."""
+    """Which audio track of a recording is transcribed, from 0; None is its default track."""
     start_s: float = 0.0
     """Second of the sound at which transcription begins; times still count from the sound's
     beginning."""
     end_s: float | None = None
-    """Second of the sound at which transcription ends; None is its end."""
+    """Second of the sound at which transcription ends; None is the end of the sound."""
     max_duration_s: float = MAX_RECORDING_S
-    """Seconds of one recording; what comes after them is not transcribed, and `problem` says so.
-    Live streams may be of any length."""
+    """Longest recording in seconds. What comes after them is not transcribed, and `problem` says
+    so. Live streams may have any length."""
     signal_checks: bool = True
-    """Warn of sound that is clipped, silent, very quiet, or lies off zero."""
+    """Warn about sound that is clipped, silent, very quiet, or has a constant offset."""
     rate_check: bool | None = None
-    """Warn also where voices sound as if the sample rate were wrong: costs some processor time.
-    None does so for recordings, not for live streams."""
+    """Also warn if voices sound as if the sample rate were wrong; this costs some processor time.
+    None does so for recordings, but not for live streams."""
 
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
-    """How text is picked. None is understood as the default, here and of `format`, as by
-    `set_decoding`."""
+    """How text is picked. Here and for `format`, None means the default, as in `set_decoding`."""
     prompt: Prompt | None = None
-    """Sound and text that the model has processed before: `Recognizer.prompt` makes one."""
+    """Sound and text that the model processes before the stream's own; `Recognizer.prompt` makes
+    one."""
     calibration: Calibration | None = None
     """Converts the model's own probability of a word to `Word.probability`; None leaves it as it
     is. `kiku evaluate --calibrate` measures one, `Calibration.load` reads it."""
     recovery: Recovery | bool | None = field(default_factory=Recovery)
-    """How the decoder is kept working for hours; None leaves its memory alone. False is understood
-    as None, True as `Recovery()`."""
+    """How the decoder is kept working for hours; None leaves its context alone. False means None,
+    True means `Recovery()`."""
 
     turns: bool | Eagerness | TurnPolicy | None = None
-    """Report when somebody begins and ends a turn: no, yes, how eagerly, or exactly when."""
+    """Whether to report when somebody begins and ends a turn: no, yes, a level of eagerness, or a
+    policy."""
     partials: bool = False
-    """Give out the pieces of a word that is still being written, as `Partial`."""
+    """Whether to give out the pieces of a word that is still being written, as `Partial`."""
     pauses: bool = False
-    """Give out the pause heads' probabilities after every frame, as `Pause`, where the model has
-    pause heads."""
+    """Whether to give out the pause heads' probabilities after every frame, as `Pause`, if the
+    model has pause heads."""
 
     max_queue_s: float = 30.0
-    """Seconds of sound that may wait to be processed."""
+    """How many seconds of sound may wait to be processed."""
     when_full: WhenFull = "block"
-    """What a push does when this much waits: "block" waits for room, "error" raises `QueueFull`."""
+    """What a push does when `max_queue_s` is reached: "block" waits for room, "error" raises
+    `QueueFull`."""
     max_events: int = 10_000
-    """Events that may wait to be fetched; a stream with more is not stepped until some were."""
+    """How many events may wait to be fetched. A stream with more is not stepped until some were
+    fetched."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for impossible values."""
@@ -181,23 +186,24 @@ class StreamOptions(Options):
         )  # fmt: skip
 
     def num_sessions(self, num_channels: int | None = None) -> int:
-        """How many slots a sound of so many channels takes; None is as many as `format` has."""
+        """How many slots sound with `num_channels` channels takes; None is the number in
+        `format`."""
         if self.channel != "each":
             return 1
         return self.format.channels if num_channels is None else num_channels
 
     @property
     def turn_policy(self) -> TurnPolicy | None:
-        """`turns` as a policy; None reports no turns."""
+        """`turns` as a policy; None if turns are not reported."""
         return cast("TurnPolicy | None", self.turns)
 
     @property
     def recovery_policies(self) -> Recovery | None:
-        """`recovery` as a `Recovery`; None leaves the decoder's memory alone."""
+        """`recovery` as a `Recovery`; None if the decoder's context is left alone."""
         return cast("Recovery | None", self.recovery)
 
     def to_dict(self) -> dict[str, Any]:
-        """See `Options.to_dict`. A caller's own recovery policies and a prompt cannot be written.
+        """See `Options.to_dict`. The caller's own recovery policies and a prompt cannot be written.
 
         Raises:
             ConfigError: the options have one of these.

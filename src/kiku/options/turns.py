@@ -1,4 +1,4 @@
-"""When a pause is the end of a turn, and the levels of eagerness."""
+"""`TurnPolicy`: when a pause is the end of a turn; and the levels of eagerness."""
 
 import sys
 from dataclasses import dataclass, fields
@@ -9,7 +9,7 @@ from kiku.options.base import Options, check_number, check_whole
 from kiku.serial import plain_numbers
 
 Eagerness = Literal["low", "medium", "high"]
-"""How soon a silence is taken for the end of a turn."""
+"""How soon a silence counts as the end of a turn."""
 
 _MOST_FLOAT = sys.float_info.max
 
@@ -19,49 +19,50 @@ class TurnPolicy(Options):
     """When a pause is the end of a turn.
 
     The third head, the thresholds 0.6 and 0.4, the smoothing (next to none) and the 12 frames are
-    what Kyutai's own voice agent uses. The rest was chosen on people on whom the demo model was
-    never trained; `benchmarks/people.py` measures what the levels do, and docs/live.md has its
-    table.
+    those of Kyutai's own voice agent. The other values were chosen on recordings of people on whom
+    the demo model was never trained. `benchmarks/people.py` measures what the levels do;
+    docs/live.md has its table.
     """
 
     WHAT: ClassVar[str] = "the turn policy"
 
     head: int = 2
-    """Which pause head shows an end (from 0: the third is of 2 s); the later heads, being of longer
-    pauses, show it too."""
+    """Which pause head shows the end of a turn, from 0 (2 is the third, for pauses of 2 s). Later
+    heads, which are for longer pauses, show it too."""
     eager_head: int = 1
-    """Which pause head shows an eager end; not above `head`."""
+    """Which pause head shows an eager end of a turn; not above `head`."""
     on: float = 0.6
-    """A pause begins where the smoothed probability is above this."""
+    """A pause begins when the smoothed probability is above this."""
     off: float = 0.4
-    """A pause is over where the smoothed probability is below this; not above `on`."""
+    """A pause is over when the smoothed probability is below this; not above `on`."""
     half_life_s: float = 0.01
     """Seconds in which an old value loses half its weight in the smoothing."""
     ignored_frames: int = 12
-    """Frames at the beginning of a stream, for which the heads give nothing useful."""
+    """Frames at the beginning of a stream for which the heads say nothing useful."""
     hold_s: float = 0.0
-    """Seconds for which the pause must last before it is an end."""
+    """Seconds that a pause must last before it is the end of a turn."""
 
     eager_silence_s: float = 0.7
-    """Without heads: seconds of quiet that make an eager end; not above `silence_s`."""
+    """Without heads: seconds of quiet after which a turn has an eager end; not above
+    `silence_s`."""
     silence_s: float = 1.0
-    """Without heads: seconds of quiet that make an end."""
+    """Without heads: seconds of quiet after which a turn ends."""
     text_silence_s: float = 2.4
-    """Without heads: seconds without text that make an end even where it is not quiet."""
+    """Without heads: seconds without text after which a turn ends even if it is not quiet."""
     margin_db: float = 9.0
-    """Decibels; sound less than this above the noise is quiet. (With heads, quiet only shows since
-    when there is a pause.)"""
+    """Decibels above the noise; softer sound counts as quiet. (With heads, quiet only shows when a
+    pause began.)"""
     quiet_db: float = -60.0
-    """dBFS; the noise counts as at least this loud."""
+    """dBFS; the noise is assumed to be at least this loud."""
     rise_db_s: float = 4.0
-    """Decibels per second by which the noise is taken to grow."""
+    """Decibels per second by which the noise is assumed to grow."""
 
     number_s: float = 1.6
     """Seconds that a pause must last where a number is being dictated."""
     word_s: float = 1.6
-    """Seconds that a pause must last after a word that is left open."""
+    """Seconds that a pause must last after a word that leaves the sentence open."""
     longest_s: float = 4.0
-    """Seconds after its last text at which a turn ends in any case."""
+    """Seconds after its last text after which a turn ends in any case."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for impossible numbers."""
@@ -88,10 +89,10 @@ class TurnPolicy(Options):
 
     @classmethod
     def of(cls, eagerness: Eagerness) -> "TurnPolicy":
-        """The policy of a level of eagerness.
+        """Return the policy of a level of eagerness.
 
-        On the same frames a more eager level never ends a turn later, even where it makes several
-        turns of one turn of the other level. Only a number that it has cut in two may delay it.
+        On the same frames a more eager level never ends a turn later, even where it splits a turn
+        of the other level into several. Only a number that it has split in two may delay it.
 
         Raises:
             ConfigError: there is no such level.
