@@ -1,4 +1,5 @@
-"""Live streams for tasks of an event loop, in whose thread nothing is computed or waited for."""
+"""Live streams for tasks of an event loop: `AsyncStream`. In the event loop's thread nothing is
+computed, and nothing blocks."""
 
 import asyncio
 import math
@@ -16,12 +17,12 @@ from kiku.options import DecodingOptions, timeout_s
 from kiku.stream import End, Event, FinalizeRequest
 
 _QUICK_BYTES = 1 << 20
-"""What is larger is checked and copied in another thread than the event loop's."""
+"""Bytes; larger samples are checked and copied in another thread than the event loop's."""
 
 
 def _is_quick(samples: PushedSamples) -> bool:
-    """Whether the event loop's thread may check and copy it. Of a list nobody knows how much there
-    is inside, and its numbers are looked at one by one."""
+    """Whether the event loop's thread may check and copy these samples. Not so for lists: their
+    size is unknown, and their numbers are checked one by one."""
     size: Any = getattr(samples, "nbytes", None)
     if size is None and isinstance(samples, bytes | bytearray):
         size = len(samples)
@@ -29,19 +30,22 @@ def _is_quick(samples: PushedSamples) -> bool:
 
 
 class AsyncStream(OpenStream):
-    """As `LiveStream`, for tasks of one event loop. In the event loop's thread no call converts
-    sound or decodes, nor waits for a lock that is held meanwhile."""
+    """As `LiveStream`, but for the tasks of one event loop.
+
+    In the event loop's thread no call converts sound or decodes, and none waits for a lock that is
+    held while that is done elsewhere.
+    """
 
     def __init__(self, setup: StreamSetup, waiters: Waiters) -> None:
-        """`Recognizer.astream` makes one; its tasks wait among `waiters`."""
+        """`Recognizer.astream` makes one. Tasks that wait for the stream are in `waiters`."""
         super().__init__(setup)
-        self._pushers: deque[object] = deque()  # in order
+        self._pushers: deque[object] = deque()  # calls that wait for room, in order
         self._waiters = waiters
         for session in self._sessions.each:
-            session.on_change = waiters.weak_wake  # the stream may be forgotten
+            session.on_change = waiters.weak_wake  # does not keep the stream alive
 
     def push_now(self, samples: PushedSamples, rate: int | None = None) -> bool:
-        """As `push`, if that would wait for nothing; whether it was done. Raises as `push`."""
+        """Push sound if that needs no waiting; return whether it was done. Raises as `push`."""
         if self._pushers or not _is_quick(samples):
             return False
         chunk = self._check(samples, rate)
@@ -51,7 +55,7 @@ class AsyncStream(OpenStream):
         return True
 
     def _take_now(self, part: Chunk, taken_s: float = 0.0) -> None:
-        """Take sound for which there is room. So many seconds of the push were taken before."""
+        """Take sound that fits; `taken_s` seconds of the same push were taken before."""
         with self._lock:
             self._check_open(taken_s=taken_s)
             self._sessions.push(part)
@@ -60,11 +64,11 @@ class AsyncStream(OpenStream):
     async def push(
         self, samples: PushedSamples, *, rate: int | None = None, timeout: float | None = None
     ) -> None:
-        """See `LiveStream.push`; cancelling it takes no more than was taken until then."""
+        """See `LiveStream.push`. If it is cancelled, what was taken until then stays taken."""
         wait_s = None if timeout is None else timeout_s(timeout)
         if self.push_now(samples, rate=rate):
             return
-        with self._in_line() as ticket:  # before it is looked at: later calls come behind it
+        with self._in_line() as ticket:  # before the check: later calls queue up after it
             if _is_quick(samples):
                 chunk = self._check(samples, rate)
             else:
@@ -72,7 +76,7 @@ class AsyncStream(OpenStream):
             await self._push(chunk, ticket, wait_s)
 
     async def push_chunk(self, chunk: Chunk) -> None:
-        """As `push`, of what a decoder of recordings gave (see `kiku.audio.read_file`)."""
+        """As `push`, for a chunk of `kiku.audio.read_file`."""
         with self._in_line() as ticket:
             await self._push(chunk, ticket)
 
@@ -88,7 +92,7 @@ class AsyncStream(OpenStream):
         limit = asyncio.timeout(wait_s if self._waits_when_full else None)
         try:
             async with limit:
-                await self._turn_of(ticket)  # those before it may wait for their check alone
+                await self._turn_of(ticket)  # earlier calls may still check their samples
                 for part in parts:
                     await self._room_for(part.seconds, taken_s)
                     self._take_now(part, taken_s)
@@ -107,7 +111,7 @@ class AsyncStream(OpenStream):
 
     @contextmanager
     def _in_line(self) -> Generator[object]:
-        """A ticket that keeps the place of a call among all that wait."""
+        """A ticket that keeps a call's place in the queue of those that wait."""
         ticket = object()
         self._pushers.append(ticket)
         try:
@@ -120,13 +124,13 @@ class AsyncStream(OpenStream):
         await self._waiters.until(lambda: self._pushers[0] is ticket)
 
     async def finalize(self, tag: str | None = None, *, cut: bool = False) -> None:
-        """See `LiveStream.finalize`; it comes behind the pushes that still wait for room."""
+        """See `LiveStream.finalize`; it comes after the pushes that still wait for room."""
         request = FinalizeRequest(tag, cut)
         await self._after_pushes()
         self._finalize(request)
 
     async def close(self) -> None:
-        """See `LiveStream.close`; it comes behind the pushes that still wait for room."""
+        """See `LiveStream.close`; it comes after the pushes that still wait for room."""
         await self._after_pushes()
         self._close()
 
@@ -140,9 +144,9 @@ class AsyncStream(OpenStream):
         self._request_stop()
 
     async def set_decoding(self, options: DecodingOptions | None) -> None:
-        """See `LiveStream.set_decoding`; it comes behind the pushes that still wait for room.
+        """See `LiveStream.set_decoding`; it comes after the pushes that still wait for room.
         Hotwords are spelled in another thread."""
-        with self._in_line() as ticket:  # before they are looked at: later calls come behind it
+        with self._in_line() as ticket:  # before they are spelled: later calls queue up after it
             change = await asyncio.to_thread(self._new_change, options)
             await self._turn_of(ticket)
             self._change_decoding(change)
@@ -179,12 +183,12 @@ class AsyncStream(OpenStream):
                 return event
 
     async def batch(self) -> list[Event]:
-        """All events that have come, as soon as there are some; none at the end. Raises as
+        """Wait for events and return all that have come; none at the end. Raises as
         `LiveStream.poll`. Cheaper than `events` where many come at once."""
         return await self.progress(math.inf)
 
     async def progress(self, heard_s: float) -> list[Event]:
-        """As `batch`, but also as soon as more than `heard_s` seconds of the sound were heard."""
+        """As `batch`, but also return once more than `heard_s` seconds of sound were processed."""
         while True:
             await self._waiters.until(lambda: self._sessions.has_news or self.heard_s > heard_s)
             ended = self._sessions.has_ended
@@ -204,4 +208,4 @@ class AsyncStream(OpenStream):
         if not self.done:
             self._request_stop()
             await self._waiters.until(lambda: self.done)
-        self._waiters.wake_here()  # other tasks learn of the end
+        self._waiters.wake_here()  # other tasks see the end

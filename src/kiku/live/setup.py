@@ -20,17 +20,22 @@ class StreamSetup:
     scheduler: Scheduler
     options: StreamOptions
     bindings: Sequence[Binding]
-    """One; or one for each channel, in their order. Their sessions are `WordSession`s."""
+    """The stream's sessions with their slots: one, or one for each channel in order. All are
+    `WordSession`s."""
     state_key: Callable[[], bytes | None]
-    """That streams are signed with when they are saved."""
+    """Returns the key with which saved streams are signed; None signs none."""
 
     @property
     def sessions(self) -> list[WordSession]:
-        """What holds the slots."""
+        """The sessions, without their slots."""
         return [cast("WordSession", binding.session) for binding in self.bindings]
 
     def save(self, num_given: Sequence[int]) -> bytes:
-        """The stream as bytes, with what each session had been given; between two steps."""
+        """The stream as bytes; to be called between two steps.
+
+        Args:
+            num_given: for each session, how many pushes and requests it had been given.
+        """
         for binding in self.bindings:
             self.scheduler.settle(binding)
         engine = self.scheduler.engine
@@ -48,10 +53,10 @@ class StreamSetup:
 
 
 class SavedStream:
-    """A saved stream that has been unpacked, and is not trusted yet."""
+    """A saved stream that has been unpacked. Its content has not been checked yet."""
 
     def __init__(self, state: bytes, key: bytes | None) -> None:
-        """What `StreamSetup.save` gave.
+        """Unpack what `StreamSetup.save` returned.
 
         Raises:
             StreamError: it is something else, damaged, or signed with another key.
@@ -66,12 +71,12 @@ class SavedStream:
 
     @property
     def num_channels(self) -> int:
-        """Channels that are heard one by one; 0 where they are mixed."""
+        """How many channels are transcribed separately; 0 where they are mixed."""
         first = self._sessions[0]["session"].get("channel")
         return 0 if first is None else len(self._sessions)
 
     def hears(self, options: StreamOptions) -> StreamOptions:
-        """`options` with the channels that were heard one by one, whatever they say."""
+        """`options` with the channels of the saved stream in place of their own."""
         if self.num_channels:
             format = AudioFormat(channels=self.num_channels)
             return replace(options, channel="each", format=format)
@@ -80,7 +85,7 @@ class SavedStream:
     def members(
         self, sessions: Sequence[WordSession], decoding: DecodingOptions | None
     ) -> list[Member]:
-        """New sessions, put to where the saved ones were, with their slots.
+        """Bring new sessions to the state of the saved ones, and add what their slots remember.
 
         Args:
             sessions: one, or one for each channel.
@@ -88,10 +93,10 @@ class SavedStream:
                 goes on as the saved stream would.
 
         Raises:
-            StreamError: it is damaged, or of another model.
+            StreamError: the saved stream is damaged, or of another model.
             ConfigError: the model cannot decode so.
         """
-        # Hotwords are spelled here: once, however many channels and changes want them.
+        # Spelling hotwords takes a while: each list is spelled once, for all channels.
         changes: dict[DecodingOptions, DecodingChange] = {}
         members = [
             self._member(session, saved, changes)
@@ -118,7 +123,7 @@ class SavedStream:
                 f"the saved stream is of another model, or damaged ({error})"
             ) from error
         changes[decoding] = change
-        picker = deepcopy(change.picker)  # others begin with the same
+        picker = deepcopy(change.picker)  # other channels start from the same one
         if picker is not None and saved["picker"] is not None:
             picker.restore(saved["picker"])
         return Member(session, SlotOptions(picker, decoding.num_codebooks), saved["slot"])
