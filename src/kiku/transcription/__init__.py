@@ -1,7 +1,7 @@
 """Recordings: sound in as it is needed, words out as they are decided.
 
 transcript.py     Transcript: what was said in a recording, in plain values
-sources.py        what a caller calls a recording -> its sound
+sources.py        what a caller gives as a recording -> its sound
 sound.py          RecordingSound: that sound, read no further than it is wanted
 recording.py      RecordingTask: one recording on its way through its slots
 progress.py       how far all recordings of a call are, reported to its callback

@@ -1,4 +1,4 @@
-"""The recordings of one call, side by side in the slots that are free."""
+"""`RecordingBatch`: the recordings of one call, side by side in the slots that are free."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -20,8 +20,15 @@ class RecordingBatch:
         timeout: float | None,
         progress: OnProgress | None = None,
     ) -> None:
-        """Of `recordings`; the first waits for its slot for `timeout` seconds, None as long as
-        others hold it. `progress` is told how far they are."""
+        """Nothing is opened or read yet.
+
+        Args:
+            scheduler: steps the recordings.
+            recordings: in the order in which they get slots.
+            timeout: how many seconds the first one waits for its slot; None waits as long as
+                others hold it.
+            progress: called with how far all of them are together.
+        """
         self._scheduler, self._timeout = scheduler, timeout
         self._waiting = deque(recordings)
         self._opening: RecordingTask | None = None
@@ -29,11 +36,12 @@ class RecordingBatch:
         self._progress = None if progress is None else BatchProgress(progress, recordings)
 
     def advance(self) -> None:
-        """Open, feed, have all stepped until there is news, collect, and tell how far it is.
+        """Open the next recording, push sound, step until there is news, collect words, and report
+        progress.
 
         Raises:
-            NoFreeSlot: there is none for the first recording.
-            BaseException: whatever the progress callback raises; it ends all recordings.
+            NoFreeSlot: there is no slot for the first recording.
+            BaseException: what the progress callback raised; it ends all recordings.
         """
         if self._progress is None:
             self._advance()
@@ -48,12 +56,12 @@ class RecordingBatch:
 
     @property
     def _pending(self) -> list[RecordingTask]:
-        """Those that are not at their end."""
+        """The recordings that have not ended."""
         opening = [] if self._opening is None else [self._opening]
         return [*self._running, *opening, *self._waiting]
 
     def _fail_all(self, error: BaseException) -> None:
-        """Somebody's callback wants no more of it."""
+        """End all recordings, because the progress callback raised `error`."""
         why = StreamError(
             f"the transcription was stopped by its progress callback ({error!r}): `so_far` has its "
             "words until then; transcribe again to have all"
@@ -78,7 +86,7 @@ class RecordingBatch:
         except NoFreeSlot:
             raise
         except BaseException as error:
-            # It may have interrupted the step of these: they cannot be trusted to go on.
+            # The error may have interrupted their step, so that their state cannot be trusted.
             for recording in [*self._running, *([self._opening] if self._opening else [])]:
                 self._fail(recording, error)
             raise
@@ -88,10 +96,10 @@ class RecordingBatch:
             recording = self._waiting.popleft()
             try:
                 opening = recording.begin()
-            except Exception as error:  # a file that cannot be read concerns itself alone
+            except Exception as error:  # an unreadable file ends its own recording only
                 recording.so_far.fail(error)
                 continue
-            except BaseException as error:  # while the first of it was read
+            except BaseException as error:  # an interruption while the first chunk was read
                 self._fail(recording, error)
                 raise
             self._opening = recording
@@ -104,7 +112,7 @@ class RecordingBatch:
         def news() -> bool:
             if wanted is not None and wanted.done:
                 return True
-            if self._running:  # which will free a slot for the one that waits
+            if self._running:  # they will free a slot for the one that waits
                 return any(one.has_news for one in self._running)
             return wanted is None or scheduler.is_stuck(wanted)
 
@@ -118,7 +126,8 @@ class RecordingBatch:
                 raise error
 
     def _take_slots(self) -> None:
-        """The recording that waited has its slots, or will never have them."""
+        """Take the slots of the recording that waited for them, or the error that it got
+        instead."""
         recording = self._opening
         if recording is None or recording.opening is None or not recording.opening.done:
             return
@@ -133,11 +142,11 @@ class RecordingBatch:
     def _feed(self, recording: RecordingTask) -> None:
         try:
             recording.feed()
-        except Exception as error:  # whatever a caller's own file raises concerns this one alone
+        except Exception as error:  # an error of a caller's own file ends its own recording only
             self._fail(recording, error)
 
     def _fail(self, recording: RecordingTask, error: BaseException) -> None:
-        if not isinstance(error, Exception):  # Ctrl-C interrupts once, not whenever words are read
+        if not isinstance(error, Exception):  # Ctrl-C is raised once, not again when words are read
             error = StreamError(
                 "the transcription was interrupted: `so_far` has its words until then; "
                 "transcribe again to have all"
@@ -148,7 +157,7 @@ class RecordingBatch:
         self.abandon(recording)
 
     def stop(self, recording: RecordingTask) -> list[Word]:
-        """End a recording where it is; the word that was open."""
+        """End a recording where it is, and return the word that was unfinished."""
         known = len(recording.so_far.words)
         given = [] if recording.opening is None else recording.opening.given
         if not recording.so_far.done and given:
@@ -161,8 +170,8 @@ class RecordingBatch:
         return recording.so_far.words[known:]
 
     def abandon(self, recording: RecordingTask) -> None:
-        """Give its slots back; nobody wants its words any more. The garbage collector may call it
-        at any moment."""
+        """Give a recording's slots back, as nothing refers to its words any more. The garbage
+        collector may call this at any moment."""
         if recording in self._waiting:
             self._waiting.remove(recording)
         if recording in self._running:

@@ -1,4 +1,4 @@
-"""How far the recordings of one call are, reported to its progress callback."""
+"""`BatchProgress`: reports to a callback how far the recordings of one call are."""
 
 import math
 import time
@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from kiku.transcription.recording import RecordingTask
 
 OnProgress = Callable[[float, float | None], object]
-"""Is told seconds heard, and of how many; None where a recording does not say how long it is."""
+"""A callback that takes the seconds heard so far and the seconds in all; the latter is None if a
+recording does not say how long it is."""
 
 PROGRESS_EVERY_S = 0.2
-"""So often somebody is told at most."""
+"""Least number of seconds between two calls of the callback."""
 
 
 class BatchProgress:
-    """How far the recordings of one call are, all together, told now and then."""
+    """Reports now and then how far the recordings of one call are, all together."""
 
     def __init__(self, tell: OnProgress, recordings: Sequence[RecordingTask]) -> None:
         self._tell, self._recordings = tell, list(recordings)
@@ -22,15 +23,15 @@ class BatchProgress:
         self._next_s = -math.inf
 
     def look(self) -> None:
-        """Before the first is opened: how long they say they are."""
+        """Look up how long the recordings say they are; to be called before the first is opened."""
         if self._stated is None:
             self._stated = [one.sound.stated_s() for one in self._recordings]
 
     def tell(self, pending: Sequence[RecordingTask]) -> None:
-        """Tell it, unless that was a moment ago; at the end in any case.
+        """Call the callback, unless the last call was a moment ago; at the end in any case.
 
         Args:
-            pending: those that are not at their end.
+            pending: the recordings that have not ended.
         """
         now = time.monotonic()
         if pending and now < self._next_s:
@@ -44,7 +45,7 @@ class BatchProgress:
         total_s = 0.0
         for one, stated_s in zip(self._recordings, self._stated or (), strict=True):
             if not any(one is other for other in pending):
-                stated_s = one.so_far.duration  # of which nothing more will come, whatever it said
+                stated_s = one.so_far.duration  # it has ended, whatever length it stated
             if stated_s is None:
                 return None
             total_s += max(one.so_far.duration, stated_s)

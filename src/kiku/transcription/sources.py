@@ -1,4 +1,4 @@
-"""What a caller calls a recording -> its sound: files, samples, rows of datasets, decoders."""
+"""What a caller gives as a recording -> its sound: files, samples, rows of datasets, decoders."""
 
 import math
 import os
@@ -30,7 +30,7 @@ from kiku.transcription.sound import RecordingSound
 
 
 class SampleArray(Protocol):
-    """Samples in an array of numpy's, or in what gives one: a tensor in main memory."""
+    """Samples in a numpy array, or in an object that converts to one: a tensor in main memory."""
 
     def __array__(self) -> Any:
         """The array."""
@@ -38,17 +38,16 @@ class SampleArray(Protocol):
 
 
 class RecordingDecoder(Protocol):
-    """Gives a recording's samples and their rate when it is asked, as torchcodec's `AudioDecoder`
-    does."""
+    """An object that decodes a recording on request, such as torchcodec's `AudioDecoder`."""
 
     def get_all_samples(self) -> Any:
-        """Something with `data`, [C, S], and `sample_rate`."""
+        """Return an object with `data`, [C, S], and `sample_rate`."""
         ...
 
 
 SourceSamples = SampleArray | tuple[int, SampleArray] | Mapping[str, Any] | RecordingDecoder
-"""Samples, whose rate is said beside them; or with it: `(rate, samples)`, a row of a dataset, or a
-decoder."""
+"""Samples, whose rate is a separate argument; or samples with their rate: `(rate, samples)`, a row
+of a dataset, or a decoder."""
 
 Source = str | os.PathLike[str] | BinaryIO | SourceSamples
 """A path, "-" for standard input, an open binary file, or samples."""
@@ -57,19 +56,19 @@ Source = str | os.PathLike[str] | BinaryIO | SourceSamples
 def recording_sound(
     source: Source, rate: int | None, options: StreamOptions, on_warning: OnWarning
 ) -> RecordingSound:
-    """The sound of a recording within the bounds of `options`; none of it is read yet, and what is
-    wrong with it is raised when it is.
+    """The sound of a recording within the bounds of `options`. None of it is read yet; errors in
+    the sound are raised when it is read.
 
     Args:
         source: see `Source`.
-        rate: samples a second of samples that do not say it themselves.
+        rate: samples a second, for samples that come without a rate.
         options: of the stream.
         on_warning: called with what is wrong with the sound as a whole.
 
     Raises:
-        InputError: it is nothing that can be read.
+        InputError: `source` is nothing that can be read.
     """
-    if isinstance(source, int | float):  # one of a list of numbers
+    if isinstance(source, int | float):  # the caller gave a list of numbers
         samples_of([source], rate)
     chunks, look_up_s = read_source(source, rate, options, on_warning)
     end_s = math.inf if options.end_s is None else options.end_s
@@ -88,7 +87,7 @@ def read_source(
     seconds it says it has.
 
     Raises:
-        InputError: it is nothing that can be read.
+        InputError: `source` is nothing that can be read.
     """
     if is_decoder(source):
         return _decoded_chunks(source, rate), lambda: None
@@ -102,7 +101,8 @@ def read_source(
 
 
 def refuse_single(sources: Any) -> None:
-    """One recording in the place of several would be taken apart: a name into its letters."""
+    """Refuse a single recording in place of several: iterating over a name would give its
+    letters."""
     refuse_backwards(sources)
     is_one = is_rated(sources) or is_decoder(sources) or is_file(sources)
     kind = cast("type[Any]", type(sources))
@@ -116,7 +116,8 @@ def refuse_single(sources: Any) -> None:
 
 
 def refuse_other_than_lists(source: Any) -> None:
-    """What several recordings stand in is a list: an iterator could also be one of numbers."""
+    """Refuse several recordings in anything but a list: an iterator could also be one of
+    numbers."""
     refuse_backwards(source)
     kind = cast("type[Any]", type(source))
     is_one = isinstance(source, str | bytes | bytearray | memoryview | list | tuple | Mapping)
@@ -130,8 +131,8 @@ def refuse_other_than_lists(source: Any) -> None:
 
 
 def refuse_twice(sources: Sequence[Any]) -> None:
-    """Refuse one open file in two places before any of it is read: each of the two would hear what
-    the other left of it."""
+    """Refuse an open file that is listed twice, before any of it is read: each of the two
+    recordings would hear what the other left."""
     files = [
         _path_of(cast("Mapping[str, Any]", one)) if isinstance(one, Mapping) else one
         for one in sources
@@ -148,13 +149,13 @@ def refuse_twice(sources: Sequence[Any]) -> None:
 
 
 def _path_of(row: Mapping[str, Any]) -> Any:
-    """The path of a row that has nothing else."""
+    """The path of a row that has neither samples nor bytes."""
     return row.get("path") if row.get("array") is None and row.get("bytes") is None else None
 
 
 def refuse_rate_of_files(sources: Sequence[Source], rate: int | None) -> None:
-    """Refuse a rate where every source is a file: files know theirs, and bytes without a header
-    were probably meant. In a list with samples among the files it is the rate of the samples."""
+    """Refuse a rate if every source is a file: files know their rate, and the caller probably meant
+    bytes without a header. In a list that also has samples, it is the rate of the samples."""
     if rate is None or not sources or not all(map(_is_file, sources)):
         return
     raise InputError(
@@ -173,7 +174,7 @@ def _seconds_of(samples: Any, rate: int, channels_axis: int | None) -> float | N
         if channels_axis is not None and len(shape) == 2:
             return shape[1 - channels_axis % 2] / rate
         return max(shape, default=0) / rate
-    except (TypeError, ValueError, ArithmeticError):  # which is told when they are read
+    except (TypeError, ValueError, ArithmeticError):  # reading them raises what is wrong
         return None
 
 

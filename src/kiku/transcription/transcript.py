@@ -1,4 +1,4 @@
-"""What was said in a recording: `Transcript`, which holds plain values alone."""
+"""`Transcript`: what was said in a recording, in plain values."""
 
 import os
 from collections.abc import Iterator
@@ -14,20 +14,21 @@ from kiku.writing import write_whole
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was said in a recording. Plain values: it can be pickled, compared and kept."""
+    """What was said in a recording, in plain values: it can be pickled, compared and kept."""
 
     words: tuple[Word, ...]
-    """In the order of their starts."""
+    """The words, in the order of their starts."""
     duration: float
-    """Seconds of sound, from the recording's beginning to its end or to `end_s`."""
+    """Seconds of sound, from the beginning of the recording to its end or to `end_s`."""
     warnings: tuple[StreamWarning, ...] = ()
-    """What was not as it should be, in the order of time: sound that is clipped or silent for long,
-    a file that is damaged or whose clock cannot be followed, a decoder that had to listen again."""
+    """Problems that did not stop the transcription, in the order of time: sound that is clipped or
+    silent for long, a file that is damaged or has impossible timestamps, a decoder that had to
+    re-decode."""
     problem: Exception | None = None
-    """Why the sound stopped before its end, or could not be read at all; None if it was heard
-    whole."""
+    """The error that stopped the sound before its end, or kept it from being read at all; None if
+    all of it was transcribed."""
     model: str | None = None
-    """Which model heard it."""
+    """Name of the model that transcribed it."""
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Transcript):
@@ -38,7 +39,7 @@ class Transcript:
         return hash(self._compared())
 
     def _compared(self) -> tuple[object, ...]:
-        # Of two errors Python knows no likeness: one that was pickled is another.
+        # Two errors are never equal in Python, not even an error and its pickled copy.
         problem = None if self.problem is None else (type(self.problem), str(self.problem))
         return self.words, self.duration, self.warnings, problem, self.model
 
@@ -49,7 +50,7 @@ class Transcript:
 
     @property
     def segments(self) -> list[Segment]:
-        """The words in sentences and phrases (see `kiku.text.segments`)."""
+        """The words grouped into sentences and phrases (see `kiku.text.segments`)."""
         return segments(self.words)
 
     def __iter__(self) -> Iterator[Word]:
@@ -64,7 +65,7 @@ class Transcript:
     def __getitem__(self, index: slice) -> tuple[Word, ...]: ...
     def __getitem__(self, index: int | slice) -> Word | tuple[Word, ...]:
         name: Any = index
-        if isinstance(name, str):  # as in what whisper gives
+        if isinstance(name, str):  # as with the dictionaries that whisper returns
             known = hasattr(self, name)
             way = f"write transcript.{name}" if known else "to_dict() gives a dictionary"
             raise InputError(f"a transcript is no dictionary that has {name!r}: {way}")
@@ -104,12 +105,13 @@ class Transcript:
         return self._written("vtt")
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it into a file, in the format that the name ends in: txt, json, srt, vtt or tsv.
+        """Write the transcript to a file, in the format of its ending: txt, json, srt, vtt or tsv.
 
-        Whoever looks sees the old file or the whole new one; a link is replaced, not followed.
+        A reader sees the old file or the whole new one, never a part. A link is replaced, not
+        followed.
 
         Raises:
-            OutputError: there is no such format, or the file cannot be written.
+            OutputError: the ending names no known format, or the file cannot be written.
         """
         ending = Path(path).suffix.lstrip(".").lower()
         if ending not in FORMATS:
@@ -131,13 +133,14 @@ class Transcript:
 
 
 class IncompleteTranscript(UserWarning):
-    """The sound of a recording stopped before its end. Where warnings are errors, it is raised."""
+    """Warns that the sound of a recording stopped before its end. It is raised where a program
+    makes warnings errors."""
 
     def __init__(self, message: str, transcript: Transcript) -> None:
-        """Of a transcript that holds a `problem`."""
+        """A warning about a transcript with a `problem`."""
         super().__init__(message, transcript)
         self.transcript = transcript
-        """What was said until then."""
+        """What was said until the sound stopped."""
 
     def __str__(self) -> str:
         return self.args[0]
@@ -151,5 +154,6 @@ def _of_word(word: Word) -> dict[str, Any]:
 
 
 def by_time(word: Word) -> tuple[float, int]:
-    """Orders words of several channels the same way, however they came."""
+    """A sort key: by start, then by channel, so that the words of several channels always have the
+    same order."""
     return word.start, word.channel or 0

@@ -1,4 +1,4 @@
-"""A recording that is being transcribed, as its caller sees it: `Transcription`."""
+"""`Transcription`: a recording that is being transcribed, as its caller sees it."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
 def _caller_level() -> int:
-    """The `stacklevel` of a warning that names the line outside of kiku from which it comes."""
+    """The `stacklevel` with which a warning names the caller's line, the first outside of kiku."""
     level, frame = 1, sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
@@ -29,14 +29,14 @@ def _caller_level() -> int:
 class Transcription:
     """A recording that is being transcribed.
 
-    Iterate to have each word as soon as it is decided; `result` waits for the end. If the sound
-    stops in the middle (a truncated file), the words before are all there, the transcript's
-    `problem` holds the error, and a warning (`IncompleteTranscript`) says so when all words were
-    given. If it cannot be read at all, iterating raises that error.
+    Iterate to get each word as soon as it is decided; `result` waits for the end. If the sound
+    stops in the middle (a truncated file), all words before are given, the transcript's `problem`
+    holds the error, and after the last word there is a warning (`IncompleteTranscript`). If the
+    sound cannot be read at all, iterating raises the error.
     """
 
     def __init__(self, recording: RecordingTask, batch: RecordingBatch, model: str) -> None:
-        """`Recognizer.transcription` makes them."""
+        """`Recognizer.transcription` makes one."""
         self._recording, self._batch, self._model = recording, batch, model
         self._finalizer = weakref.finalize(self, batch.abandon, recording)
         self._finalizer.atexit = False
@@ -53,7 +53,7 @@ class Transcription:
         )
 
     def __iter__(self) -> Iterator[Word]:
-        """Every word from the first, waiting for those that are not decided yet."""
+        """Iterate over all words from the first, and wait for those that are not decided yet."""
         yield from self._each()
         self._warn_of_problem()
 
@@ -66,12 +66,13 @@ class Transcription:
             if so_far.done:
                 break
             self._batch.advance()
-        self._finalizer.detach()  # a Ctrl-C that comes while it is dropped would be lost there
+        self._finalizer.detach()  # a Ctrl-C during finalization would be lost
         if so_far.failure is not None:
             raise so_far.failure
 
     def _warn_of_problem(self) -> None:
-        """Warn, once, if the sound stopped before its end; all of it is decided by now."""
+        """Warn once if the sound stopped before its end; to be called when all words are
+        decided."""
         so_far = self._recording.so_far
         problem = so_far.problem
         if problem is None or self._warned:
@@ -82,51 +83,51 @@ class Transcription:
         warnings.warn(warning, stacklevel=_caller_level())
 
     def stop(self) -> list[Word]:
-        """Give up the rest of the recording and free its slot.
+        """Stop before the end of the recording, and free its slot.
 
         Returns:
-            The word that was open, if there was one, now decided; it stands in `so_far` too.
-            Iterating again ends after the words of `so_far`.
+            The word that was unfinished, if there was one. It is in `so_far`, too. Iterating again
+            ends after the words of `so_far`.
         """
         return self._batch.stop(self._recording)
 
     @property
     def so_far(self) -> list[Word]:
-        """The words decided until now, without waiting."""
+        """The words decided so far, without waiting."""
         return list(self._recording.so_far.words)
 
     @property
     def heard_s(self) -> float:
-        """Seconds of sound taken in until now, without waiting."""
+        """Seconds of sound processed so far, without waiting."""
         return self._recording.so_far.duration
 
     @property
     def num_channels(self) -> int:
-        """Channels of the sound, silent ones too; 0 before any of it was read."""
+        """Number of channels of the sound, silent ones included; 0 before any sound was read."""
         return self._recording.num_channels
 
     @property
     def done(self) -> bool:
-        """Whether all has come of it that will come, without waiting."""
+        """Whether nothing more will come, without waiting."""
         return self._recording.so_far.done
 
     @property
     def warnings(self) -> list[StreamWarning]:
-        """What was not as it should be until now, without waiting."""
+        """The warnings so far, without waiting (see `Transcript.warnings`)."""
         return list(self._recording.so_far.warnings)
 
     @property
     def problem(self) -> Exception | None:
-        """Why the sound stopped before its end, as far as is known."""
+        """The error that stopped the sound before its end; None if there was none so far."""
         return self._recording.so_far.problem
 
     def result(self) -> Transcript:
-        """All of it, when it is done.
+        """Wait for the end, and return the whole transcript.
 
         Raises:
-            Exception: what stopped it, if it cannot go on.
-            IncompleteTranscript: the sound stopped before its end, and warnings are errors. It
-                holds the transcript, and the next call gives that.
+            Exception: the error that stopped the transcription.
+            IncompleteTranscript: the sound stopped before its end, and the program makes warnings
+                errors. The warning holds the transcript, which the next call returns.
         """
         for _ in self._each():
             pass
@@ -134,8 +135,8 @@ class Transcription:
         return self._recording.so_far.transcript(self._model)
 
     def result_or_problem(self) -> Transcript:
-        """As `result`, but what stopped it stands in the transcript's `problem`, and nowhere
-        else."""
+        """As `result`, but an error that stopped the transcription is not raised and gives no
+        warning: the transcript's `problem` holds it."""
         try:
             for _ in self._each():
                 pass
@@ -145,7 +146,7 @@ class Transcription:
         return self._recording.so_far.transcript(self._model)
 
     def advance(self) -> None:
-        """Let it, and all that go side by side with it, come a step further.
+        """Transcribe a step further, together with all recordings of the same call.
 
         Raises:
             NoFreeSlot: see `Recognizer.transcribe`.
@@ -154,8 +155,8 @@ class Transcription:
 
 
 def as_done(several: Sequence[Transcription]) -> Iterator[Transcription]:
-    """Each of the recordings of one `Recognizer.transcriptions` as soon as it is done: a long one
-    keeps no short one waiting."""
+    """Iterate over the recordings of one `Recognizer.transcriptions` in the order in which they are
+    done: a long one does not keep a short one waiting."""
     pending = list(several)
     while pending:
         done = [one for one in pending if one.done]
