@@ -1,12 +1,12 @@
-"""Kyutai's streaming speech-to-text: one engine for file, microphone and socket.
+"""Kyutai's streaming speech-to-text: one engine for files, microphones and sockets.
 
     import kiku
 
     for word in kiku.load("demo").transcribe("talk.mp3"):
         print(word.text, word.start, word.end)
 
-Nothing is imported before it is used: `import kiku` takes no time, and the packages that run a
-model, PyTorch above all, are imported only by `load`.
+Nothing is imported before it is used: `import kiku` takes no time, and only `load` imports the
+packages that run a model, such as PyTorch.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -90,7 +90,7 @@ _NAMES = {
     # Rooms that can be named without being imported: `except kiku.errors.AudioError`.
     "audio": [], "decoding": [], "engine": [], "scheduler": [],
 }  # fmt: skip
-"""The rooms, and the public names that they hold."""
+"""The rooms and their public names."""
 
 _ROOM_OF = {name: room for room, names in _NAMES.items() for name in names}
 

@@ -1,4 +1,4 @@
-"""The public face: a model, its slots, and every way to have it listen."""
+"""`Recognizer`: a model with its slots, and every way to transcribe with it."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -58,14 +58,14 @@ _FOREIGN = {
     **options_named([one.name for one in fields(StreamOptions)], "write options=StreamOptions({})"),
     **TRANSCRIBING,
 }
-"""What is no argument of `transcribe`, and how it is said instead."""
+"""Names that are no arguments of `transcribe`, and what to write instead."""
 
 
 class Recognizer:
     """A model with a number of slots, for any number of threads.
 
-    `transcribe` is for recordings, `stream` and `astream` are for sound as it comes. All that is
-    open at the same time is stepped together.
+    `transcribe` is for recordings; `stream` and `astream` are for live sound. All recordings and
+    streams that are open at the same time are stepped together.
     """
 
     def __init__(
@@ -77,20 +77,20 @@ class Recognizer:
         name: str,
         max_block: int | None = None,
     ) -> None:
-        """Around an engine that is ready; `load` makes one from a checkpoint.
+        """Wrap an engine that is ready. `load` makes both from a checkpoint.
 
         Args:
-            engine: with its slots.
-            config: of the model.
-            vocabulary: its text tokens.
-            name: how the model was called.
-            max_block: frames of a stream that one step takes at most; None leaves it to the engine.
+            engine: the engine with its slots.
+            config: the model's config.
+            vocabulary: the model's text tokens.
+            name: the name by which the model was loaded.
+            max_block: how many frames of one stream a step may take; None leaves it to the engine.
         """
         self.config = config
         self.vocabulary = vocabulary
         self.name = name
         self.scheduler = Scheduler(engine, max_block)
-        """Through which all that is open is stepped: for who drives it himself."""
+        """Steps everything that is open; only of interest to programs that drive it themselves."""
         self._state_key: bytes | None = None
 
     def __repr__(self) -> str:
@@ -106,12 +106,13 @@ class Recognizer:
 
     @property
     def free_slots(self) -> int:
-        """Slots that nothing holds."""
+        """Number of slots that are not in use."""
         return self.scheduler.free_slots
 
     @property
     def state_key(self) -> bytes | None:
-        """Set it to sign saved streams with; only those signed with it are then taken."""
+        """The key that signs saved streams. If it is set, only streams signed with it are
+        resumed."""
         return self._state_key
 
     @state_key.setter
@@ -135,16 +136,18 @@ class Recognizer:
         """Open a live stream: push sound into it from any thread, and iterate over its events.
 
         Args:
-            options: what it hears and says; None is words alone.
-            state: what `save` of another stream gave, to go on with that; None begins a new one.
-                Where `options` is None, text is picked as that stream did; else as they say behind
-                the sound that it had been given.
-            timeout: seconds to wait for a free slot; None waits as long as others hold them.
+            options: which sound it takes, how text is picked, and which events it gives; None is
+                the default, which gives words alone.
+            state: what `save` of another stream returned, to resume it; None begins a new stream.
+                If `options` is None, text is picked as in the saved stream; otherwise as `options`
+                say, from the end of the sound that had been pushed before the save.
+            timeout: how many seconds to wait for a free slot; None waits as long as others hold
+                them.
 
         Raises:
             NoFreeSlot: all slots are held.
             InputError: `options` or `timeout` are something else.
-            ConfigError: options that this model cannot follow.
+            ConfigError: this model cannot follow the options.
             StreamError: the state is damaged, or of another model, engine or key.
         """
         wait_s = timeout_s(timeout)
@@ -160,14 +163,14 @@ class Recognizer:
         timeout: float | None = 0.0,
         recorded: bool = False,
     ) -> AsyncStream:
-        """As `stream`, for tasks: nothing of it blocks the event loop.
+        """As `stream`, for the tasks of an event loop, which it never blocks.
 
         Args:
             options: as `stream`.
             state: as `stream`.
             timeout: as `stream`.
-            recorded: the sound is a recording's, pushed as fast as it is taken: it is heard in the
-                time that streams of people who speak leave.
+            recorded: whether the sound is a recording's, pushed as fast as it is taken. It is then
+                processed in the time that live streams leave.
         """
         wait_s = timeout_s(timeout)
         options, members = await asyncio.to_thread(self._live_members, options, state)
@@ -191,7 +194,8 @@ class Recognizer:
     def _live_members(
         self, options: StreamOptions | None, state: bytes | None
     ) -> tuple[StreamOptions, list[Member]]:
-        """What a live stream opens, from a saved state where there is one."""
+        """The checked options of a live stream and its members, resumed from `state` if there is
+        one."""
         if state is None:
             options = checked_stream_options(options)
             return options, self._members(options, options.num_sessions())
@@ -202,7 +206,7 @@ class Recognizer:
         return options, saved.members(sessions, decoding)
 
     def _members(self, options: StreamOptions, count: int) -> list[Member]:
-        """The sessions of `_sessions`, each with what its slot needs."""
+        """New sessions (see `_sessions`), each with what its slot needs."""
         prompt = None if options.prompt is None else options.prompt.slot
         return [
             Member(session, self._slot_options(options.decoding), prompt)
@@ -210,7 +214,7 @@ class Recognizer:
         ]
 
     def _sessions(self, options: StreamOptions, count: int) -> list[WordSession]:
-        """New sessions for a sound: one, or one for each of its `count` channels."""
+        """New sessions for one sound: one, or one for each of its `count` channels."""
         if count > MAX_CHANNELS:
             raise ConfigError(
                 f"{count} channels cannot be heard one by one, {MAX_CHANNELS} can: "
@@ -266,29 +270,32 @@ class Recognizer:
         timeout: float | None = None,
         progress: OnProgress | None = None,
     ) -> Transcript | list[Transcript]:
-        """What is said in a recording.
+        """Transcribe a recording, or several.
 
         Args:
-            source: a path to anything with sound in it, "-" for standard input, an open binary
-                file, or samples ([S] or [S, C]), also as `(rate, samples)`; or a row of a dataset:
+            source: a path to a file with sound, "-" for standard input, an open binary file, or
+                samples ([S] or [S, C]), also as `(rate, samples)`; or a row of a dataset:
                 `{"array": samples, "sampling_rate": rate}`, `{"bytes": ...}`, `{"path": ...}` or a
-                decoder with `get_all_samples`. A list of such is transcribed side by side in the
-                free slots; what stopped one of them stands in its `problem`.
-            options: what is heard, and how; see `StreamOptions`.
-            rate: of samples, in Hz, where these do not say it themselves. Files know theirs.
-            timeout: seconds to wait for a free slot; None waits as long as others hold them.
-            progress: is called, from this thread and at most five times a second, with the seconds
-                heard and those there are (of several recordings together); the latter is None where
-                one does not say how long it is. The last call gives both alike. What it raises
-                stops this call, and nothing else.
+                decoder with `get_all_samples`. The recordings of a list are transcribed side by
+                side in the free slots; if one of them is stopped by an error, its `problem` holds
+                that.
+            options: which part of the sound is transcribed, and how; see `StreamOptions`.
+            rate: samples a second, for samples that come without a rate. Files know theirs.
+            timeout: how many seconds to wait for a free slot; None waits as long as others hold
+                them.
+            progress: called from this thread, at most five times a second, with the seconds heard
+                and the seconds in all, of all recordings together. The latter is None if one of
+                them does not say how long it is. In the last call both are equal. What the callback
+                raises stops this call, and nothing else.
 
         Raises:
-            AudioError: the recording cannot be read. One that stops in the middle is told in
-                `problem`; and, if it is no list, by a warning, `IncompleteTranscript`, which holds
-                the transcript in case that warnings are errors.
-            InputError: samples without their rate, no such source, or `options` that are something
-                else.
-            NoFreeSlot: there was none in time, or only this thread could free one.
+            AudioError: the recording cannot be read. If it stops in the middle, `problem` holds the
+                error instead; and if `source` is not a list, there is a warning,
+                `IncompleteTranscript`, which holds the transcript for programs that make warnings
+                errors.
+            InputError: samples have no rate, `source` is nothing that can be read, or `options` are
+                something else.
+            NoFreeSlot: no slot was free in time, or only this thread could free one.
         """
         refuse_other_than_lists(source)
         if isinstance(source, list | tuple) and not is_rated(source):
@@ -312,7 +319,7 @@ class Recognizer:
         timeout: float | None = None,
         progress: OnProgress | None = None,
     ) -> Transcription:
-        """As `transcribe`, word by word: work happens while you iterate."""
+        """As `transcribe`, but word by word: the work is done while you iterate."""
         return self.transcriptions(
             [source], options, rate=rate, timeout=timeout, progress=progress
         )[0]
@@ -327,13 +334,13 @@ class Recognizer:
         timeout: float | None = None,
         progress: OnProgress | None = None,
     ) -> list[Transcription]:
-        """As `transcription`, for recordings that go side by side."""
+        """As `transcription`, for several recordings, which are transcribed side by side."""
         wait_s, told = timeout_s(timeout), callback(progress, "progress")
         refuse_single(sources)
-        sources = list(sources)  # which may have been a generator
+        sources = list(sources)  # it may be a generator
         refuse_twice(sources)
         wanted = checked_stream_options(options)
-        # A recording knows how it is written, but an array not which of its axes is time.
+        # A recording knows its own format, but an array does not know which axis is time.
         axis = wanted.format.channels_axis
         wanted = replace(wanted, format=AudioFormat(channels_axis=axis))
         if wanted.rate_check is None:
@@ -351,19 +358,20 @@ class Recognizer:
         )
 
     def prompt(self, text: str, source: Source, *, rate: int | None = None) -> Prompt:
-        """Have the model hear a recording and write its text, for `StreamOptions.prompt`: streams
-        that begin so go on in that spelling, language and style. Takes a free slot for the while.
+        """Make a prompt for `StreamOptions.prompt`: the model processes a recording together with
+        its text, and streams with this prompt continue in that spelling, language and style. This
+        takes a free slot while it runs.
 
         Args:
             text: what is said in the recording.
-            source: some seconds, as for `transcribe`.
+            source: a recording of some seconds, as for `transcribe`.
             rate: as for `transcribe`.
 
         Raises:
-            ConfigError: a text that is empty, cannot be spelled, or is longer than what is said; a
-                recording of more than a minute.
+            ConfigError: the text is empty, cannot be spelled, or is longer than what is said; or
+                the recording lasts more than a minute.
             AudioError: the recording cannot be read.
-            InputError: `text` is no text, or samples have no rate.
+            InputError: `text` is not text, or samples have no rate.
             NoFreeSlot: all slots are held by streams of this thread.
         """
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -400,24 +408,25 @@ class Recognizer:
         max_tokens: int | None = None,
         picker: Picker | SamplingParams | None = None,
     ) -> NDArray[np.int64] | list[NDArray[np.int64]]:
-        """The raw text token of every frame, for research and parity.
+        """Return the raw text token of every frame, for research and parity.
 
-        Nothing is put before or after the sound. Token t was chosen having heard frames 0 .. t - 1,
-        so it speaks of the sound `text_delay_s` before it. These are the tokens that transformers'
-        `generate` gives after the start id, and moshi's `LMGen` fed with the first frame twice.
+        No silence is added before or after the sound. Token t is picked from frames 0 .. t - 1, so
+        it belongs to the sound `text_delay_s` before it. These are the tokens that transformers'
+        `generate` returns after the start id, and moshi's `LMGen` fed with the first frame twice.
 
         Args:
             samples: [S] mono at the model's rate, or several such arrays, which share the slots.
-            max_tokens: stop there.
-            picker: picks each token from the logits [V]; None takes the likeliest. A callable is
-                for one array only: it may remember.
+            max_tokens: how many tokens to return at most; None returns all.
+            picker: picks each token from the logits [V]; None takes the likeliest. A callable may
+                be given with one array only, because it may keep a state.
 
         Returns:
-            [S // frame_size] token ids, or one such array for each that was given.
+            [S // frame_size] token ids, or a list with such an array for each array given.
 
         Raises:
-            InputError: not [S], a `max_tokens` that is none, or a callable for several arrays.
-            AudioError: samples that are not finite numbers.
+            InputError: `samples` are not [S], `max_tokens` is not a number of tokens, or a callable
+                was given with several arrays.
+            AudioError: samples are not finite numbers.
             NoFreeSlot: all slots are held.
         """
         return read_tokens(self.scheduler, self.config, samples, max_tokens, picker)

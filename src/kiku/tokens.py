@@ -1,4 +1,4 @@
-"""The raw text token of every frame of a sound, for research and parity."""
+"""`read_tokens`: the raw text token of every frame of a sound, for research and parity."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -46,7 +46,7 @@ def read_tokens(
 def _frames(
     config: ModelConfig, samples: Any, max_tokens: int | None
 ) -> NDArray[np.float32] | None:
-    """The frames [T, S] that must be heard for the tokens; None where no token is wanted."""
+    """The frames [T, frame_size] that the tokens need; None if no token is wanted."""
     if np.ndim(samples) != 1:
         found = f"of shape {list(np.shape(samples))}" if hasattr(samples, "shape") else ""
         raise InputError(
@@ -63,6 +63,6 @@ def _frames(
 
 
 def _is_one_sound(samples: Any) -> bool:
-    """Whether it is one array, or no list of arrays either."""
+    """Whether `samples` are to be read as one array: they are one, or nothing that lists arrays."""
     is_name = isinstance(samples, str | bytes | os.PathLike)
     return is_name or hasattr(samples, "__array__") or not isinstance(samples, Iterable)
