@@ -1450,7 +1450,7 @@ def test_silence_of_no_number_of_seconds_is_refused(wrong: Any) -> None:
 
 def test_what_cannot_be_called_does_not_listen() -> None:
     with recognizer().stream() as stream:
-        with pytest.raises(InputError, match="what listens must be a function"):
+        with pytest.raises(InputError, match="call must be a function"):
             stream.listen(3)  # pyright: ignore[reportArgumentType]
         stream.push(sentence(ONE))
         stream.close()

@@ -226,7 +226,9 @@ def test_recordings_may_come_from_a_generator() -> None:
     "several", [(x for x in "ab"), {"a"}, {"a": "b"}.values(), Path().glob("*.none"), range(3)]
 )
 def test_what_is_no_list_of_recordings_is_told_to_be_made_one(several: Any) -> None:
-    with pytest.raises(InputError, match=r"several stand in a list: write list\(\.\.\.\)"):
+    with pytest.raises(
+        InputError, match=r"several recordings are given as a list: write list\(\.\.\.\)"
+    ):
         echo()[0].transcribe(several)
 
 

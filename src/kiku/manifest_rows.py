@@ -46,7 +46,7 @@ def path_in(row: Mapping[str, Any]) -> str:
     """The path of the recording. Raises BadRow if there is none."""
     path = text_in(row, PATHS)
     if not path:
-        raise BadRow(f"has no path, which names the recording; say it as {', '.join(PATHS)}")
+        raise BadRow(f"has no path of a recording: give it as one of {', '.join(PATHS)}")
     return path
 
 

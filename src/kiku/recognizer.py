@@ -201,7 +201,7 @@ class Recognizer:
             return options, self._members(options, options.num_sessions())
         saved = SavedStream(state, self.state_key)
         decoding = None if options is None else checked_stream_options(options).decoding
-        options = saved.hears(checked_stream_options(options))
+        options = saved.with_channels(checked_stream_options(options))
         sessions = self._sessions(options, max(1, saved.num_channels))
         return options, saved.members(sessions, decoding)
 
@@ -335,7 +335,7 @@ class Recognizer:
         progress: OnProgress | None = None,
     ) -> list[Transcription]:
         """As `transcription`, for several recordings, which are transcribed side by side."""
-        wait_s, told = timeout_s(timeout), callback(progress, "progress")
+        wait_s, on_progress = timeout_s(timeout), callback(progress, "progress")
         refuse_single(sources)
         sources = list(sources)  # it may be a generator
         refuse_twice(sources)
@@ -347,7 +347,7 @@ class Recognizer:
             wanted = replace(wanted, rate_check=wanted.signal_checks)
         recordings = [self._recording(source, wanted, rate) for source in sources]
         refuse_rate_of_files(sources, rate)
-        batch = RecordingBatch(self.scheduler, recordings, wait_s, told)
+        batch = RecordingBatch(self.scheduler, recordings, wait_s, on_progress)
         return [Transcription(recording, batch, self.name) for recording in recordings]
 
     def _recording(self, source: Source, options: StreamOptions, rate: int | None) -> RecordingTask:
@@ -377,7 +377,7 @@ class Recognizer:
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(
                 f"the text of a prompt must be a text, not {shown(text)}: give what is said in the "
-                "recording, and the recording behind it"
+                "recording, then the recording"
             )
         chunks, _ = read_source(source, rate, StreamOptions())
         refuse_rate_of_files([source], rate)

@@ -39,16 +39,16 @@ class LiveStream(OpenStream):
         # The scheduler knows the sessions, but must not keep this alive.
         this = weakref.ref(self)
 
-        def tell() -> None:
+        def notify() -> None:
             live = this()
             # A thread that is about to wait sets `_waits` first and then checks again.
             if live is not None and (live._waits or live._listener is not None):
-                live._tell()
+                live._notify()
 
         for session in self._sessions.each:
-            session.on_change = tell
+            session.on_change = notify
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         if self._waits:
             with self._lock:
                 self._waits = False
@@ -253,7 +253,7 @@ class LiveStream(OpenStream):
         inside it `save` raises StreamError, and so do `push` and `next_event` where they would have
         to wait. `poll`, `finalize` and `set_decoding` never wait.
         """
-        self._listener = callback(call, "what listens")
+        self._listener = callback(call, "call")
 
     def __enter__(self) -> Self:
         return self

@@ -75,7 +75,7 @@ class SavedStream:
         first = self._sessions[0]["session"].get("channel")
         return 0 if first is None else len(self._sessions)
 
-    def hears(self, options: StreamOptions) -> StreamOptions:
+    def with_channels(self, options: StreamOptions) -> StreamOptions:
         """`options` with the channels of the saved stream in place of their own."""
         if self.num_channels:
             format = AudioFormat(channels=self.num_channels)

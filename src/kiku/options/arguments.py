@@ -32,7 +32,7 @@ def checked_decoding_options(given: Any) -> DecodingOptions:
     if given is None or isinstance(given, DecodingOptions):
         return given or DecodingOptions()
     raise InputError(
-        f"how text is picked is said by DecodingOptions, not {shown(given)}: write "
+        f"decoding options must be DecodingOptions, not {shown(given)}: write "
         "DecodingOptions(...), such as DecodingOptions(temperature=0.25)"
     )
 

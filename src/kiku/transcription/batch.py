@@ -46,10 +46,10 @@ class RecordingBatch:
         if self._progress is None:
             self._advance()
             return
-        self._progress.look()
+        self._progress.look_up_lengths()
         self._advance()
         try:
-            self._progress.tell(self._pending)
+            self._progress.report(self._pending)
         except BaseException as error:
             self._fail_all(error)
             raise

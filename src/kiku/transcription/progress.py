@@ -17,17 +17,17 @@ PROGRESS_EVERY_S = 0.2
 class BatchProgress:
     """Reports now and then how far the recordings of one call are, all together."""
 
-    def __init__(self, tell: OnProgress, recordings: Sequence[RecordingTask]) -> None:
-        self._tell, self._recordings = tell, list(recordings)
+    def __init__(self, callback: OnProgress, recordings: Sequence[RecordingTask]) -> None:
+        self._callback, self._recordings = callback, list(recordings)
         self._stated: list[float | None] | None = None
         self._next_s = -math.inf
 
-    def look(self) -> None:
+    def look_up_lengths(self) -> None:
         """Look up how long the recordings say they are; to be called before the first is opened."""
         if self._stated is None:
             self._stated = [one.sound.stated_s() for one in self._recordings]
 
-    def tell(self, pending: Sequence[RecordingTask]) -> None:
+    def report(self, pending: Sequence[RecordingTask]) -> None:
         """Call the callback, unless the last call was a moment ago; at the end in any case.
 
         Args:
@@ -39,7 +39,7 @@ class BatchProgress:
         self._next_s = now + PROGRESS_EVERY_S
         heard_s = sum(one.so_far.duration for one in self._recordings)
         if pending or heard_s:
-            self._tell(heard_s, self._total_s(pending))
+            self._callback(heard_s, self._total_s(pending))
 
     def _total_s(self, pending: Sequence[RecordingTask]) -> float | None:
         total_s = 0.0

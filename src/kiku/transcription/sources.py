@@ -125,8 +125,8 @@ def refuse_other_than_lists(source: Any) -> None:
         return
     if isinstance(source, Iterable):
         raise InputError(
-            f"a {kind.__name__} is no recording, and several stand in a list: write list(...) "
-            "around it"
+            f"a {kind.__name__} is not a recording, and several recordings are given as a list: "
+            "write list(...) around it"
         )
 
 
