@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import kiku
-from kiku import AudioFormat, DecodingOptions, LiveStream, Recognizer, StreamOptions, Word
+from kiku import AudioFormat, DecodingOptions, Hotword, LiveStream, Recognizer, StreamOptions, Word
+from kiku.decoding.hotwords import PhraseTrie
 from kiku.engine import StepOutput
 from kiku.errors import ConfigError, QueueFull
 from tests import tiny
@@ -124,6 +125,40 @@ def test_a_state_that_is_full_of_changes_takes_the_options_of_who_goes_on() -> N
         stream.push(silence(1))
         ended(stream)
     assert engine.read[0][:2] == [None, 4]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "spelled"),
+    [
+        (None, [1]),  # as the saved stream was opened
+        (StreamOptions(decoding=DecodingOptions(hotwords=["one"])), [1]),
+        (StreamOptions(decoding=DecodingOptions(hotwords=["one", "two"])), [1, 2]),
+        (StreamOptions(), [1]),
+    ],
+)
+def test_who_goes_on_has_each_list_of_hotwords_spelled_once(
+    wanted: StreamOptions | None, spelled: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand phrases take a while: not once more for each channel."""
+    options = StreamOptions(
+        channel="each", format=AudioFormat(channels=2),
+        decoding=DecodingOptions(hotwords=["one"]),
+    )  # fmt: skip
+    with echo(EchoEngine(2)).stream(options) as stream:
+        stream.push(silence(3, 2))
+        state = stream.save()
+    counts: list[int] = []
+
+    class Counted(PhraseTrie):
+        def __init__(self, hotwords: Sequence[Hotword], *more: Any) -> None:
+            counts.append(len(hotwords))
+            super().__init__(hotwords, *more)
+
+    monkeypatch.setattr("kiku.decoding.picker.PhraseTrie", Counted)
+    with echo(EchoEngine(2)).stream(wanted, state=state) as stream:
+        assert counts == spelled
+        pickers = [binding.options.picker for binding in stream._setup.bindings]  # pyright: ignore[reportPrivateUsage]
+        assert pickers[0] is None or pickers[0] is not pickers[1], "each remembers what it wrote"
 
 
 CHANGES = [

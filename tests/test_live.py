@@ -46,7 +46,7 @@ from kiku.errors import (
     StreamClosed,
     StreamError,
 )
-from kiku.live_async import _BELLS  # pyright: ignore[reportPrivateUsage]
+from kiku.live.waiters import _BELLS  # pyright: ignore[reportPrivateUsage]
 from kiku.stream import FinalizeRequest, event_to_dict
 from tests import tiny
 from tests.engine.engines import KINDS, make_engine
@@ -170,7 +170,7 @@ def test_an_event_that_another_thread_has_taken_is_no_error(num_channels: int) -
         stream.push(np.stack([sentence(ONE)] * num_channels, axis=1))
         stream.close()
         until(lambda: stream.done)
-        first = stream._first
+        first = stream._sessions.first
         overtaken = first.events = Overtaken([first.events[-1]])
         found = stream.poll()
         assert isinstance(overtaken.others[0], End)
@@ -749,7 +749,7 @@ def test_a_finalize_for_which_one_channel_has_no_room_is_taken_by_none() -> None
         assert engine.entered.wait(LONG_S)
         for i in range(31):
             stream.finalize(str(i))
-        stream._sessions[1].finalize(FinalizeRequest("31"))
+        stream._sessions.each[1].finalize(FinalizeRequest("31"))
         with pytest.raises(QueueFull, match="32 finalizes wait"):
             stream.finalize("too many")
         engine.gate.set()
@@ -827,7 +827,7 @@ def test_no_call_overtakes_a_push_that_is_looked_at_in_another_thread(
     big: Callable[[NDArray[np.float32]], Big], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = big(sentence(ONE, TWO)), as_bytes(sentence(THREE))
-    monkeypatch.setattr("kiku.live_async._QUICK_BYTES", 2 * len(sentence(ONE, TWO)) - 1)
+    monkeypatch.setattr("kiku.live.async_stream._QUICK_BYTES", 2 * len(sentence(ONE, TWO)) - 1)
     looked_at = AsyncStream._check
     threads: set[int] = set()
 
@@ -892,7 +892,7 @@ def test_no_call_overtakes_a_push_that_is_looked_at_in_another_thread(
 
 
 def test_a_push_that_cannot_be_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kiku.live_async._QUICK_BYTES", 0)
+    monkeypatch.setattr("kiku.live.async_stream._QUICK_BYTES", 0)
 
     async def main() -> list[str]:
         async with await recognizer().astream() as stream:
@@ -958,7 +958,7 @@ def test_saving_wakes_whoever_waits_for_what_it_brought() -> None:
 
         def ask_and_save() -> None:  # the driver cannot do what is due before `save` does
             stream.finalize()
-            assert stream._first.pending() is not None
+            assert stream._sessions.first.pending() is not None
             stream._save_now()
 
         rec.scheduler.call(ask_and_save)
@@ -1223,8 +1223,8 @@ def test_all_channels_are_asked_or_none(monkeypatch: pytest.MonkeyPatch) -> None
     with recognizer(engine).stream(options) as stream:
         stream.push(np.stack([sentence(ONE), sentence(TWO)], axis=1))
         with monkeypatch.context() as patch:
-            patch.setattr(stream._sessions[1], "check_finalize", is_full)
-            patch.setattr(stream._sessions[1], "check_change", is_full)
+            patch.setattr(stream._sessions.each[1], "check_finalize", is_full)
+            patch.setattr(stream._sessions.each[1], "check_change", is_full)
             with pytest.raises(QueueFull):
                 stream.finalize("t")
             with pytest.raises(QueueFull):
@@ -1294,7 +1294,7 @@ def test_the_end_of_one_channel_is_not_the_end() -> None:
 
     rec = recognizer(slots=2)
     with rec.stream(options) as stream:
-        hold_back(stream._sessions[1], stream._first)
+        hold_back(stream._sessions.each[1], stream._sessions.first)
         stream.push(both)
         stream.close()
         events = list(stream.events())
@@ -1304,7 +1304,7 @@ def test_the_end_of_one_channel_is_not_the_end() -> None:
 
     async def main() -> list[Event]:
         async with await rec.astream(options) as stream:
-            hold_back(stream._sessions[1], stream._first)
+            hold_back(stream._sessions.each[1], stream._sessions.first)
             await stream.push(both)
             await stream.close()
             return [event async for event in stream.events()]
@@ -1450,7 +1450,7 @@ def test_silence_of_no_number_of_seconds_is_refused(wrong: Any) -> None:
 
 def test_what_cannot_be_called_does_not_listen() -> None:
     with recognizer().stream() as stream:
-        with pytest.raises(InputError, match="what listens must be a function"):
+        with pytest.raises(InputError, match="call must be a function"):
             stream.listen(3)  # pyright: ignore[reportArgumentType]
         stream.push(sentence(ONE))
         stream.close()
@@ -1535,6 +1535,6 @@ def test_a_task_waits_for_room_as_long_as_it_says() -> None:
 def test_what_is_shown_of_a_stream_is_what_was_heard() -> None:
     rec = recognizer()
     with rec.stream() as stream, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream._first, "pending", lambda: 0)
+        patch.setattr(stream._sessions.first, "pending", lambda: 0)
         stream.push_silence(3.0)
         assert repr(stream) == f"<LiveStream 0.0 s heard, {stream.waiting_s:.1f} s wait>"

@@ -21,7 +21,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kiku import AudioFormat, End, Event, Recognizer, StreamOptions, Transcription, Word, recognizer
+from kiku import (
+    AudioFormat,
+    End,
+    Event,
+    IncompleteTranscript,
+    Recognizer,
+    StreamOptions,
+    Transcription,
+    Word,
+)
 from kiku.audio import Chunk, StreamWarning, array_chunks
 from kiku.decoding import SamplingParams
 from kiku.engine import StepOutput
@@ -35,7 +44,7 @@ from kiku.errors import (
 )
 from kiku.scheduler import Member
 from kiku.stream import WordSession
-from kiku.transcription import IncompleteTranscript, RecordingBatch, RecordingTask, as_done
+from kiku.transcription import RecordingBatch, RecordingSound, RecordingTask, as_done, sources
 from tests import tiny
 from tests.engine.engines import make_engine
 from tests.fakes import Driven, EchoEngine, hold_back, spoken
@@ -217,7 +226,9 @@ def test_recordings_may_come_from_a_generator() -> None:
     "several", [(x for x in "ab"), {"a"}, {"a": "b"}.values(), Path().glob("*.none"), range(3)]
 )
 def test_what_is_no_list_of_recordings_is_told_to_be_made_one(several: Any) -> None:
-    with pytest.raises(InputError, match=r"several stand in a list: write list\(\.\.\.\)"):
+    with pytest.raises(
+        InputError, match=r"several recordings are given as a list: write list\(\.\.\.\)"
+    ):
         echo()[0].transcribe(several)
 
 
@@ -369,7 +380,7 @@ def test_what_is_wrong_with_a_file_stands_in_its_warnings(monkeypatch: pytest.Mo
         yield from array_chunks(sentence(ONE), CONFIG.sample_rate)
         on_warning(StreamWarning("damaged", "a packet is damaged", 0.1))
 
-    monkeypatch.setattr(recognizer, "read_file", damaged)
+    monkeypatch.setattr(sources, "read_file", damaged)
     result = echo()[0].transcribe("any.wav")
     assert (result.text, result.problem) == ("one", None)
     assert [one.kind for one in result.warnings] == ["damaged"]
@@ -713,7 +724,7 @@ def test_the_word_that_is_open_when_a_recording_is_stopped_is_its_last() -> None
             yield from array_chunks(spoken([THREE] * 64, SIZE), 1000)
 
     recording = RecordingTask(
-        endless(), lambda _: [Member(WordSession(CONFIG, tiny.vocabulary(), PLAIN))]
+        RecordingSound(endless()), lambda _: [Member(WordSession(CONFIG, tiny.vocabulary(), PLAIN))]
     )
     result = Transcription(recording, RecordingBatch(rec.scheduler, [recording], None), "echo")
     first = [word.text for word, _ in zip(result, range(3), strict=False)]
@@ -930,7 +941,7 @@ def test_channels_of_a_recording_that_come_or_go_are_told(
         for count in counts:
             yield from array_chunks(planes[:, :count], CONFIG.sample_rate)
 
-    monkeypatch.setattr(recognizer, "read_file", links)
+    monkeypatch.setattr(sources, "read_file", links)
     rec, engine = echo(slots=3)
     result = rec.transcribe("any.opus", replace(PLAIN, channel=channel))
     if channel != "mix":  # of which the engine says what it likes
@@ -969,7 +980,7 @@ def test_a_channel_that_lags_is_put_in_order_in_the_transcript() -> None:
         hold_back(second, first)
         return [Member(one) for one in sessions]
 
-    recording = RecordingTask(array_chunks(stereo(), 1000), members)
+    recording = RecordingTask(RecordingSound(array_chunks(stereo(), 1000)), members)
     result = Transcription(recording, RecordingBatch(rec.scheduler, [recording], None), "echo")
     assert [word.text for word in result] == ["one", "one", "two", "three"], "as they came"
     assert result.result().text == "two one three one"
@@ -1000,7 +1011,7 @@ def test_no_more_sound_is_read_than_is_needed() -> None:
             yield from array_chunks(np.zeros(1000, np.float32), 1000)
 
     recording = RecordingTask(
-        chunks(), lambda _: [Member(WordSession(CONFIG, tiny.vocabulary(), PLAIN))]
+        RecordingSound(chunks()), lambda _: [Member(WordSession(CONFIG, tiny.vocabulary(), PLAIN))]
     )
     batch = RecordingBatch(rec.scheduler, [recording], None)
     batch.advance()
@@ -1056,7 +1067,7 @@ def test_no_more_of_an_array_is_read_than_is_asked_for(monkeypatch: pytest.Monke
             num_read += 1
             yield chunk
 
-    monkeypatch.setattr(recognizer, "_array_chunks", counted)
+    monkeypatch.setattr(sources, "_array_chunks", counted)
     sound = np.concatenate([sentence(ONE, TWO), np.zeros(1_000 * SIZE, np.float32)])
     for end_s, most in ((2.0, 2), (2.5, 3), (0.4, 1)):
         num_read, calls = 0, Calls()
@@ -1105,7 +1116,7 @@ def test_sound_of_which_nothing_could_be_read_is_raised() -> None:
         raise AudioError("broken")
 
     recording = RecordingTask(
-        chunks(), lambda _: [Member(WordSession(CONFIG, tiny.vocabulary(), PLAIN))]
+        RecordingSound(chunks()), lambda _: [Member(WordSession(CONFIG, tiny.vocabulary(), PLAIN))]
     )
     result = Transcription(recording, RecordingBatch(rec.scheduler, [recording], None), "echo")
     with pytest.raises(AudioError, match="broken"):
@@ -1141,7 +1152,7 @@ def test_one_channel_that_fails_ends_the_recording() -> None:
         ]
 
     sound = np.concatenate([stereo(), np.zeros((3_000 * SIZE, 2), np.float32)])
-    recording = RecordingTask(array_chunks(sound, 1000), members)
+    recording = RecordingTask(RecordingSound(array_chunks(sound, 1000)), members)
     result = Transcription(recording, RecordingBatch(rec.scheduler, [recording], None), "echo")
     with pytest.raises(RuntimeError, match="out of memory"):
         result.result()
@@ -1159,7 +1170,7 @@ def _noted(calls: Calls) -> Callable[[float, float | None], None]:
 @pytest.fixture
 def every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress is told whenever there is some."""
-    monkeypatch.setattr("kiku.transcription.PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr("kiku.transcription.progress.PROGRESS_EVERY_S", 0.0)
 
 
 @pytest.mark.usefixtures("every_time")
@@ -1222,7 +1233,7 @@ def test_progress_is_not_told_more_often_than_somebody_can_look() -> None:
         np.zeros(10_000 * SIZE, np.float32), rate=CONFIG.sample_rate, progress=_noted(calls)
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kiku.transcription.time.monotonic", lambda: 1.0)
+        patch.setattr("kiku.transcription.progress.time.monotonic", lambda: 1.0)
         result.result()
     assert len(calls) == 2  # at first, and at the end
 

@@ -1,12 +1,12 @@
-"""Kyutai's streaming speech-to-text: one engine for file, microphone and socket.
+"""Kyutai's streaming speech-to-text: one engine for files, microphones and sockets.
 
     import kiku
 
     for word in kiku.load("demo").transcribe("talk.mp3"):
         print(word.text, word.start, word.end)
 
-Nothing is imported before it is used: `import kiku` takes no time, and the packages that run a
-model, PyTorch above all, are imported only by `load`.
+Nothing is imported before it is used: `import kiku` takes no time, and only `load` imports the
+packages that run a model, such as PyTorch.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kiku.config import ModelConfig
     from kiku.errors import KikuError
-    from kiku.live import LiveStream
-    from kiku.live_async import AsyncStream
+    from kiku.live import AsyncStream, LiveStream
     from kiku.loading import load
     from kiku.options import (
         AudioFormat,
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
         TurnStart,
         Word,
     )
-    from kiku.transcription import Transcript, Transcription
+    from kiku.transcription import IncompleteTranscript, Transcript, Transcription
 
 __version__ = "0.1.0"
 
@@ -49,6 +48,7 @@ __all__ = [
     "Event",
     "Finalized",
     "Hotword",
+    "IncompleteTranscript",
     "KikuError",
     "LiveStream",
     "ModelConfig",
@@ -75,8 +75,7 @@ __all__ = [
 _NAMES = {
     "config": ["ModelConfig"],
     "errors": ["KikuError"],
-    "live": ["LiveStream"],
-    "live_async": ["AsyncStream"],
+    "live": ["AsyncStream", "LiveStream"],
     "loading": ["load"],
     "options": [
         "AudioFormat", "DecodingOptions", "Hotword", "Prompt", "Recovery", "StreamOptions",
@@ -87,11 +86,11 @@ _NAMES = {
     "text": [
         "Partial", "Segment", "TurnEnd", "TurnEndEager", "TurnResumed", "TurnStart", "Word",
     ],
-    "transcription": ["Transcript", "Transcription"],
+    "transcription": ["IncompleteTranscript", "Transcript", "Transcription"],
     # Rooms that can be named without being imported: `except kiku.errors.AudioError`.
     "audio": [], "decoding": [], "engine": [], "scheduler": [],
 }  # fmt: skip
-"""The rooms, and the public names that they hold."""
+"""The rooms and their public names."""
 
 _ROOM_OF = {name: room for room, names in _NAMES.items() for name in names}
 

@@ -1,10 +1,10 @@
-"""How often words of a given probability are right: a curve that is measured once and kept.
+"""`Calibration`: how often words of a given probability are right, measured once and kept.
 
-A model may be too sure of itself, or not sure enough. `kiku evaluate --calibrate` measures on
-recordings with known text how often words of each probability are right, and writes that down.
-With `StreamOptions.calibration` streams give out those numbers instead of the model's own. The
-order of words stays: a word that was surer than another stays at least as sure. Pure numbers; knows
-no model.
+A model's probabilities may be too high or too low. `kiku evaluate --calibrate` measures on
+recordings with known text how often words of each probability are right, and saves the result. With
+`StreamOptions.calibration`, streams give out these numbers instead of the model's own. They keep
+the order: a word with a higher probability than another never gets a lower one. This module works
+on numbers alone and knows no model.
 """
 
 import json
@@ -21,20 +21,21 @@ from kiku.serial import from_plain, plain_numbers, to_plain
 from kiku.writing import reason_of, write_whole
 
 CalibrationKind = Literal["isotonic", "temperature"]
-"""A curve through measured points (isotonic), or one number that divides the log-odds
-(temperature)."""
+"""How a calibration converts: by a curve through measured points ("isotonic"), or by one number
+that divides the log-odds ("temperature")."""
 
 KINDS: tuple[CalibrationKind, ...] = get_args(CalibrationKind)
 
 MAX_POINTS = 1_000
-"""Points of a curve at most: it is looked up for every word."""
+"""Largest number of points of a curve, which is looked up for every word."""
 
 _LEAST = 1e-6
-"""Distance from 0 or 1; a probability that is nearer has the log-odds of one at this distance."""
+"""Least distance of a probability from 0 and 1; log-odds of a nearer one are those at this
+distance."""
 
 
 def log_odds(probability: float) -> float:
-    """The logarithm of the odds that a word is right; finite for 0 and 1, too."""
+    """The natural logarithm of the odds of a probability; finite for 0 and 1, too."""
     kept = min(max(probability, _LEAST), 1 - _LEAST)
     return math.log(kept / (1 - kept))
 
@@ -62,17 +63,17 @@ class Calibration:
     kind: CalibrationKind
     """How the probability is converted."""
     points: tuple[tuple[float, float], ...] = ()
-    """isotonic: pairs of the model's probability and the share of words that are right, both from 0
-    to 1 and rising. Between points the curve is straight; beyond the outermost it is level."""
+    """For "isotonic": pairs of the model's probability and the share of words that are right, both
+    from 0 to 1 and rising. The curve is straight between points, and level outside them."""
     temperature: float = 1.0
-    """temperature: the number that divides the log-odds; above 1 makes words less sure."""
+    """For "temperature": the number that divides the log-odds. Above 1, words become less sure."""
     words: int = 0
-    """How many words it was measured on."""
+    """Number of words on which the calibration was measured."""
     model: str = ""
     """Name of the model that was measured."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for what is no rising curve."""
+        """Raise ConfigError for impossible values, and for points that do not rise."""
         plain_numbers(self)
         if not (isinstance(self.kind, str) and self.kind in KINDS):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"a calibration is {' or '.join(KINDS)}, not {self.kind!r}")
@@ -95,7 +96,7 @@ class Calibration:
                 raise ConfigError(f"points must rise: ({next_x}, {next_y}) follows ({x}, {y})")
 
     def __call__(self, probability: float) -> float:
-        """How often words are right to which the model gives `probability`."""
+        """The share of words that are right among those to which the model gives `probability`."""
         if self.kind == "temperature":
             return 1 / (1 + math.exp(-log_odds(probability) / self.temperature))
         points = self.points
@@ -116,12 +117,12 @@ class Calibration:
         """Build from `to_dict`'s values.
 
         Raises:
-            ConfigError: `values` are not what `to_dict` gave.
+            ConfigError: `values` are not those of `to_dict`.
         """
         return from_plain(cls, values, what="the calibration", defaults=True, lenient=True)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as JSON.
+        """Write the calibration to a file, as JSON.
 
         Raises:
             OutputError: the file cannot be written.
@@ -136,10 +137,10 @@ class Calibration:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Calibration":
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            ConfigError: the file cannot be read, or is no calibration.
+            ConfigError: the file cannot be read, or is not a calibration.
         """
         name = os.fspath(path)
         try:

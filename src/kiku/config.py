@@ -1,7 +1,7 @@
 """The numbers of a model, each stated once; what follows from them is a property.
 
-The names are kiku's own. `checkpoint` knows how the files of Kyutai and of transformers spell them,
-and converts those spellings to these classes and back.
+The names are kiku's own. `checkpoint` knows the names in the files of Kyutai and of transformers,
+and converts those files to these classes and back.
 """
 
 import math
@@ -13,20 +13,21 @@ from kiku.errors import ConfigError, FrameError
 from kiku.serial import from_plain, to_plain
 
 REWIND_FRAMES = 64
-"""Frames by which a slot can always be rewound exactly (see `nn.state.rewind`)."""
+"""Number of frames by which a slot can always be rewound exactly (see `nn.state.rewind`)."""
 
 HISTORY_FRAMES = 128
-"""Frames, counted back from the last, that a slot's decoder can read again: 10 s."""
+"""Number of last frames that a slot's decoder can read again: 10 s."""
 
 MAX_STREAM_FRAMES = 2**40
-"""Frames of one stream at most: more than a thousand years. A saved state with more is damaged."""
+"""Largest number of frames of one stream: more than a thousand years. A saved state with more is
+damaged."""
 
 MAX_POSITION = 4 * MAX_STREAM_FRAMES
-"""Positions that a network may have come to at most; the codec's has two in a frame."""
+"""Largest position in a network's transformer; the codec's has two positions in a frame."""
 
 TAIL_S = 1.0
-"""Seconds of silence after the sound and the delay, as both references append them: time for the
-last words."""
+"""Seconds of silence after the sound and the text delay: time for the last words. Both reference
+implementations append as much."""
 
 PAD_ID = 3
 """Text id of a frame without text, in every published model."""
@@ -36,7 +37,7 @@ WORD_START_ID = 0
 
 
 def exact_div(total: int, part: int, what: str) -> int:
-    """`total / part`, which must come out even; `what` names the quotient in the error."""
+    """`total / part`, which must be a whole number; `what` names it in the error."""
     if part <= 0 or total % part:
         raise ConfigError(f"{what}: {total} is not a whole multiple of {part}")
     return total // part
@@ -47,7 +48,7 @@ def _is_whole(value: object) -> bool:
 
 
 def _is_finite(value: object) -> bool:
-    # no float lies beyond 1.8e308, but JSON has whole numbers that do
+    # No float is above 1.8e308, but whole numbers in JSON may be.
     return (isinstance(value, float) or _is_whole(value)) and abs(cast(float, value)) < 1e300
 
 
@@ -61,7 +62,7 @@ _KINDS: dict[Any, tuple[str, Callable[[object], bool]]] = {
     bool: ("true or false", lambda value: isinstance(value, bool)),
     tuple[int, ...]: ("whole numbers", _are_whole),
 }
-"""The type of a field -> its name in messages, and whether a value is of this type."""
+"""The type of a field -> its name in messages, and a function that tells whether a value has it."""
 
 
 def _short(value: object) -> str:
@@ -69,8 +70,8 @@ def _short(value: object) -> str:
     return digits if len(digits) <= 40 else f"{digits[:40]}... ({len(digits)} digits)"
 
 
-# Limits that no model comes near. A number beyond them is a mistake, and would keep the machine
-# busy, or take its memory, before any other check could refuse it.
+# Limits that no model comes near. A larger number is a mistake, and would keep the machine busy or
+# fill its memory before any other check could refuse it.
 _MANY, _WIDTH, _IDS = 1_000, 1_000_000, 10_000_000
 _WINDOW = 100_000  # over two hours
 _SECONDS = 600
@@ -78,7 +79,7 @@ _REACH = 1_000_000  # samples that a convolution of the codec may see
 
 
 class _Plain:
-    """To plain values and back, strictly; shared by the config classes."""
+    """Strict conversion to plain values and back, which the config classes share."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -95,7 +96,7 @@ class _Plain:
         return to_plain(self)
 
     def _check(self, limits: Mapping[str, tuple[float, float]]) -> None:
-        """Refuse values of the wrong type, and those below the least or above the greatest."""
+        """Refuse values of the wrong type, and values below the least or above the greatest."""
         for name, wanted in get_type_hints(type(self)).items():
             value = getattr(self, name)
             if wanted in _KINDS and not _KINDS[wanted][1](value):
@@ -119,9 +120,9 @@ class TransformerConfig(_Plain):
     num_layers: int
     num_heads: int
     ffn_dim: int
-    """Width inside the feed-forward part (of one half, where it is gated)."""
+    """Width inside the feed-forward part; of one half, if it is gated."""
     window: int
-    """Positions that a query sees, its own included."""
+    """Number of positions that a query sees, its own included."""
     rope_theta: float
     norm: Literal["layer", "rms"]
     norm_eps: float
@@ -150,19 +151,20 @@ class TransformerConfig(_Plain):
 
     @property
     def span(self) -> int:
-        """Positions that attention handles at once; a longer block goes through span by span."""
+        """Number of positions that attention processes at once; a longer block is processed span by
+        span."""
         return REWIND_FRAMES * self.positions_per_frame
 
     @property
     def capacity(self) -> int:
-        """Places in the KV ring: the window, one span, and room to rewind."""
+        """Number of places in the KV ring: the window, one span, and room to rewind."""
         return self.window - 1 + self.span + REWIND_FRAMES * self.positions_per_frame
 
 
 @dataclass(frozen=True, slots=True)
 class CodecConfig(_Plain):
-    """Mimi's encoder: SEANet, transformer, downsampling, split RVQ. Defaults are the published
-    codec's."""
+    """Mimi's encoder: SEANet, transformer, downsampling, split RVQ. The defaults are those of the
+    published codec."""
 
     transformer: TransformerConfig = field(
         default_factory=lambda: TransformerConfig(
@@ -182,8 +184,8 @@ class CodecConfig(_Plain):
     sample_rate: int = 24_000
     num_filters: int = 64
     strides: tuple[int, ...] = (4, 5, 6, 8)
-    """Strides of SEANet's strided convolutions, in the order in which sound passes them (upstream
-    lists them reversed)."""
+    """Strides of SEANet's strided convolutions, in the order in which the sound passes them;
+    upstream lists them in reverse."""
     kernel_size: int = 7
     last_kernel_size: int = 3
     residual_kernel_size: int = 3
@@ -211,7 +213,7 @@ class CodecConfig(_Plain):
             )
         if not self.strides or min(self.strides) < 1:
             raise ConfigError(f"strides must be positive, not {self.strides}")
-        # In this order: the product of many large numbers would itself take for ever.
+        # In this order, as computing the product of many large numbers would never end.
         if len(self.strides) > _MANY or max(self.strides) > _REACH or self.hop > _REACH:
             raise ConfigError(
                 f"strides must give at most {_REACH:,} samples together; these give too many"
@@ -256,13 +258,14 @@ class CodecConfig(_Plain):
 
 @dataclass(frozen=True, slots=True)
 class LMConfig(_Plain):
-    """The decoder: codes and the last text token in, the next text token out."""
+    """The decoder: it reads codes and the last text token, and gives the next text token."""
 
     transformer: TransformerConfig
     text_vocab_size: int
-    """Text ids that can be emitted: 0 .. text_vocab_size - 1 (Kyutai's `text_card`)."""
+    """Number of text ids that can be emitted, which are 0 .. text_vocab_size - 1 (Kyutai's
+    `text_card`)."""
     initial_text_id: int = -1
-    """The text id of position 0; -1 means the id after the last that can be emitted, as
+    """The text id of position 0; -1 means the id after the last one that can be emitted, as
     upstream."""
     num_codebooks: int = 32
     codebook_size: int = 2048
@@ -280,7 +283,8 @@ class LMConfig(_Plain):
 
     @property
     def text_rows(self) -> int:
-        """Rows of the text embedding: every id that can be emitted, and the initial one."""
+        """Number of rows of the text embedding: one for every id that can be emitted, and the
+        initial one."""
         return max(self.text_vocab_size, self.initial_text_id + 1)
 
     @property
@@ -300,7 +304,7 @@ class ModelConfig(_Plain):
     silence_prefix_s: float = 0.0
     """Seconds of silence that the model expects before the sound."""
     pad_id: int = PAD_ID
-    """Text id that means: no text in this frame."""
+    """Text id of a frame without text."""
     word_start_id: int = WORD_START_ID
     """Text id that stands before most words (upstream: EPAD, `<unk>` reused)."""
 
@@ -335,10 +339,10 @@ class ModelConfig(_Plain):
 
 
 def whole_frames(num_samples: int, frame_size: int) -> int:
-    """How many frames `num_samples` are.
+    """How many frames `num_samples` samples are.
 
     Raises:
-        FrameError: they are not a whole number of frames, or none.
+        FrameError: they are not a whole number of frames, or there are none.
     """
     if num_samples == 0 or num_samples % frame_size:
         raise FrameError(

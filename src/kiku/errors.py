@@ -2,12 +2,12 @@
 
     KikuError
     ├── ConfigError                 an impossible number or name in a config
-    │   └── UnsupportedConfig       valid upstream, not built here
+    │   └── UnsupportedConfig       valid upstream, but kiku does not build it
     ├── InputError                  an impossible argument of a call
     ├── MissingExtra                an optional package is needed; the message says how to get it
     ├── CheckpointError             files not found, damaged, or not what they should be
     ├── AudioError                  sound that cannot be read
-    │   ├── TruncatedAudio          the sound ends too early; all before it has been delivered
+    │   ├── TruncatedAudio          the sound ends too early; all before was delivered
     │   └── FrameError              not a whole number of frames
     ├── VocabularyError             tokens or text that a vocabulary cannot hold
     ├── StreamError
@@ -43,7 +43,7 @@ class MissingExtra(KikuError, ImportError):
     """An optional package is needed and is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        """`what` needs the packages of `extra`, e.g. `MissingExtra("the torch engine",
+        """`what` needs the packages of the extra `extra`: `MissingExtra("the torch engine",
         "torch")`."""
         super().__init__(
             f"{what} needs an extra that is not installed: run  pip install '.[{extra}]'  where "
@@ -57,7 +57,7 @@ class MissingExtra(KikuError, ImportError):
 
 
 class CheckpointError(KikuError):
-    """The files of a checkpoint are not there, damaged, or not what they should be."""
+    """The files of a checkpoint are missing, damaged, or not what they should be."""
 
 
 class AudioError(KikuError):
@@ -65,7 +65,7 @@ class AudioError(KikuError):
 
 
 class TruncatedAudio(AudioError):
-    """The sound ends in the middle. Raised after everything that could be read has been
+    """The sound ends in the middle. It is raised after all sound that could be read was
     delivered."""
 
 
@@ -78,11 +78,11 @@ class VocabularyError(KikuError, ValueError):
 
 
 class StreamError(KikuError):
-    """A stream was used in a way that it does not allow."""
+    """A stream was used in a way that is not allowed."""
 
 
 class StreamClosed(StreamError):
-    """Sound was pushed, or a finalize asked for, after `close()`."""
+    """Sound was pushed, or finalize was called, after `close()`."""
 
 
 class QueueFull(StreamError):

@@ -1,6 +1,6 @@
-"""Arguments by the names of other packages -> an error that gives their names in kiku.
+"""Arguments named as in other packages -> an error that says what to write in kiku.
 
-Knows names; does not know what is done with the values.
+This module knows names, not what is done with the values.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -19,7 +19,7 @@ class Foreign(NamedTuple):
     our_way: str
     """What to write instead; "{}" stands for the value."""
     neutral: Collection[Any] = (None,)
-    """Values that ask for nothing, and are accepted."""
+    """Values that ask for nothing special, and are accepted."""
 
 
 _SPOKEN = "the models have no such input, and write the language that is spoken"
@@ -73,19 +73,19 @@ TRANSCRIBING: Mapping[str, Foreign] = {
 
 
 def options_named(names: Collection[str], call: str) -> dict[str, Foreign]:
-    """Foreign arguments for the fields of an options class, which are no arguments themselves.
+    """Foreign arguments for the fields of an options class, which a call does not take one by one.
 
     Args:
         names: names of the fields.
-        call: what to write instead, with "{}" in the place of the field.
+        call: what to write instead, with "{}" where the field goes.
     """
     return {name: Foreign(call.replace("{}", f"{name}={{}}"), ()) for name in names}
 
 
 def explained(known: Mapping[str, Foreign]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A decorator that refuses foreign arguments with an InputError, which says what to write.
+    """A decorator that refuses foreign arguments with an InputError that says what to write.
 
-    Values that ask for nothing are dropped; names that are not in `known` are left to Python.
+    Neutral values are dropped. Python itself refuses names that are not in `known`.
     """
 
     def around(function: Callable[P, R]) -> Callable[P, R]:

@@ -1,4 +1,4 @@
-"""From the name of a model to a recognizer that is ready to transcribe."""
+"""`load`: from the name of a model to a recognizer that is ready to transcribe."""
 
 import os
 from pathlib import Path
@@ -25,8 +25,8 @@ def load(
 ) -> Recognizer:
     """Load a model and make it ready to transcribe.
 
-    For ONNX Runtime a checkpoint is converted when it is first loaded, which takes a while and is
-    kept (see `kiku.converted.convert`); the log says so.
+    For ONNX Runtime a checkpoint is converted when it is first loaded. This takes a while, and the
+    log says so; the result is kept (see `kiku.converted.convert`).
 
     Args:
         model: "demo" (ships with kiku), a Hugging Face repository ("kyutai/stt-1b-en_fr",
@@ -36,23 +36,23 @@ def load(
             (the whole step as CUDA graphs, for many streams on a GPU; see docs/gpu.md), or
             "auto": PyTorch where `device` or `dtype` asks for it, or where it is installed and
             finds a CUDA or MPS device; else ONNX Runtime.
-        device: as PyTorch names it ("cpu", "cuda", "cuda:1", "mps"); None takes the fastest there
-            is.
-        dtype: of the decoder's weights. ONNX Runtime: "float32", "int8", "int4"; None takes int8.
-            PyTorch: "float32", "bfloat16", "float16", or "auto", which is the checkpoint's; None
-            takes that too. On either, None takes float32 for decoders below 100 million weights.
-            The codec stays in float32, except its large matrices when the decoder is int8 or int4.
-        slots: how many streams can be open at once.
-        threads: how many threads compute on the processor; None takes one for each processor that
-            this process may use, by a container's quota and `OMP_NUM_THREADS` too. More than there
-            are processors are not taken, and the log says so. With PyTorch this is a setting of the
-            whole process.
+        device: PyTorch's name of a device ("cpu", "cuda", "cuda:1", "mps"); None takes the fastest
+            one.
+        dtype: type of the decoder's weights. ONNX Runtime: "float32", "int8", "int4"; None takes
+            int8. PyTorch: "float32", "bfloat16", "float16", or "auto", which is the checkpoint's;
+            None takes "auto". With either engine, None takes float32 for decoders below 100 million
+            weights. The codec stays in float32, except its large matrices when the decoder is int8
+            or int4.
+        slots: how many streams and recordings can be open at once.
+        threads: how many threads compute on the processor. None takes one for each processor that
+            this process may use; a container's quota and `OMP_NUM_THREADS` count, too. A number
+            above that of the processors is reduced to it, and the log says so. With PyTorch this is
+            a setting of the whole process.
         revision: branch, tag or commit of the repository.
 
     Raises:
         CheckpointError: the model cannot be found, fetched, read or converted.
-        ConfigError: an engine, a device, a dtype or a number that is impossible, or that do not go
-            together.
+        ConfigError: an engine, device, dtype or number is impossible, or they do not go together.
         MissingExtra: the engine is not installed.
     """
     _check_model(model)

@@ -1,10 +1,11 @@
-"""One line of a manifest: which recording is meant, and what is spoken in it. All commands read the
-same rows: `kiku evaluate`, `kiku train`, and `kiku transcribe --ray`, which transcribes whole
-recordings and refuses a row with a start or an end.
+"""One line of a manifest: the path of a recording, and what is spoken in it.
+
+All commands read the same rows: `kiku evaluate`, `kiku train`, and `kiku transcribe --ray`, which
+transcribes whole recordings and refuses a row with a start or an end.
 
     {"path": "a.wav", "text": "hello you", "words": [["hello", 0.32, 0.71], ["you", 0.80, 1.02]]}
 
-Knows the values of one row. Does not know files, nor what a command needs of a row.
+This module knows the values of one row. It does not know files, nor which values a command needs.
 """
 
 import json
@@ -15,18 +16,18 @@ from typing import Any, cast
 PATHS = ("path", "file", "audio", "audio_filepath")
 TEXTS = ("text", "transcript", "sentence")
 SECONDS = ("duration", "seconds")
-"""Names under which a row may have its sound, its text and its length: the first is kiku's, the
-others are those of widespread data sets."""
+"""Names under which a row may have its sound, its text and its length. The first is kiku's; the
+others are those of common data sets."""
 
 _LONGEST_S = 1e9
 
 
 class BadRow(Exception):
-    """Why a row cannot be used; the reader of the manifest knows where the row is."""
+    """Says why a row cannot be used. The reader of the manifest adds where the row is."""
 
 
 def row_of(line: str | bytes) -> dict[str, Any]:
-    """The values of a line. Raises BadRow."""
+    """The values of a line. Raises BadRow if it is not a JSON object."""
     try:
         values = json.loads(line.decode("utf-8-sig") if isinstance(line, bytes) else line)
     except (ValueError, RecursionError) as error:
@@ -35,22 +36,23 @@ def row_of(line: str | bytes) -> dict[str, Any]:
 
 
 def object_of(values: Any) -> dict[str, Any]:
-    """`values`, if they are a row's. Raises BadRow."""
+    """`values` as a row. Raises BadRow if they are not an object."""
     if not isinstance(values, Mapping):
         raise BadRow(f"is {shown(values)}, not an object with a path")
     return dict(cast("Mapping[str, Any]", values))
 
 
 def path_in(row: Mapping[str, Any]) -> str:
-    """The recording's path. Raises BadRow: there is none."""
+    """The path of the recording. Raises BadRow if there is none."""
     path = text_in(row, PATHS)
     if not path:
-        raise BadRow(f"has no path, which names the recording; say it as {', '.join(PATHS)}")
+        raise BadRow(f"has no path of a recording: give it as one of {', '.join(PATHS)}")
     return path
 
 
 def text_in(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    """The first value under one of `names`; None without any. Raises BadRow: it is no text."""
+    """The first value under one of `names`; None if there is none. Raises BadRow if it is not
+    text."""
     name = next((name for name in names if row.get(name) is not None), None)
     if name is None:
         return None
@@ -60,8 +62,8 @@ def text_in(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
 
 
 def flag_in(row: Mapping[str, Any], name: str) -> bool:
-    """Whether the value of this name is true; False where there is none. Raises BadRow: it is
-    neither true nor false."""
+    """The value of this name; False if there is none. Raises BadRow if it is neither true nor
+    false."""
     value = row.get(name)
     if value is None or isinstance(value, bool):
         return bool(value)
@@ -69,7 +71,8 @@ def flag_in(row: Mapping[str, Any], name: str) -> bool:
 
 
 def seconds_in(row: Mapping[str, Any], *names: str) -> float | None:
-    """The first value under one of `names`; None without any. Raises BadRow: it is no time."""
+    """The first value under one of `names`; None if there is none. Raises BadRow if it is not a
+    number of seconds."""
     name = next((name for name in names if row.get(name) is not None), None)
     if name is None:
         return None
@@ -79,10 +82,10 @@ def seconds_in(row: Mapping[str, Any], *names: str) -> float | None:
 
 
 def words_in(row: Mapping[str, Any]) -> list[tuple[str, float, float]] | None:
-    """Words with their start and end; None where the row has none, which is not the same as [].
+    """The words with their starts and ends; None if the row has no words, which differs from [].
 
     Raises:
-        BadRow: one has no text or no times.
+        BadRow: a word has no text or no times.
     """
     values = row.get("words")
     if values is None:
@@ -93,8 +96,7 @@ def words_in(row: Mapping[str, Any]) -> list[tuple[str, float, float]] | None:
 
 
 def _word(value: Any, number: int) -> tuple[str, float, float]:
-    """A word as `kiku train` writes it, [word, start, end], or as transcripts have it, an
-    object."""
+    """One word: [word, start, end] as `kiku train` writes it, or an object as in transcripts."""
     if isinstance(value, dict):
         given = cast("dict[str, Any]", value)
         value = [given.get("text", given.get("word")), given.get("start"), given.get("end")]

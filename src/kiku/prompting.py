@@ -1,7 +1,7 @@
-"""A recording and its text that a model has heard and written before a stream begins.
+"""`read_prompt`: a recording and its text that the model processes before a stream begins.
 
-The model then goes on as if it had always written so: names in their spelling, a language, a
-style. What it remembers of a prompt is read once and given to any number of streams.
+The model then continues in the same way: with these spellings of names, this language, this style.
+A prompt is processed once; what the model remembers of it is given to any number of streams.
 """
 
 import math
@@ -20,11 +20,11 @@ from kiku.stream import TokenSession
 from kiku.text import Vocabulary
 
 _SILENCE_S = 0.8
-"""Of silence between a prompt and what follows it, as in Kyutai's example; beyond the delay of the
-text, so that none of it comes late."""
+"""Seconds of silence between a prompt and the sound that follows, as in Kyutai's example. The text
+delay is added, so that all of the prompt's text is written before the sound."""
 
 _MOST_S = 60.0
-"""Of a prompt's recording: more than any model remembers."""
+"""Longest recording of a prompt, in seconds: more than any model remembers."""
 
 
 def read_prompt(
@@ -34,13 +34,13 @@ def read_prompt(
     text: str,
     chunks: Iterable[Chunk],
 ) -> Prompt:
-    """Have the model hear the recording and write the text; takes a free slot for the while.
+    """Let the model process the recording and make it write the text, in a free slot.
 
     Raises:
-        ConfigError: no text, one that the vocabulary cannot spell, one that the recording has no
-            room for, or a recording that is too long.
+        ConfigError: the text is empty, the vocabulary cannot spell it, or the recording has no room
+            for it; or the recording is too long.
         AudioError: the recording cannot be read.
-        NoFreeSlot: there is none.
+        NoFreeSlot: no slot is free.
     """
     picker = PromptPicker(text, vocabulary, config)
     session = TokenSession(_frames(config, chunks), stays=True)
@@ -61,7 +61,8 @@ def read_prompt(
 
 
 def _frames(config: ModelConfig, chunks: Iterable[Chunk]) -> NDArray[np.float32]:
-    """[T, frame_size] the model's silence, the recording, and silence until all text is there."""
+    """Frames [T, frame_size]: the silence that the model expects first, the recording, and silence
+    until all text is written."""
     sound, rate = AudioInput(config.sample_rate), config.sample_rate
     parts = [np.zeros(int(config.silence_prefix_s * rate), np.float32)]
     for chunk in chunks:

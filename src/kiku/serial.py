@@ -1,13 +1,13 @@
 """Dataclasses as plain values and back, for options that arrive as JSON and for saved states.
 
-The types of the fields decide: a value is of exactly the type of its field or it is refused
-(numbers that people write are converted to it). No number among the values makes anything be built,
-counted or allocated. One function writes all states of the package and one reads them, so each has
-one way to fail.
+The types of the fields decide: a value has exactly the type of its field, or it is refused. (With
+`lenient`, numbers that people write are converted to that type.) No number among the values
+decides how much is built, counted or allocated. One function writes all states of the package and
+one reads them, so that all of them fail in one way.
 
-Understood are bool, int, float, str, bytes, numpy arrays (by their dtype), Literal, None, unions,
+Fields may be bool, int, float, str, bytes, numpy arrays (by their dtype), Literal, None, unions,
 `tuple[T, ...]`, `tuple[T, U]`, `list[T]`, `Sequence[T]`, `dict[str, T]`, dataclasses of these, and
-`Any`, which is handed on unread.
+`Any`, whose value is passed on unread.
 """
 
 import dataclasses
@@ -24,42 +24,44 @@ from numpy.typing import NDArray
 from kiku.errors import ConfigError
 
 MAX_INT = 2**62
-"""Greatest whole number of a saved state, and minus this the least: they fit 64 bits with room to
+"""Largest whole number of a saved state; the smallest is minus this. Both fit 64 bits with room to
 add."""
 
 _MAX_ITEMS = 2**20
-"""Items of one list at most."""
+"""Largest number of items of one list."""
 
 T = TypeVar("T")
 
 How = tuple[bool, bool]
-"""Whether fields with a default may be missing, and whether numbers may be as people write them."""
+"""How to read: whether fields with a default may be missing, and whether to be lenient with numbers
+(see `from_plain`)."""
 
 Reader = Callable[[Any, str], Any]
-"""Takes a plain value and the path to it; gives the value of the field, or raises ValueError."""
+"""Takes a plain value and the path to it; returns the value of the field, or raises ValueError."""
 
 
 def number_in(text: str) -> int | None:
-    """The whole number that a text spells; None for any other text, and for more digits than
-    anything here counts to. (Python itself refuses to read more than some thousands.)"""
+    """The whole number that a text spells; None for any other text, and for numbers of 10 digits or
+    more, which nothing here needs. (Python itself refuses to read more than some thousands.)"""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def plain_number(value: Any) -> Any:
-    """A numpy number as Python's own; anything else as it is."""
+    """A numpy number as a Python number; anything else unchanged."""
     return cast("Any", value).item() if isinstance(value, np.generic) else value
 
 
 def whole_number(value: Any) -> Any:
-    """As `plain_number`, and a float without a fraction as a whole number: sound cards and JSON of
-    other languages say 44100.0."""
+    """As `plain_number`, and a float without a fraction becomes a whole number: sound cards and
+    JSON of other languages write 44100.0."""
     value = plain_number(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def plain_numbers(options: Any) -> None:
-    """Convert the fields of a dataclass that checks itself: numpy's numbers become Python's, and
-    floats without a fraction become whole numbers where the field is one."""
+    """Convert numbers among the fields of a dataclass, before it checks itself: numpy numbers
+    become Python numbers, and floats without a fraction become whole numbers if the field is
+    one."""
     for one in dataclasses.fields(options):
         value = getattr(options, one.name)
         kinds = get_args(one.type) or (one.type,)
@@ -91,19 +93,19 @@ def from_plain(
     defaults: bool = False,
     lenient: bool = False,
 ) -> T:
-    """The dataclass from which `to_plain` made these values.
+    """Build the dataclass from which `to_plain` made these values.
 
     Args:
         cls: the dataclass.
-        values: a mapping, as JSON or a saved state has it.
+        values: a mapping, from JSON or a saved state.
         what: what the values are, for the message: "the saved stream".
-        error: raised for whatever is wrong with them.
+        error: the class of the error that is raised if anything is wrong.
         defaults: whether fields that have a default may be missing.
-        lenient: whether to read values as people write them: numbers may be numpy's, and whole ones
-            floats.
+        lenient: whether to accept numbers as people write them: numpy numbers, and floats without a
+            fraction for whole numbers.
 
     Raises:
-        Exception: `error`, which names the field and what was found there.
+        Exception: an `error` that names the field and the value found there.
     """
     try:
         return _dataclass_of(cls, values, "", (defaults, lenient))
@@ -135,7 +137,7 @@ def _dataclass_of(cls: type[T], values: Any, path: str, how: How) -> T:
 
 @cache
 def _readers(cls: type[Any], how: How) -> dict[str, tuple[Reader, bool]]:
-    """By field: the function that reads it, and whether it has a default."""
+    """For each field: the function that reads it, and whether it has a default."""
     hints = get_type_hints(cls)
     missing = dataclasses.MISSING
     return {
@@ -150,7 +152,7 @@ def _readers(cls: type[Any], how: How) -> dict[str, tuple[Reader, bool]]:
 
 def _reader(hint: Any, how: How) -> Reader:
     origin, parts = get_origin(hint), get_args(hint)
-    if hint is Any:  # the owner of that part reads it itself
+    if hint is Any:  # the owner of that field reads it
         return lambda value, path: value
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return lambda value, path: _dataclass_of(hint, value, f"{path}.", how)
@@ -193,7 +195,7 @@ _WANTED: Mapping[Any, str] = {
 
 
 def _wanted(hint: Any) -> str:
-    """What a field of the kind must be, for a message."""
+    """What a field of this type must be, for a message."""
     if get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, get_args(hint)))}"
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
@@ -204,7 +206,7 @@ def _wanted(hint: Any) -> str:
 def _union_reader(readers: Sequence[Reader], of_object: Reader | None, wanted: str) -> Reader:
     def read(value: Any, path: str) -> Any:
         if of_object is not None and isinstance(value, Mapping):
-            return of_object(value, path)  # mistakes within the object are those to report
+            return of_object(value, path)  # report the mistakes within the object
         problems: list[str] = []
         for one in readers:
             try:
@@ -212,7 +214,7 @@ def _union_reader(readers: Sequence[Reader], of_object: Reader | None, wanted: s
             except (ValueError, TypeError) as error:
                 problems.append(str(error))
         for problem in problems:
-            if not problem.startswith(f"{path} must be "):  # the mistake is deeper within the value
+            if not problem.startswith(f"{path} must be "):  # the mistake is deeper in the value
                 raise ValueError(problem)
         raise _must(path, wanted, value)
 
@@ -220,7 +222,7 @@ def _union_reader(readers: Sequence[Reader], of_object: Reader | None, wanted: s
 
 
 def shown(value: Any) -> str:
-    """A value for a message: short, whatever it is."""
+    """A value for a message, shortened if it is long."""
     if isinstance(value, int) and abs(value) > MAX_INT:
         return f"a whole number of {value.bit_length()} bits"
     text = repr(value)
@@ -247,7 +249,7 @@ def _int(value: Any, path: str) -> int:
 
 def _float(value: Any, path: str) -> float:
     number = isinstance(value, float | int) and not isinstance(value, bool)
-    # Before it is converted: a whole number may be too long for a float.
+    # Checked before the conversion: a whole number may be too large for a float.
     if not number or abs(value) > 1e300 or not math.isfinite(value):
         raise _must(path, "a finite number", value)
     return float(value)
@@ -279,7 +281,7 @@ _SIMPLE: Mapping[Any, Reader] = {
     type(None): _none,
 }
 
-# Readers of values that people write, instead of those that kiku wrote itself.
+# Readers of values that people wrote; `_SIMPLE` reads those that kiku wrote.
 _LENIENT: Mapping[Any, Reader] = {
     **_SIMPLE,
     int: lambda value, path: _int(whole_number(value), path),

@@ -1,6 +1,6 @@
-"""Files that are written whole or not at all: a reader sees the old one or the new one.
+"""Files that are written whole or not at all: a reader sees the old file or the new one.
 
-Does not know what is in them, nor how to report that they cannot be written: that is an OSError.
+This module does not know what is in the files. If one cannot be written, it raises OSError.
 """
 
 import secrets
@@ -11,29 +11,28 @@ from pathlib import Path
 
 @contextmanager
 def in_place_of(path: Path) -> Generator[Path]:
-    """The name of a new file beside `path`, which takes its place when the block has ended well.
+    """A new file next to `path`, which replaces it when the block ends without an error.
 
-    If the process is killed, the old file stays. A file that is mapped can be replaced. A link
-    (folders of the hub's cache consist of links) is replaced and not written through. An error
-    leaves nothing behind.
+    If the process is killed, the old file stays. A file that is mapped into memory can be replaced.
+    A link (folders of the hub's cache consist of links) is replaced, not followed. After an error
+    the new file is removed.
     """
-    # Short, so that it fits where `path` does, and not to be guessed, so that nobody can put a link
-    # there beforehand.
+    # Short, so that it fits where `path` does. Random, so that nobody can put a link there first.
     beside = path.with_name(f".kiku-{secrets.token_hex(8)}")
     try:
         yield beside
         beside.replace(path)
     finally:
-        # The error that is raised is that of the writing, even if clearing up fails too.
+        # The error of the writing is raised, even if removing the file fails too.
         with suppress(OSError):
             beside.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write `text` to `path`, whose folder is there. A device or a pipe is written to.
+    """Write `text` to `path`, whose folder exists. A device or a pipe is written to directly.
 
     Raises:
-        OSError: it cannot be written; nothing is left behind.
+        OSError: the file cannot be written; no part of it is left.
     """
     if is_device(path):
         _write(path, text, "w")
@@ -43,20 +42,19 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def is_device(path: Path) -> bool:
-    """Whether it is something like /dev/stdout, which cannot be replaced by a file."""
-    # A path that cannot be checked (a name that is too long) is no device: writing to it then
-    # raises the reason.
+    """Whether `path` is something like /dev/stdout, which a file cannot replace."""
+    # A path that cannot be checked (its name is too long) is no device; writing to it raises why.
     with suppress(OSError):
         return path.exists() and not (path.is_file() or path.is_dir())
     return False
 
 
 def reason_of(error: OSError) -> str:
-    """The operating system's reason, in small letters, for use within a sentence."""
+    """The operating system's reason in small letters, for use within a sentence."""
     return (error.strerror or str(error)).lower()
 
 
 def _write(path: Path, text: str, mode: str) -> None:
-    # A name in the text may hold what UTF-8 cannot encode; in JSON its escape is even right.
+    # A file's name in the text may hold what UTF-8 cannot encode; JSON even wants it escaped.
     with path.open(mode, encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         file.write(text)

@@ -22,7 +22,6 @@ from kiku.compat.faster_whisper import (
 )
 from kiku.errors import AudioError, ConfigError, InputError, UnsupportedConfig
 from kiku.text import segments as segments_of
-from kiku.transcription import IncompleteTranscript
 from tests.cli.simple import SimpleBackend, simple_recognizer
 
 RATE = 24_000
@@ -336,13 +335,13 @@ def test_a_recording_that_is_cut_off_gives_all_its_segments(talk: Path) -> None:
     whole, _ = WhisperModel("demo").transcribe(talk)
     given: list[str] = []
     segments, _ = WhisperModel("demo").transcribe(cut)
-    with pytest.raises(IncompleteTranscript, match="breaks off after 11") as caught:
+    with pytest.raises(kiku.IncompleteTranscript, match="breaks off after 11") as caught:
         given.extend(segment.text for segment in segments)
     assert len(given) == 2
     assert "".join(given).strip() == caught.value.transcript.text
     assert given[0] == next(whole).text
     cut.seek(0)
-    with pytest.warns(IncompleteTranscript) as told:
+    with pytest.warns(kiku.IncompleteTranscript) as told:
         list(WhisperModel("demo").transcribe(cut)[0])
     assert told[0].filename == __file__
 

@@ -62,7 +62,7 @@ def test_a_push_that_finds_no_room_in_time_says_what_it_took(load: Load) -> None
 def test_an_hour_of_silence_is_heard_in_bounded_memory(load: Load) -> None:
     stream = load().stream(StreamOptions(max_queue_s=5.0, recovery=None))
     most: list[int] = []
-    session = stream._first  # pyright: ignore[reportPrivateUsage]
+    session = stream._sessions.first  # pyright: ignore[reportPrivateUsage]
     stream.listen(lambda: most.append(session._source.frames.num_samples))  # pyright: ignore[reportPrivateUsage]
     with pytest.raises(QueueFull):
         stream.push_silence(3_600, timeout=1.0)
@@ -116,7 +116,7 @@ def test_events_that_nobody_fetches_hold_the_stream_up(
     stream.push(digits)
     stream.close()
     deadline = time.monotonic() + LONG_S
-    while not stream._has_news or stream.waiting_s > 5.0:
+    while not stream._sessions.has_news or stream.waiting_s > 5.0:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     time.sleep(0.2)

@@ -70,7 +70,7 @@ def test_any_method_may_fail(
     rec = load(2)
     good = beside(rec, digits)
     bad = rec.stream()
-    session: WordSession = bad._first  # pyright: ignore[reportPrivateUsage]
+    session: WordSession = bad._sessions.first  # pyright: ignore[reportPrivateUsage]
     monkeypatch.setattr(session, method, fail_once(error), raising=True)
     bad.push(digits[:48_000])
     bad.close()

@@ -91,7 +91,7 @@ def test_what_hangs_beside_a_step_is_seen_too() -> None:
     scheduler = recognizer.scheduler
     began: list[float | None] = []
     with recognizer.stream() as stream:
-        session = stream._first  # pyright: ignore[reportPrivateUsage]
+        session = stream._sessions.first  # pyright: ignore[reportPrivateUsage]
         pending = session.pending
         session.pending = lambda: began.append(scheduler.round_began) or pending()
         stream.push(np.zeros(4 * CONFIG.frame_size, np.float32))

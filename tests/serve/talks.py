@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from kiku.live_async import AsyncStream
+from kiku.live import AsyncStream
 from kiku.serve.talk import Talk
 from tests.serve.clients import PATIENCE_S
 from tests.serve.own_client import OwnClient

@@ -636,7 +636,7 @@ def test_a_stream_that_fails_is_told_and_the_others_go_on(
         (talk,) = service.app.sockets.talks
         stream = stream_of(talk)
         assert stream is not None
-        marked.extend(stream._sessions)
+        marked.extend(stream._sessions.each)
         with suppress(ConnectionClosed):  # it goes on speaking when its stream has failed already
             for _ in range(50):
                 bad.send(type="Audio", pcm=[0.0] * FRAME)

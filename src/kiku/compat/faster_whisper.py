@@ -41,10 +41,11 @@ from kiku.compat.whisper_functions import (
 )
 from kiku.errors import UnsupportedConfig, VocabularyError
 from kiku.loading import load
-from kiku.recognizer import Recognizer, SampleArray
+from kiku.recognizer import Recognizer
 from kiku.text import segments as segments_of
 from kiku.text.segments import Segment as Sentence
 from kiku.transcription import Transcription
+from kiku.transcription.sources import SampleArray
 
 SAMPLE_RATE = 16_000
 """Rate of arrays in Hz, as faster-whisper takes them."""

@@ -15,7 +15,7 @@ from kiku.fleet.places import is_local, place_of
 from kiku.fleet.sources import Item
 
 if TYPE_CHECKING:
-    from kiku.recognizer import Source
+    from kiku.transcription.sources import Source
 
 _AHEAD = 8
 """Recordings that are opened before their turn."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from kiku.audio import ChannelChanges, Chunk, StreamWarning
 from kiku.errors import AudioError
-from kiku.live_async import AsyncStream
+from kiku.live import AsyncStream
 from kiku.options import StreamOptions
 from kiku.serve.decoder import RecordingDecoder
 

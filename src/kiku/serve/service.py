@@ -12,7 +12,7 @@ from typing import Any
 import kiku
 from kiku.audio import ChannelChanges, Chunk, StreamWarning
 from kiku.errors import AudioError, KikuError
-from kiku.live_async import AsyncStream
+from kiku.live import AsyncStream
 from kiku.options import AudioFormat, StreamOptions
 from kiku.recognizer import Recognizer
 from kiku.serve.admission import Admission, Busy, Permit

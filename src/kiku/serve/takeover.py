@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kiku.audio.chunk import MAX_GAP_S
-from kiku.live_async import AsyncStream
+from kiku.live import AsyncStream
 from kiku.options import StreamOptions, TurnPolicy
 from kiku.serve.client_progress import ClientProgress, OpenFinalize, Overlap
 from kiku.serve.message_history import MAX_MESSAGES, MessageHistory

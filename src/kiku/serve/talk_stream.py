@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from kiku.audio import StreamWarning
 from kiku.errors import AudioError, ConfigError, KikuError, QueueFull, StreamClosed, StreamError
-from kiku.live_async import AsyncStream
+from kiku.live import AsyncStream
 from kiku.options import DecodingOptions, StreamOptions
 from kiku.serve.admission import Permit
 from kiku.serve.client_progress import Overlap
