@@ -4,13 +4,9 @@ Knows PyAV and how its formats misbehave. Does not know what becomes of the fram
 when each should be played (`player`).
 """
 
-import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from functools import partial
-from struct import Struct
-from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 import av
 from av.audio.frame import AudioFrame
@@ -18,9 +14,10 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container.input import InputContainer
 from av.error import EOFError as EndOfStream
-from av.error import FFmpegError
 
 from kiku.audio.chunk import Chunk
+from kiku.audio.course import Course
+from kiku.audio.demuxer_file import AV_ERRORS, DemuxerFile
 from kiku.audio.formats import MAX_FLOAT, check_finite, checked_peak, simple
 from kiku.audio.ogg import OggLink
 from kiku.audio.resample import checked_rate
@@ -32,13 +29,6 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
 
-_Asked = TypeVar("_Asked")
-_Answer = TypeVar("_Answer")
-
-# A seek that a demuxer asks for: whether there is one, its offset, and from where that counts.
-_MOVE = Struct("<?qi")
-# PyAV's own errors, and what its Python layer raises besides.
-_AV_ERRORS = (FFmpegError, ValueError, ArithmeticError, RuntimeError)
 # A demuxer that fails this often in a row will not recover.
 _MAX_DEMUX_ERRORS = 16
 # With this many planes or more, PyAV does not know where they end.
@@ -50,128 +40,6 @@ _NO_INDEX, _TIMED = 0x0100, frozenset({"ogg", "flac"})
 _RESTARTS = 0x0200
 # Formats of which the end, or a hole, is judged by all tracks together.
 _FILMS = frozenset({"matroska", "flv", "asf", "rm", "mpegts", "mpeg"})
-# A jump in the sound's timestamps is a hole, and not a restart of its clock, if another track goes
-# on in the first seconds of it. Second number: most seconds of other tracks that are remembered.
-_FILL_S, _MAX_OTHERS = 10, 100_000
-
-
-@dataclass(slots=True)
-class Course:
-    """How the reading of one container went."""
-
-    num_packets: int = 0
-    """Packets of the audio track."""
-    last_packet: "Packet[Stream] | None" = None
-    """The last packet of the audio track."""
-    num_damaged: int = 0
-    """Packets that could not be decoded."""
-    num_damaged_last: int = 0
-    """Packets after the last good frame that could not be decoded."""
-    file_end_s: float = 0.0
-    """Second at which the last packet of any track ends."""
-    gave_up: bool = False
-    """Whether the demuxer failed before the end."""
-    lacked_memory: bool = False
-    """Whether FFmpeg could not have the memory that it asked for."""
-
-    sound_end_s: float = 0.0
-    """Second at which the last packet of the audio track ends."""
-    others: set[int] = field(default_factory=set[int])
-    """Whole seconds after that in which packets of other tracks begin."""
-    filled_s: float | None = None
-    """Start of the last packet of the audio track before which other tracks filled a hole."""
-
-    def is_filled(self, start_s: float) -> bool:
-        """Whether other tracks went on just before `start_s`, where the sound has a hole."""
-        return self.filled_s is not None and abs(start_s - self.filled_s) < 1
-
-    def note(self, start_s: float, seconds: float, *, is_sound: bool) -> None:
-        """Take note of a packet of the audio track, or of another, and of its time."""
-        self.file_end_s = max(self.file_end_s, start_s + seconds)
-        if not is_sound:
-            if len(self.others) < _MAX_OTHERS:
-                self.others.add(math.floor(start_s))
-            return
-        begun = math.floor(self.sound_end_s) + 1
-        if start_s > begun and any(begun + i in self.others for i in range(_FILL_S)):
-            self.filled_s = start_s
-        self.sound_end_s = start_s + seconds
-        if len(self.others) > 2 * _FILL_S:
-            self.others = {second for second in self.others if second >= self.sound_end_s}
-
-
-class _DemuxerFile:
-    """The bytes of a recording, or of one link of it, as PyAV reads them.
-
-    If a call that PyAV makes here raises, PyAV's C code passes on only an `Exception`. Ctrl-C is
-    printed and forgotten, and the recording goes on or seems to end there; `SystemExit` ends the
-    process at once. A `try` inside a function does not help: a signal's handler may run where the
-    function begins, before its first line. So nothing that PyAV calls here begins in Python: `read`
-    and `tell` resume generators, in the middle of a `try`; `seek` is a function in C, which notes
-    where to go before the next read or tell.
-    """
-
-    def __init__(self, reader: Reader, link: OggLink | None) -> None:
-        """Prepare for PyAV; what is raised in a call is kept in `reader` (see `_answers`)."""
-        file = reader if link is None else link
-        self.name, self.seekable = file.name, file.seekable
-        place = _Place(reader, file)
-        reads, tells = _answers(reader, place.read, b""), _answers(reader, place.tell, 0)
-        next(reads)
-        next(tells)
-        self.read, self.tell = reads.send, tells.__next__
-        # It returns None, and PyAV calls `tell` where it does not know the new place itself.
-        self.seek = partial(_MOVE.pack_into, place.move, 0, True)
-
-
-class _Place:
-    """Where a demuxer is in a recording, and where it has asked to go."""
-
-    def __init__(self, reader: Reader, file: Reader | OggLink) -> None:
-        """`file` is all of `reader`, or a link of it."""
-        self.move = bytearray(_MOVE.size)
-        self._reader, self._file = reader, file
-
-    def read(self, num_bytes: int) -> bytes:
-        """The next bytes."""
-        self._go()
-        return self._file.read(num_bytes)
-
-    def tell(self, _: None) -> int:
-        """The offset of the next byte."""
-        self._go()
-        return self._reader.tell()
-
-    def _go(self) -> None:
-        moves, offset, whence = _MOVE.unpack(self.move)
-        if moves:
-            self.move[0] = False
-            self._reader.seek(offset, whence)
-
-
-def _answers(
-    reader: Reader, ask: Callable[[_Asked], _Answer], nothing: _Answer
-) -> Generator[_Answer, _Asked, None]:
-    """A generator: first `nothing`, then what `ask` gives for each value that is sent to it. It
-    never raises: errors become the reader's `failure`, and what interrupts it, as Ctrl-C does,
-    becomes its `interruption`, after which all answers are `nothing`."""
-    answer = nothing
-    while True:
-        try:
-            while True:  # within the `try`: a second signal may come where the loop repeats
-                try:
-                    asked = yield answer
-                    answer = nothing
-                    if reader.interruption is None:
-                        answer = ask(asked)
-                except GeneratorExit:
-                    return
-                except _AV_ERRORS as error:
-                    answer, reader.failure = nothing, error
-                except BaseException as error:
-                    answer, reader.interruption = nothing, reader.interruption or error
-        except BaseException as error:
-            answer, reader.interruption = nothing, reader.interruption or error
 
 
 class _Decoder(Protocol):
@@ -186,13 +54,13 @@ def open_container(
     """The container that `reader` holds, or one link of it; AudioError if it holds none."""
     try:
         container = av.open(
-            _DemuxerFile(reader, link),
+            DemuxerFile(reader, link),
             "r",
             metadata_errors="replace",
             # A playlist or session description must not make us open other files, or the network.
             container_options={"protocol_whitelist": "none"},
         )
-    except _AV_ERRORS:
+    except AV_ERRORS:
         reader.raise_interruption()
         refuse(reader)
     if reader.interruption is not None:  # the bytes until then may be enough to open a container
@@ -336,7 +204,7 @@ def chunk_of(
         return Chunk(planes, checked_rate(frame.sample_rate), num_samples, num_channels, None, peak)
     except AudioError as error:
         raise AudioError(f"{reader.label}: {error}") from None
-    except (*_AV_ERRORS, IndexError) as error:
+    except (*AV_ERRORS, IndexError) as error:
         raise AudioError(
             f"{reader.label} has samples that cannot be converted ({error}): "
             "convert it to wav or flac first"
@@ -359,7 +227,7 @@ def frames(
             decoded = decoder.decode(packet)
         except EndOfStream:
             break
-        except _AV_ERRORS as error:
+        except AV_ERRORS as error:
             course.lacked_memory |= isinstance(error, MemoryError)
             course.num_damaged += 1
             course.num_damaged_last += 1
@@ -399,7 +267,7 @@ def _packets(
         except IndexError:
             # At the end PyAV looks for tracks that it did not know when it opened the file.
             break
-        except _AV_ERRORS as error:
+        except AV_ERRORS as error:
             course.lacked_memory |= isinstance(error, MemoryError)
             num_errors += 1
     reader.raise_interruption()

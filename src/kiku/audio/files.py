@@ -21,7 +21,6 @@ from av.container.input import InputContainer
 from kiku.audio.checks import StreamWarning
 from kiku.audio.chunk import Chunk
 from kiku.audio.container import (
-    Course,
     audio_track,
     chunk_of,
     format_of,
@@ -32,6 +31,7 @@ from kiku.audio.container import (
     start_s,
     stated_s,
 )
+from kiku.audio.course import Course
 from kiku.audio.input import AudioInput
 from kiku.audio.ogg import MAGIC, OggLink, ogg_links
 from kiku.audio.player import PlayerClock
