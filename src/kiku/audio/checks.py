@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from kiku.audio.clock import SampleClock
 from kiku.audio.formats import MAX_FLOAT, MAX_LOUD, Mono
-from kiku.audio.pitch import Pitch
+from kiku.audio.pitch import FRAMES_PER_S, Pitch
 from kiku.audio.power import energy
 
 _MAX_WAITING = 1_000  # warnings kept until they are asked for; older ones are dropped
@@ -159,7 +159,10 @@ class SignalChecks:
             first = last
 
     def end(self, time: float) -> None:
-        """End the sound at this rate, at `time`: report what its last part of a second shows."""
+        """End the sound at this rate, at `time`: report what its last part of a second shows, and a
+        wrong rate where there was too little voice to decide before."""
+        if self.pitch.num_frames == FRAMES_PER_S * self.num_seconds:  # nothing was decided
+            self._tell_rate(self.pitch.end(), time)
         if self.num_samples:
             self._tell_samples(time)
             if self.num_samples >= self.rate / 2:
@@ -231,7 +234,7 @@ class SignalChecks:
         self._tell_level(spread, time)
         self._tell_offset(self.total / self.num_samples, spread, time)
         if self.rate_check:
-            self._tell_rate(time)
+            self._tell_rate(self.pitch.feed(np.concatenate(self.sound), self.rate), time)
         self._begin_second()
 
     def _begin_second(self) -> None:
@@ -296,8 +299,7 @@ class SignalChecks:
                     time,
                 )
 
-    def _tell_rate(self, time: float) -> None:
-        pitch = self.pitch.feed(np.concatenate(self.sound), self.rate)
+    def _tell_rate(self, pitch: float, time: float) -> None:
         if pitch and not self.rate_told:
             self.rate_told = True
             self.warn(

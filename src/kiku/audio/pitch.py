@@ -7,7 +7,9 @@ The bounds were drawn around the voices of 187 speakers, children among them, so
 them at its own rate is taken to be at another. For a person who speaks higher than the highest of
 them the result is wrong, which is a known error. Because of these bounds many wrong rates are not
 noticed: high voices hide a rate that is too low, deep ones a rate that is too high, and words with
-long gaps have too little voice. It takes some ten seconds of speech. Music may be taken for voices.
+long gaps have too little voice. It takes some ten seconds of speech. A sound that ends before is
+judged by what there is of it, from two or three seconds of speech on, with a margin. Music may be
+taken for voices.
 """
 
 from dataclasses import dataclass, field
@@ -28,10 +30,14 @@ _MIN_SPREAD, _MAX_SPREAD = 0.08, 1.0
 # The range in which a pitch can be found, and that in which a voice's amplitude is measured.
 _PITCH_HZ = (20.0, 1_100.0)
 _VOICE_HZ = (75.0, 4_000.0)
-# Frames of 100 ms hold two periods of the lowest pitch.
-_FRAMES_PER_S = 10
+FRAMES_PER_S = 10
+"""Frames of 100 ms, which hold two periods of the lowest pitch."""
 # Five seconds of vowels are enough, and are what some ten seconds of speech hold.
 _BLOCK_SIZE = 50
+# Where the sound ends before, this many frames are enough, if they lie beyond the bounds by a
+# margin in octaves: none of 3,103 recordings of 353 people, of 1.5 to 12 s, was then taken to be at
+# another rate (with 8 frames and no margin one was).
+_MIN_BLOCK_SIZE, _SHORT_MARGIN = 12, 0.1
 # Frames below -50 dBFS, or 20 dB below the loudest recent frame, are left out. The power of that
 # frame is multiplied by `_FADE` every second.
 _MIN_POWER, _MIN_SHARE, _FADE = 1e-5, 1e-2, 0.9
@@ -65,17 +71,24 @@ class Pitch:
             speaks like this; otherwise 0.
         """
         self.voiced += self._frames(second, rate)
-        self.num_frames += _FRAMES_PER_S
-        if len(self.voiced) < _BLOCK_SIZE:
-            return 0.0
+        self.num_frames += FRAMES_PER_S
+        return self._decided(0.0) if len(self.voiced) >= _BLOCK_SIZE else 0.0
+
+    def end(self) -> float:
+        """What `feed` returns, for a sound that ends before there was a first answer."""
+        return self._decided(_SHORT_MARGIN) if len(self.voiced) >= _MIN_BLOCK_SIZE else 0.0
+
+    def _decided(self, margin: float) -> float:
+        """Decide by the voiced frames since the last answer, which lie beyond the bounds by a
+        margin in octaves if no person speaks like this."""
         block, self.voiced = np.array(self.voiced), []
         share, self.num_frames = len(block) / self.num_frames, 0
         pitch, quarter = np.median(block, axis=0)
         low, high = np.percentile(block[:, 0], [20, 80])
         if share > _MAX_SHARE_VOICED or not _MIN_SPREAD < high - low < _MAX_SPREAD:
             return 0.0
-        too_high = pitch > _MAX_PITCH and pitch + quarter / 2 > _MAX_HEIGHT
-        too_low = pitch < _MIN_PITCH and quarter < _MAX_DARK_QUARTER
+        too_high = pitch > _MAX_PITCH + margin and pitch + quarter / 2 > _MAX_HEIGHT + margin
+        too_low = pitch < _MIN_PITCH - margin and quarter < _MAX_DARK_QUARTER
         return float(2.0**pitch) if too_high or too_low else 0.0
 
     def _frames(self, second: npt.NDArray[np.float32], rate: int) -> list[tuple[float, float]]:
@@ -83,8 +96,8 @@ class Pitch:
         # Averages of a few samples keep what lies below 4 kHz, and make high rates cheap.
         step = max(1, rate // 8_000)
         rate_kept = rate / step
-        size = int(rate_kept / _FRAMES_PER_S)
-        kept = second[: size * _FRAMES_PER_S * step].reshape(_FRAMES_PER_S, size, step)
+        size = int(rate_kept / FRAMES_PER_S)
+        kept = second[: size * FRAMES_PER_S * step].reshape(FRAMES_PER_S, size, step)
         frames = kept.mean(axis=2, dtype=np.float64)  # [10, size]
         frames -= frames.mean(axis=1, keepdims=True)
         powers = np.square(frames).mean(axis=1)
