@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
 
+# Formats whose demuxers fail where the bytes end, as if they were damaged there.
+_FAIL_AT_END = frozenset({"wsaud"})
 # A demuxer that fails this often in a row will not recover.
 _MAX_DEMUX_ERRORS = 16
 # With this many planes or more, PyAV does not know where they end.
@@ -271,5 +273,6 @@ def _packets(
             course.lacked_memory |= isinstance(error, MemoryError)
             num_errors += 1
     reader.raise_interruption()
-    course.gave_up = num_errors == _MAX_DEMUX_ERRORS
+    is_end = format_of(container) in _FAIL_AT_END and reader.tell() >= reader.num_bytes
+    course.gave_up = num_errors == _MAX_DEMUX_ERRORS and not is_end
     yield None

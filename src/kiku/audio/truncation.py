@@ -5,6 +5,10 @@ quietly where the bytes end. So the length is looked up where it is reliable: in
 or in seconds. Raw streams (adts, mp2, mp3 without a count, ac3, amr) and MPEG's transport and
 program streams state none; there a last packet that is cut in two shows the truncation. An ogg
 marks its end as such (`ogg`), and a nut ends in an index.
+
+A cut recording is not noticed in formats that state no length (ircam, alp, roq, gxf, spdif), in an
+swf that is compressed or has no size, and in most formats of games (brstm, hca ...), as there were
+no such recordings to try.
 """
 
 import struct
@@ -30,11 +34,14 @@ _MIN_ROUND_SIZE, _ROUND_SIZES = 0x2000_0000, (1_000_000, 0x10_0000)
 # Formats whose own header counts the samples, exactly.
 _COUNTED_FORMATS = frozenset(
     {"flac", "aiff", "au", "wv", "tta", "ape", "tak", "mpc", "mpc8", "nistsphere"}
+    | {"argo_asf", "apm", "kvag", "svag", "vag", "msf"}
 )
 # Formats that state no length of the whole, but in which FFmpeg finds a packet shorter than stated.
 _SHORT_FORMATS = frozenset({"voc", "ast", "smjpeg"})
 # Formats whose own header says how long the film is.
-_FILM_FORMATS = frozenset({"matroska", "flv", "rm"})
+_FILM_FORMATS = frozenset({"matroska", "flv", "rm", "mxf"})
+# The size that FFmpeg puts into an swf without a picture, or one that it writes into a pipe.
+_SWF_UNKNOWN_SIZE = 100 * 1024 * 1024
 _VBRI_OFFSET = 36
 # Of a transport stream: possible bytes of a packet, the first byte of each, and how many packets
 # are looked at.
@@ -208,9 +215,44 @@ def _sox_data(head: bytes) -> _Data | None:
     return _Data(4 + first, num_samples * 4, byte_rate)
 
 
+def _mmf_data(head: bytes) -> _Data | None:
+    """All of the file but its first 8 bytes; 0 where it was written into a pipe."""
+    if head[:4] != b"MMMD" or len(head) < 8:
+        return None
+    return _Data(8, struct.unpack_from(">I", head, 4)[0])
+
+
+def _swf_data(head: bytes) -> _Data | None:
+    """All of the file, unless it is compressed: then its size is that of what was compressed."""
+    if head[:3] != b"FWS" or len(head) < 8:
+        return None
+    size = struct.unpack_from("<I", head, 4)[0]
+    return None if size == _SWF_UNKNOWN_SIZE else _Data(0, size)
+
+
+def _adx_data(head: bytes) -> _Data | None:
+    """The blocks of as many samples as the header counts; none where it was written into a pipe."""
+    if head[:1] != b"\x80" or len(head) < 16:
+        return None
+    offset, block_size, bits, num_channels, rate, num_samples = struct.unpack_from(
+        ">2xHxBBBII", head
+    )
+    num_block_samples = max(0, block_size - 2) * 8 // bits if bits else 0
+    if not num_block_samples:
+        return None
+    num_blocks = -(-num_samples // num_block_samples)
+    byte_rate = rate * num_channels * block_size // num_block_samples
+    return _Data(4 + offset, num_blocks * num_channels * block_size, byte_rate)
+
+
+def _wsaud_data(head: bytes) -> _Data | None:
+    return _Data(12, struct.unpack_from("<2xI", head)[0]) if len(head) >= 12 else None
+
+
 _DATA = {
     "asf": _asf_data, "wav": _wav_data, "avi": _avi_data, "caf": _caf_data, "w64": _w64_data,
-    "iff": _iff_data, "dsf": _dsf_data, "sox": _sox_data,
+    "iff": _iff_data, "dsf": _dsf_data, "sox": _sox_data, "mmf": _mmf_data, "swf": _swf_data,
+    "adx": _adx_data, "wsaud": _wsaud_data,
 }  # fmt: skip
 
 
