@@ -1,4 +1,4 @@
-"""Channels that appear, disappear or are missing where each is transcribed by itself.
+"""Warnings where channels appear, disappear or are missing, if each is transcribed by itself.
 
 Does not know what is transcribed of a channel.
 """
@@ -11,12 +11,12 @@ from kiku.audio.chunk import Chunk
 
 @dataclass(slots=True)
 class ChannelChanges:
-    """Reports where a recording has more or fewer channels than are transcribed, each once."""
+    """Reports once that a recording has more channels than are transcribed, and once fewer."""
 
     num_channels: int
-    """Channels that are transcribed."""
+    """How many channels are transcribed."""
     at_first: bool = True
-    """Whether this is what the recording had at first; if not, it is what the caller asked for."""
+    """Whether the recording had this many channels at first; if not, the caller asked for them."""
     _told: set[bool] = field(default_factory=set[bool])
 
     def look(self, chunk: Chunk, time: float) -> StreamWarning | None:

@@ -1,7 +1,7 @@
 """Chunks as they were pushed -> mono samples, still at each chunk's own rate.
 
-Joins samples that were cut between two chunks of bytes, decodes encodings and Opus, and takes one
-channel or mixes all. Does not know times or other rates (`rate_converter`).
+Joins samples that were cut in two between chunks of bytes, decodes byte encodings and Opus, and
+takes one channel or mixes all. Does not know times or other rates (`rate_converter`).
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from kiku.audio.opus import OPUS_RATE, OpusDecoder, num_samples_of
 
 
 class ChunkDecoder:
-    """Decodes the chunks of one sound. Its memory is in `state`, but for that of Opus."""
+    """Decodes the chunks of one sound. What it remembers is in `state`, except for Opus."""
 
     def __init__(
         self,
@@ -26,14 +26,14 @@ class ChunkDecoder:
         settings: InputSettings,
         opus: OpusDecoder | None,
     ) -> None:
-        """Go on from `state`.
+        """Prepare to go on from `state`.
 
         Args:
-            state: what is remembered of the sound.
+            state: what the input remembers of the sound.
             warnings: where faults of the chunks are reported.
             settings: those of the input. With checks, samples at full scale are looked for, and
                 channels that cancel each other are reported.
-            opus: the decoder of the packets so far; None before the first one.
+            opus: the decoder that has decoded the packets so far; None before the first packet.
         """
         self._state, self._warnings = state, warnings
         self._channel = None if settings.channel == "mix" else settings.channel
@@ -41,15 +41,15 @@ class ChunkDecoder:
 
     @property
     def opus_packets(self) -> tuple[bytes, ...] | None:
-        """The packets from which a decoder of Opus goes on; None where none came."""
+        """The packets from which another decoder of Opus can go on; None before the first one."""
         return None if self._opus is None else tuple(self._opus.packets)
 
     def decode(self, chunk: Chunk) -> Mono | None:
-        """The samples of a chunk that is no gap.
+        """Decode a chunk that is no gap.
 
         Returns:
-            The samples, perhaps none of bytes that end in the middle of the first one; None for a
-            packet that is not Opus.
+            The samples; none where the bytes so far are less than one sample. None for a packet
+            that is not Opus.
 
         Raises:
             AudioError: floats beyond 64 in a recording. Nothing is taken.
@@ -63,7 +63,7 @@ class ChunkDecoder:
         return mono
 
     def drop_begun(self) -> None:
-        """Leave out the first bytes of a sample whose rest does not come, if there are any."""
+        """Drop the first bytes of a sample whose rest does not come, if there are any."""
         state = self._state
         if not state.begun:
             return
@@ -115,7 +115,7 @@ class ChunkDecoder:
         full_scale: float | None,
         peak: float | None = None,
     ) -> Mono:
-        """The channel that is asked for, or all of them mixed."""
+        """The channel that is taken, or the mix of all."""
         if self._channel is not None or planes.ndim == 1 or 1 in planes.shape or not planes.size:
             return mono_of(planes, self._channel, peak=peak, full_scale=full_scale)
         parts: list[Mono] = []
@@ -136,11 +136,11 @@ class ChunkDecoder:
 def _without_huge(
     values: npt.NDArray[np.float32],
 ) -> tuple[npt.NDArray[np.float32], float]:
-    """Floats as they lay in bytes, and how far from 0 they reach, NaN where some are not finite.
-    What lies beyond `MAX_FLOAT` is infinite then. Of bytes nobody can refuse a few, as arrays are:
-    they may be cut anywhere, and what came before them was taken."""
+    """Floats that came as bytes, with those beyond `MAX_FLOAT` replaced by infinity; and the
+    largest distance from 0, NaN where some are not finite. An array with such values is refused.
+    Bytes cannot be: they may be cut anywhere, and those before them have been taken already."""
     peak = peak_of(values)
     if peak <= MAX_FLOAT:
         return values, peak
-    # NaN is not within either, and becomes silence as well.
+    # NaN is not below the limit either, and becomes silence as well.
     return np.where(np.abs(values) <= MAX_FLOAT, values, np.float32(np.inf)), np.nan

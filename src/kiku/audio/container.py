@@ -1,7 +1,7 @@
-"""Containers and codecs as PyAV opens them -> frames of one audio track, with their timestamps.
+"""Containers and codecs, opened by PyAV -> frames of one audio track, with their timestamps.
 
-Knows PyAV and how its formats misbehave. Does not know what becomes of the frames (`files`), nor
-when each should be played (`player`).
+Knows PyAV and how its formats misbehave. Does not know how frames become chunks of a recording
+(`files`), nor when each should be played (`player`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,12 +35,12 @@ _FAIL_AT_END = frozenset({"wsaud"})
 _MAX_DEMUX_ERRORS = 16
 # With this many planes or more, PyAV does not know where they end.
 _MAX_PLANES = 8
-# FFmpeg's AVFMT_GENERIC_INDEX: the format has no index of its own, and no timestamps either: they
-# are counted from the bytes and say nothing. The two formats named have timestamps all the same.
+# FFmpeg's AVFMT_GENERIC_INDEX: the format has no index of its own, and no timestamps either; those
+# that it has are counted from the bytes and say nothing. These two formats have true timestamps.
 _NO_INDEX, _TIMED = 0x0100, frozenset({"ogg", "flac"})
 # AVFMT_TS_DISCONT: timestamps may restart anywhere. (In ogg only from link to link.)
 _RESTARTS = 0x0200
-# Formats of which the end, or a hole, is judged by all tracks together.
+# Formats whose end and holes are judged by all tracks together.
 _FILMS = frozenset({"matroska", "flv", "asf", "rm", "mpegts", "mpeg"})
 
 
@@ -53,7 +53,7 @@ class _Decoder(Protocol):
 def open_container(
     reader: Reader, link: OggLink | None = None
 ) -> AbstractContextManager[InputContainer]:
-    """The container that `reader` holds, or one link of it; AudioError if it holds none."""
+    """Open the container that `reader` holds, or one link of it; AudioError if it holds none."""
     try:
         container = av.open(
             DemuxerFile(reader, link),
@@ -65,7 +65,7 @@ def open_container(
     except AV_ERRORS:
         reader.raise_interruption()
         refuse(reader)
-    if reader.interruption is not None:  # the bytes until then may be enough to open a container
+    if reader.interruption is not None:  # the bytes before it may be enough to open a container
         container.close()
     reader.raise_interruption()
     return container
@@ -99,7 +99,7 @@ def audio_track(
     container: InputContainer, reader: Reader, number: int | None = None
 ) -> AudioStream:
     """The audio track to decode: the one with this number, from 0, or the default one. AudioError
-    where there is none."""
+    if there is no such track."""
     tracks = container.streams.audio
     track = container.streams.best("audio") or next(iter(tracks), None)
     if number is not None and tracks:
@@ -115,7 +115,7 @@ def audio_track(
         raise AudioError(
             f"{reader.label} has no audio track (only {kinds}): give a recording with sound"
         )
-    # The annotation does not say so, but there is no context where no decoder exists.
+    # Whatever the annotation says, a codec without a decoder has no context.
     if getattr(track, "codec_context", None) is None:
         raise AudioError(
             f"{reader.label} has sound in a codec without a decoder here: "
@@ -125,7 +125,7 @@ def audio_track(
 
 
 def _listed(tracks: Sequence[AudioStream]) -> str:
-    """As in "0 (eng, aac, 2 channels), 1 (fra, Commentary, aac, 1 channel)"."""
+    """The tracks in words: "0 (eng, aac, 2 channels), 1 (fra, Commentary, aac, 1 channel)"."""
     return ", ".join(f"{number} ({_described(track)})" for number, track in enumerate(tracks))
 
 
@@ -147,26 +147,27 @@ def format_of(container: InputContainer) -> str:
 
 
 def _has_timestamps(container: InputContainer) -> bool:
-    """Whether its frames carry timestamps of their own, so that a jump in them means something."""
+    """Whether its frames carry timestamps of their own, so that a jump in them has a meaning."""
     return format_of(container) in _TIMED or not container.format.flags & _NO_INDEX
 
 
 def may_restart(container: InputContainer) -> bool:
-    """Whether its timestamps may restart anywhere."""
+    """Whether the container's timestamps may restart anywhere."""
     return bool(container.format.flags & _RESTARTS) and format_of(container) != "ogg"
 
 
 def start_s(container: InputContainer) -> float:
-    """The timestamp at which the recording begins, in seconds: a player counts from there."""
+    """The timestamp at which the recording begins, in seconds; a player counts from there."""
     return (getattr(container, "start_time", None) or 0) / av.time_base
 
 
 def stated_s(container: InputContainer, track: AudioStream) -> float | None:
-    """Seconds that a track says it lasts, or that FFmpeg estimates; None where neither does."""
+    """The length of a track in seconds, as it states or as FFmpeg estimates; None if neither is
+    there."""
     if track.duration is not None and track.time_base is not None:
         seconds = float(track.duration * track.time_base)
     else:
-        # Absent where the container does not know, whatever the annotation says.
+        # Whatever the annotation says, this is absent where the container states none.
         seconds = (getattr(container, "duration", None) or 0) / av.time_base
     return seconds if seconds > 0 else None
 
@@ -178,11 +179,11 @@ def chunk_of(
 
     Args:
         frame: the frame.
-        reader: the recording that it is from.
-        first_sample: place of its first sample in the recording. An error about a NaN or infinite
-            sample names its place; None leaves such samples in.
-        is_coded: clip floats far above full scale, as FFmpeg's decoder of Opus bursts now and
-            then, to hundreds. Otherwise they were integers, and are refused.
+        reader: the recording that the frame is from.
+        first_sample: index of the frame's first sample in the recording, for an error about a NaN
+            or infinite sample; None leaves such samples in.
+        is_coded: clip floats far above full scale, since FFmpeg's decoder of Opus sometimes gives
+            bursts of hundreds. Otherwise such floats were integers, and are refused.
     """
     num_channels, num_samples = frame.layout.nb_channels, frame.samples
     try:
@@ -217,10 +218,10 @@ def frames(
     container: InputContainer, track: AudioStream, reader: Reader, course: Course
 ) -> Iterator[tuple[AudioFrame, float | None]]:
     """The decoded frames, each with its timestamp in seconds from the beginning of the recording,
-    or None where the format has no true ones; packets that cannot be decoded are left out.
+    or None where the format has no true timestamps. Packets that cannot be decoded are left out.
 
     Raises:
-        BaseException: what interrupted a read of `reader`.
+        BaseException: whatever interrupted a read of `reader`, such as Ctrl-C.
     """
     timed, origin_s = _has_timestamps(container), start_s(container)
     decoder = cast("_Decoder", track.codec_context)
@@ -246,7 +247,7 @@ def frames(
 def _packets(
     container: InputContainer, track: AudioStream, reader: Reader, course: Course
 ) -> Iterator["Packet[Stream] | None"]:
-    """The packets of `track`, then None, which makes the decoder give its rest."""
+    """The packets of `track`, then None, which makes the decoder give its last frames."""
     streams = container.streams.get() if format_of(container) in _FILMS else [track]
     num_errors, origin_s = 0, start_s(container)
     while num_errors < _MAX_DEMUX_ERRORS:

@@ -27,27 +27,27 @@ class Course:
     num_damaged: int = 0
     """Packets that could not be decoded."""
     num_damaged_last: int = 0
-    """Packets after the last good frame that could not be decoded."""
+    """Packets that could not be decoded, after the last good frame."""
     file_end_s: float = 0.0
     """Second at which the last packet of any track ends."""
     gave_up: bool = False
     """Whether the demuxer failed before the end."""
     lacked_memory: bool = False
-    """Whether FFmpeg could not have the memory that it asked for."""
+    """Whether FFmpeg asked for more memory than there is."""
 
     sound_end_s: float = 0.0
     """Second at which the last packet of the audio track ends."""
     others: set[int] = field(default_factory=set[int])
-    """Whole seconds after that in which packets of other tracks begin."""
+    """Whole seconds after `sound_end_s` in which packets of other tracks begin."""
     filled_s: float | None = None
     """Start of the last packet of the audio track before which other tracks filled a hole."""
 
     def is_filled(self, start_s: float) -> bool:
-        """Whether other tracks went on just before `start_s`, where the sound has a hole."""
+        """Whether other tracks went on during a hole in the sound that ends at `start_s`."""
         return self.filled_s is not None and abs(start_s - self.filled_s) < 1
 
     def note(self, start_s: float, seconds: float, *, is_sound: bool) -> None:
-        """Take note of a packet of the audio track, or of another, and of its time."""
+        """Take note of the time of a packet, of the audio track or of another."""
         self.file_end_s = max(self.file_end_s, start_s + seconds)
         if not is_sound:
             if len(self.others) < _MAX_OTHERS:

@@ -36,7 +36,7 @@ class DemuxerFile:
     """
 
     def __init__(self, reader: Reader, link: OggLink | None) -> None:
-        """Prepare for PyAV; what is raised in a call is kept in `reader` (see `_answers`)."""
+        """Prepare for PyAV. Whatever is raised in a call is kept in `reader` (see `_answers`)."""
         file = reader if link is None else link
         self.name, self.seekable = file.name, file.seekable
         place = _Place(reader, file)
@@ -44,12 +44,12 @@ class DemuxerFile:
         next(reads)
         next(tells)
         self.read, self.tell = reads.send, tells.__next__
-        # It returns None, and PyAV calls `tell` where it does not know the new place itself.
+        # It returns None; PyAV calls `tell` if it needs the new offset.
         self.seek = partial(_MOVE.pack_into, place.move, 0, True)
 
 
 class _Place:
-    """Where a demuxer is in a recording, and where it has asked to go."""
+    """The place of a demuxer in a recording, and the place to which it has asked to go."""
 
     def __init__(self, reader: Reader, file: Reader | OggLink) -> None:
         """`file` is all of `reader`, or a link of it."""
@@ -76,9 +76,9 @@ class _Place:
 def _answers(
     reader: Reader, ask: Callable[[_Asked], _Answer], nothing: _Answer
 ) -> Generator[_Answer, _Asked, None]:
-    """A generator: first `nothing`, then what `ask` gives for each value that is sent to it. It
-    never raises: errors become the reader's `failure`, and what interrupts it, as Ctrl-C does,
-    becomes its `interruption`, after which all answers are `nothing`."""
+    """A generator that gives `nothing` first, and then the answer of `ask` to each value that is
+    sent to it. It never raises: an error becomes the reader's `failure`, and an interruption, such
+    as Ctrl-C, becomes its `interruption`, after which all answers are `nothing`."""
     answer = nothing
     while True:
         try:

@@ -1,8 +1,8 @@
-"""One sound as it comes, in any form -> mono float32 samples at one rate, without a seam.
+"""Chunks of one sound, in any form -> mono float32 samples at one rate, without a seam.
 
-The only way in, for files as for streams. Keeps the time of the sound exactly: declared gaps,
-changes of rate, halves of samples between two chunks. Does not read clocks, files or sockets, and
-does not know frames.
+Files and streams both pass through here. The time of the sound is kept exactly, across declared
+gaps, changes of rate, and samples that are cut in two between chunks. Does not read clocks, files
+or sockets, and does not know frames.
 """
 
 import math
@@ -28,19 +28,19 @@ from kiku.errors import AudioError, StreamError
 from kiku.options import AudioFormat
 from kiku.serial import from_plain, to_plain
 
-# All that was given is as long as the sound, but for so many samples: a few from rounding.
+# The output may differ from the length of the sound by this many samples: a few from rounding.
 _MAX_UNEVEN = 16
 
 _DEFAULT_FORMAT = AudioFormat()
 
 
 class AudioInput:
-    """Takes one sound in chunks of any length and gives its samples; any cut gives the same.
+    """Converts one sound, in chunks of any length; however it is cut, the samples are the same.
 
-    `check` makes a chunk of what a caller has, `feed` takes it. Errors are raised for what cannot
-    be sound, before anything of it is taken, and the input goes on as if it had not come. What can
-    be understood all the same becomes a warning (`warnings`). Samples come out some milliseconds
-    after they went in, as `Resampler` says.
+    `check` makes a chunk of what a caller has, and `feed` converts it. What cannot be sound raises
+    an error before anything of it is taken, and the input goes on as if it had not come. A fault
+    of sound that can be used all the same becomes a warning (`warnings`). Samples come out some
+    milliseconds after they went in, as `Resampler` says.
     """
 
     def __init__(
@@ -54,17 +54,18 @@ class AudioInput:
         start_s: float = 0.0,
         end_s: float | None = None,
     ) -> None:
-        """An input that has taken nothing.
+        """Prepare an input for the first chunk.
 
         Args:
             sample_rate: samples a second of what comes out, 1,000 to 768,000.
-            format: how what is pushed is written.
+            format: how the pushed sound is written.
             channel: which channel to take, from 0; "mix" takes the mean of all.
-            checks: whether to look for clipping, silence, an offset and what is not a number (which
-                becomes silence in any case).
+            checks: whether to warn of clipping, silence, an offset and samples that are no numbers
+                (which become silence in any case).
             rate_check: whether to look for a wrong rate by the pitch of voices, which costs more.
-            start_s: what lies before is left out; the first sample that comes out is at this time.
-            end_s: what lies from here on is left out; None takes all.
+            start_s: the sound before this second is left out; the first sample that comes out is at
+                this time.
+            end_s: the sound from this second on is left out; None takes all.
 
         Raises:
             AudioError: a rate, channel or time that cannot be.
@@ -88,14 +89,14 @@ class AudioInput:
         self._go_on(state, Resampler(rate, self.sample_rate), None)
 
     def _go_on(self, state: InputState, resampler: Resampler, opus: OpusDecoder | None) -> None:
-        """Go on from `state`."""
+        """Make the parts that convert the sound, so that they go on from `state`."""
         settings, warnings = self._settings(state), InputWarnings(state, self.end_s)
         self._state = state
         self._decoder = ChunkDecoder(state, warnings, settings, opus)
         self._converter = RateConverter(state, warnings, settings, resampler)
-        self._is_plain = False  # whether a chunk may go the short way
+        self._is_plain = False  # whether `_feed_plain` may be tried
         self.untold: Sequence[StreamWarning] = state.checks.waiting
-        """What `warnings` would give; to be looked at only."""
+        """The warnings that `warnings` would give now. Callers only read it."""
 
     def _settings(self, state: InputState) -> InputSettings:
         return InputSettings(
@@ -104,7 +105,7 @@ class AudioInput:
         )  # fmt: skip
 
     def __repr__(self) -> str:
-        """What it takes and how much it has taken."""
+        """The sound's encoding, its rates, and how much of it was taken."""
         encoding = self.format.encoding or "samples"
         return (
             f"<AudioInput {encoding} at {self._format.default_rate} Hz to {self.sample_rate} Hz, "
@@ -118,15 +119,15 @@ class AudioInput:
         return self._state.times.taken.seconds()
 
     def check(self, samples: npt.ArrayLike | Bytes, rate: int | None = None) -> Chunk:
-        """A chunk for `feed`, or an error for what cannot be sound. Nothing is taken, so any thread
-        may call it while another one feeds.
+        """Make a chunk for `feed`, or raise an error for what cannot be sound. The input is not
+        changed, so any thread may call this while another one feeds.
 
         Args:
             samples: an array [S], [S, C] or [C, S] of uint8, int16, int32, float16, float32 or
                 float64, in which NaN and infinity will become silence; or bytes of the format's
                 encoding, interleaved, which may be cut anywhere; or one packet of Opus. A
-                memoryview of samples is taken by its own format and shape. Bytes are looked at
-                by `feed` alone: in them floats beyond 64 count as infinite.
+                memoryview of samples is read by its own format and shape. Bytes are looked at
+                by `feed` only: floats beyond 64 in them count as infinite.
             rate: samples a second, 8,000 to 192,000, or `sample_rate`. None: the format's, or its
                 encoding's own, or `sample_rate`.
 
@@ -140,19 +141,20 @@ class AudioInput:
         return self._format.chunk(samples, rate)
 
     def feed(self, chunk: Chunk) -> npt.NDArray[np.float32]:
-        """Take the next chunk and give what is known of the output by now.
+        """Take the next chunk, and give the output that is known by now.
 
         Args:
             chunk: from `check` of any input, from `gap_of`, or from `read_file`. Several inputs,
-                each with a channel of its own, may be fed the same one.
+                each with a channel of its own, may be fed the same chunk.
 
         Returns:
             [S] float32 at `sample_rate`, often empty at first. It may be the chunk's own array,
-            which other inputs may read too: it stays as it is, and nobody writes into it.
+            which other inputs may read too, so it must not be changed.
 
         Raises:
-            AudioError: the chunk has not this input's channel, its rate cannot be, it is of a
-                recording whose floats reach beyond 64; after `end`. Nothing is taken.
+            AudioError: the chunk lacks this input's channel, has an impossible rate, or comes from
+                a recording whose floats reach beyond 64; or `end` was called before. Nothing is
+                taken.
         """
         if self._is_plain and chunk.rate == self.sample_rate:
             given = self._feed_plain(chunk)
@@ -163,8 +165,8 @@ class AudioInput:
         return given
 
     def _feed_plain(self, chunk: Chunk) -> npt.NDArray[np.float32] | None:
-        """As `_feed`, of what most sound is: floats below full scale, not to be resampled nor cut;
-        None for anything else."""
+        """A faster `_feed` for what most sound is: floats below full scale that are neither
+        resampled nor cut. None for any other chunk, of which nothing is taken."""
         data, peak = chunk.data, chunk.peak
         if data is None or isinstance(data, bytes) or peak is None or not peak < FULL_SCALE:
             return None
@@ -181,7 +183,7 @@ class AudioInput:
 
     @property
     def _stays_plain(self) -> bool:
-        """Whether `_feed_plain` may be tried until `_feed` is called again."""
+        """Whether `_feed_plain` may be tried for the next chunks, until `_feed` is called again."""
         state, converter = self._state, self._converter
         whole = not (converter.cuts or self.channel not in ("mix", 0) or state.begun or state.ended)
         return whole and state.rate == converter.resampler.rate_in == self.sample_rate
@@ -200,14 +202,14 @@ class AudioInput:
         mono = self._decoder.decode(chunk)
         if mono is not None:
             return converter.take(mono, resampler)
-        # What is not Opus lasts as long as it would if it were.
+        # A packet that is not Opus becomes as much silence as its first bytes say.
         num_samples = num_samples_of(data) if isinstance(data, bytes) else 0
         return converter.gap(num_samples * TICKS_PER_S // OPUS_RATE)
 
     def end(self) -> npt.NDArray[np.float32]:
         """End the sound and give the rest of it, [S] float32; a second call gives nothing.
 
-        All that was given is then as long as what was taken, within one sample.
+        The whole output is then as long as the sound that was taken, within one sample.
         """
         state = self._state
         if state.ended:
@@ -217,21 +219,21 @@ class AudioInput:
         return self._converter.end()
 
     def tail(self) -> npt.NDArray[np.float32]:
-        """What `end` would give now, [S] float32; the input goes on as if nobody had asked."""
+        """What `end` would give now, [S] float32; the input is not changed."""
         if self._state.ended:
             return np.zeros(0, np.float32)
         return self._converter.tail()
 
     def warnings(self) -> list[StreamWarning]:
-        """What was found wrong with the sound since the last call; times count from its beginning,
-        whatever `start_s` is."""
+        """The faults that were found in the sound since the last call; their times count from the
+        beginning of the sound, whatever `start_s` is."""
         return self._state.checks.warnings()
 
     def save(self) -> dict[str, Any]:
-        """All that is remembered, in plain values and arrays (see `kiku.serial`).
+        """The input's whole state, in plain values and arrays (see `kiku.serial`).
 
-        An input that `restore` makes of it, in this process or another, gives the samples that this
-        one would give, within 1e-6 (1e-5 for rates with no simple ratio to `sample_rate`).
+        An input that `restore` makes from it, in this process or another, gives the samples that
+        this one would give, within 1e-6 (1e-5 for rates with no simple ratio to `sample_rate`).
         """
         saved = SavedInput(
             1, self._settings(self._state), self._state,
@@ -241,10 +243,10 @@ class AudioInput:
 
     @classmethod
     def restore(cls, saved: Any) -> "AudioInput":
-        """The input of which `save` gave these values.
+        """An input that goes on where `save` was called.
 
         Raises:
-            StreamError: they are of something else, or damaged.
+            StreamError: the values are not from `save`, or they are damaged.
         """
         read = from_plain(SavedInput, saved, what="the saved sound", error=StreamError)
         try:

@@ -1,7 +1,7 @@
 """How the sound that is pushed to one input is written: arrays and bytes -> checked chunks.
 
-Knows what a caller said of the sound. Does not know what came before, nor what becomes of a chunk
-(`chunk_decoder`).
+Knows how a caller described the sound. Does not know what came before a chunk, nor how it is
+decoded (`chunk_decoder`).
 """
 
 import sys
@@ -35,7 +35,8 @@ _FLOAT32 = np.dtype(np.float32)
 
 
 class InputFormat:
-    """Makes chunks of what is pushed to one input. It never changes, so any thread may use it."""
+    """Makes chunks of the sound that is pushed to one input. It never changes, so any thread may
+    use it."""
 
     def __init__(
         self, sample_rate: int, format: AudioFormat, channel: int | Literal["mix"]
@@ -44,7 +45,7 @@ class InputFormat:
 
         Args:
             sample_rate: samples a second of the model.
-            format: what the caller said of the sound.
+            format: how the caller described the sound.
             channel: which channel the input takes, from 0; "mix" takes all.
 
         Raises:
@@ -54,14 +55,14 @@ class InputFormat:
         self.default_rate = checked_input_rate(
             format.sample_rate or own_rate or sample_rate, sample_rate
         )
-        """Samples a second of what is pushed without a rate."""
+        """Samples a second of sound that is pushed without a rate."""
         self._sample_rate, self._format = sample_rate, format
         self._channel = None if channel == "mix" else channel
 
     def chunk(self, samples: npt.ArrayLike | Bytes, rate: int | None) -> Chunk:
         """A chunk that holds a copy of the samples; see `AudioInput.check`."""
         rate = self.default_rate if rate is None else checked_input_rate(rate, self._sample_rate)
-        # By far the most frequent, and therefore first and by itself.
+        # This is by far the most frequent case, so it comes first and is handled by itself.
         if type(samples) is np.ndarray and samples.dtype == _FLOAT32 and samples.ndim == 1:
             if self._channel:
                 self.check_channel(1)
@@ -80,7 +81,7 @@ class InputFormat:
         return self._checked_array(samples, rate)
 
     def check_channel(self, num_channels: int) -> None:
-        """Raise AudioError where a sound of so many channels lacks the one that is taken."""
+        """Raise AudioError if a sound with `num_channels` lacks the channel that is taken."""
         if self._channel is not None and self._channel >= num_channels:
             raise AudioError(
                 f"channel {self._channel} was asked for and there are {num_channels}: "
@@ -96,8 +97,8 @@ class InputFormat:
         return Chunk(data, rate, len(data), num_channels, None, peak)
 
     def _checked_view(self, view: "memoryview[Any]", rate: int) -> Chunk:
-        """Bytes, or samples of the view's own format: interleaved as bytes are, or with an axis
-        for the channels as in arrays."""
+        """A chunk of a memoryview: of bytes, or of samples in the view's own format, which are
+        interleaved as in bytes, or have an axis for the channels as in arrays."""
         own, told = view.format.lstrip("@=<"), self._format.encoding
         if own in "Bc" or (own == "b" and told is not None):
             return self._checked_bytes(bytes(view), rate, told)
@@ -121,17 +122,17 @@ class InputFormat:
             if rate != OPUS_RATE:
                 raise AudioError(f"Opus is at {OPUS_RATE} Hz: leave the rate of {rate} Hz out")
             return Chunk(data, rate, num_samples_of(data) or min(1, len(data)), 1, name)
-        # A part of a sample counts, so that no number of bytes is nothing.
+        # A part of a sample counts as one, so that bytes are never taken for no sound at all.
         num_samples = -(-len(data) // width_of(name, num_channels))
         return Chunk(data, rate, num_samples, num_channels, name)
 
 
 def checked_input_rate(rate: Any, own_rate: int) -> int:
-    """`rate` as a plain number; AudioError when it is not whole, or outside 8,000 to 192,000 Hz and
-    not `own_rate`, the model's."""
+    """`rate` as a plain number. AudioError if it is not whole, or if it is outside 8,000 to
+    192,000 Hz and is not `own_rate`, the model's."""
     if rate.__class__ is int and MIN_INPUT_RATE <= rate <= MAX_INPUT_RATE:
         return rate
-    # `checked_rate` raises for what is no number at all, or not whole.
+    # `checked_rate` raises if it is no number, or not whole.
     whole_rate = rate if isinstance(rate, int) else checked_rate(rate)
     if whole_rate != own_rate and not MIN_INPUT_RATE <= whole_rate <= MAX_INPUT_RATE:
         raise AudioError(

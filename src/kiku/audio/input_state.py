@@ -29,7 +29,7 @@ class InputSettings:
 
 @dataclass(slots=True)
 class InputState:
-    """All that an `AudioInput` remembers and that is plain."""
+    """All that an `AudioInput` remembers, except for its resampler and its decoder of Opus."""
 
     times: Timeline
     checks: SignalChecks
@@ -37,11 +37,12 @@ class InputState:
     """Sample rate of the last sound, declared gaps aside."""
     ended: bool = False
     begun: bytes = b""
-    """First bytes of a sample whose rest has not come yet; the next two fields say how it is
-    written."""
+    """First bytes of a sample whose rest has not come yet; the next two fields say how this sample
+    is written."""
     begun_encoding: str = "s16le"
     begun_channels: int = 1
     damaged_s: float | None = None
+    """Second at which the last damage was found."""
     mix: Mix = field(default_factory=Mix)
 
     def __post_init__(self) -> None:

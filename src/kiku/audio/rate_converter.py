@@ -1,7 +1,7 @@
 """Mono samples at any rates -> the part of them between start and end, at one rate.
 
-What comes out is exactly as long as what lies between start and end, whatever gaps and changes of
-rate it has. Does not know channels or encodings (`chunk_decoder`).
+The output is exactly as long as this part of the sound, whatever gaps and changes of rate it has.
+Does not know channels or encodings (`chunk_decoder`).
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from kiku.audio.resample import Resampler
 
 
 class RateConverter:
-    """Checks and resamples one sound. Its memory is in `state`, but for that of the resampler."""
+    """Checks and resamples one sound. What it remembers is in `state`, except for the resampler."""
 
     def __init__(
         self,
@@ -23,17 +23,17 @@ class RateConverter:
         settings: InputSettings,
         resampler: Resampler,
     ) -> None:
-        """Go on from `state`.
+        """Prepare to go on from `state`.
 
         Args:
-            state: what is remembered of the sound.
+            state: what the input remembers of the sound.
             warnings: where a change of rate is reported.
             settings: those of the input.
             resampler: from the present rate to that of the settings.
         """
         self._state, self._warnings = state, warnings
         self.resampler = resampler
-        """From the present rate."""
+        """Converts from the present rate."""
         self._start, end_s = ticks_of(settings.start_s), settings.end_s
         self._end = None if end_s is None or end_s == np.inf else ticks_of(end_s)
         self.cuts = bool(self._start) or self._end is not None
@@ -41,8 +41,8 @@ class RateConverter:
         self._checks = settings.checks
 
     def resampler_at(self, rate: int) -> Resampler:
-        """The present resampler, or a new one where the rate changes; AudioError for a rate that
-        cannot be. Nothing is changed: `take` is given what this gives."""
+        """The present resampler, or a new one if `rate` is another; it is passed to `take`, and
+        nothing is changed before. AudioError for an impossible rate."""
         present = self.resampler
         return present if rate == present.rate_in else Resampler(rate, present.rate_out)
 
@@ -50,11 +50,11 @@ class RateConverter:
         """Check the next samples and resample those between start and end.
 
         Args:
-            mono: the samples, perhaps none.
-            resampler: the one of their rate.
+            mono: the samples; there may be none.
+            resampler: from the rate of these samples (`resampler_at`).
 
         Returns:
-            [S] float32, what is known of the output by now.
+            [S] float32, the output that is known by now.
         """
         size = mono.sound.size
         if not size:
@@ -78,7 +78,7 @@ class RateConverter:
         return given if rest is None or not rest.size else np.concatenate([rest, given])
 
     def gap(self, ticks: int) -> npt.NDArray[np.float32]:
-        """Let silence go by, as far as it lies between start and end; [S] float32, the output."""
+        """Pass over a gap, and give as much silence as lies between start and end, [S] float32."""
         times, rate = self._state.times, self.resampler.rate_in
         num_samples = times.add_gap(ticks, self._start, self._end)
         if rate == self.resampler.rate_out:
@@ -102,8 +102,8 @@ class RateConverter:
         return self._fitted(self.resampler.copy().end())
 
     def _change_rate(self, resampler: Resampler) -> npt.NDArray[np.float32] | None:
-        """Go on with another resampler, or take the first sound; gives the rest of the output at
-        the last rate."""
+        """Go on with another resampler, or note the rate of the first sound; returns the rest of
+        the output at the last rate."""
         state, rate, rest = self._state, resampler.rate_in, None
         if state.rate is not None:
             state.checks.end(self._warnings.checked_s)
@@ -127,7 +127,7 @@ class RateConverter:
         return rest
 
     def _fitted(self, rest: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """`rest`, at most a sample or two longer or shorter, so that roundings do not add up."""
+        """`rest`, made a sample or two longer or shorter, so that roundings do not add up."""
         size = self._state.times.num_missing(self.resampler.rate_out)
         if rest.size >= size:
             return rest[:size]
