@@ -1,6 +1,6 @@
-"""The events of a turn: its start, a probable end, that somebody speaks on after all, and its end.
+"""The events of a turn: its start, its probable end, its resumption after that, and its end.
 
-`endpointing` decides when each is given out.
+Does not know when each event is given out (`endpointing`).
 """
 
 from dataclasses import dataclass
@@ -8,46 +8,46 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TurnStart:
-    """Somebody speaks: the first word has begun. `time` is where in the sound, so it lies before
-    what was heard when this is given out; but never before an earlier event."""
+    """A turn starts: its first word has begun. The event is given out later than `time`, since text
+    lags sound; but `time` is never before that of an earlier event."""
 
     time: float
-    """Seconds of the source."""
+    """Second of the source at which the word begins."""
     channel: int | None = None
-    """Which channel of the sound, from 0; None where all are mixed."""
+    """The channel of the turn, from 0; None where all channels are mixed."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnEndEager:
     """The turn has probably ended, and all its text is there. A `TurnResumed` or the `TurnEnd`
-    follows; if it is the end, then with exactly the text that is there now."""
+    follows; if the `TurnEnd` follows, the turn has exactly the text that is there now."""
 
     time: float
-    """Seconds that had been heard."""
+    """Seconds of the source that had been heard."""
     probability: float
-    """That this is a pause: what the head says; without heads, how much of the silence that makes
-    an end was heard."""
+    """Probability that this is a pause, from the pause head; without heads, the silence so far as a
+    share of the silence that ends a turn."""
     channel: int | None = None
     """As in `TurnStart`."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnResumed:
-    """The last `TurnEndEager` was wrong: text came, or the pause is over."""
+    """The last `TurnEndEager` was wrong: text has come, or the pause is over."""
 
     time: float
-    """Seconds that had been heard."""
+    """Seconds of the source that had been heard."""
     channel: int | None = None
     """As in `TurnStart`."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnEnd:
-    """The turn is over, and its text does not change any more. Not always is there a
-    `TurnEndEager` before. The next event is a `TurnStart`."""
+    """The turn is over, and its text does not change any more. A `TurnEndEager` may come before it,
+    but need not. The next event is a `TurnStart`."""
 
     time: float
-    """Seconds that had been heard."""
+    """Seconds of the source that had been heard."""
     probability: float
     """As in `TurnEndEager`; 1 where the stream was closed."""
     channel: int | None = None
