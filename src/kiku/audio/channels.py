@@ -17,14 +17,14 @@ class ChannelChanges:
     """How many channels are transcribed."""
     at_first: bool = True
     """Whether the recording had this many channels at first; if not, the caller asked for them."""
-    _told: set[bool] = field(default_factory=set[bool])
+    _reported: set[bool] = field(default_factory=set[bool])
 
     def look(self, chunk: Chunk, time: float) -> StreamWarning | None:
         """The warning about the next chunk, which begins at `time`; None where there is none."""
         count, first = chunk.num_channels, self.num_channels
-        if chunk.data is None or count == first or (count > first) in self._told:
+        if chunk.data is None or count == first or (count > first) in self._reported:
             return None
-        self._told.add(count > first)
+        self._reported.add(count > first)
         what = (
             f"those from {first} on are not heard"
             if count > first

@@ -162,11 +162,11 @@ class SignalChecks:
         """End the sound at this rate, at `time`: report what its last part of a second shows, and a
         wrong rate where there was too little voice to decide before."""
         if self.pitch.num_frames == FRAMES_PER_S * self.num_seconds:  # nothing was decided
-            self._tell_rate(self.pitch.end(), time)
+            self._report_rate(self.pitch.end(), time)
         if self.num_samples:
-            self._tell_samples(time)
+            self._check_samples(time)
             if self.num_samples >= self.rate / 2:
-                self._tell_level(self._level(), time)
+                self._check_level(self._level(), time)
             self._begin_second()
 
     def close(self, time: float) -> None:
@@ -209,7 +209,7 @@ class SignalChecks:
         self.num_clipped += self.num_run if self.num_run >= _MIN_RUN else 0
         self.num_run = 0
 
-    def _tell_samples(self, time: float) -> None:
+    def _check_samples(self, time: float) -> None:
         """Report faults of single samples: not finite, or clipped."""
         if self._is_news("not_finite", self.num_bad > 0):
             self.warn(
@@ -230,12 +230,12 @@ class SignalChecks:
             )
 
     def _end_second(self, time: float) -> None:
-        self._tell_samples(time)
+        self._check_samples(time)
         spread = self._level()
-        self._tell_level(spread, time)
-        self._tell_offset(self.total / self.num_samples, spread, time)
+        self._check_level(spread, time)
+        self._check_offset(self.total / self.num_samples, spread, time)
         if self.rate_check:
-            self._tell_rate(self.pitch.feed(np.concatenate(self.sound), self.rate), time)
+            self._report_rate(self.pitch.feed(np.concatenate(self.sound), self.rate), time)
         self._begin_second()
 
     def _begin_second(self) -> None:
@@ -248,11 +248,11 @@ class SignalChecks:
         mean = self.total / self.num_samples
         return math.sqrt(max(0.0, self.total_squares / self.num_samples - mean * mean))
 
-    def _tell_level(self, level: float, time: float) -> None:
+    def _check_level(self, level: float, time: float) -> None:
         """Count a second as silent, quiet or loud, and report silence or quiet that lasts."""
         self.num_seconds += 1
-        told = self.silent_s >= _SILENT_S
-        if level < (_NO_SILENCE if told else _SILENCE):
+        reported = self.silent_s >= _SILENT_S
+        if level < (_NO_SILENCE if reported else _SILENCE):
             self.silent_s += 1
             if self.silent_s == _SILENT_S:
                 self._warn_silent(f"for {_SILENT_S} seconds", time)
@@ -282,9 +282,9 @@ class SignalChecks:
             time,
         )
 
-    def _tell_offset(self, mean: float, spread: float, time: float) -> None:
-        told = abs(self.offset_s) >= _OFFSET_S
-        away = abs(mean) > (_OFFSET / 2 if told else max(_OFFSET, _OFFSET_SHARE * spread))
+    def _check_offset(self, mean: float, spread: float, time: float) -> None:
+        reported = abs(self.offset_s) >= _OFFSET_S
+        away = abs(mean) > (_OFFSET / 2 if reported else max(_OFFSET, _OFFSET_SHARE * spread))
         side = 1 if mean > 0 else -1
         if not away:
             self.offset_s = 0
@@ -300,7 +300,7 @@ class SignalChecks:
                     time,
                 )
 
-    def _tell_rate(self, pitch: float, time: float) -> None:
+    def _report_rate(self, pitch: float, time: float) -> None:
         if pitch and not self.rate_told:
             self.rate_told = True
             self.warn(

@@ -120,10 +120,10 @@ class ChunkDecoder:
             return mono_of(planes, self._channel, peak=peak, full_scale=full_scale)
         parts: list[Mono] = []
         num_samples = 0
-        for mono, tells in self._state.mix.pieces(planes, rate, peak=peak, full_scale=full_scale):
+        for mono, cancels in self._state.mix.pieces(planes, rate, peak=peak, full_scale=full_scale):
             parts.append(mono)
             num_samples += mono.sound.size
-            if tells and self._checks:
+            if cancels and self._checks:
                 self._warnings.warn(
                     "inverted",
                     "the channels cancel each other, as one of them is inverted: the loudest is "

@@ -190,7 +190,7 @@ def _decode(
         try:
             yield from _decode_links(read) if is_ogg else _decode_one(read, None)
         finally:
-            read.clock.tell()
+            read.clock.report()
 
 
 def _decode_links(read: _Read) -> Iterator[Chunk]:

@@ -76,8 +76,8 @@ class AudioInput:
         end = math.inf if end_s is None else end_s
         if not (0 <= start_s < math.inf and start_s < end):
             raise AudioError(
-                f"the sound from {start_s} to {end_s} seconds is none: give a start of at least 0 "
-                "and an end behind it"
+                f"there is no sound from {start_s} to {end_s} seconds: give a start of at least 0 "
+                "and an end after it"
             )
         self.start_s, self.end_s, self.checks = start_s, end_s, checks
         self._format = InputFormat(self.sample_rate, format, self.channel)

@@ -99,13 +99,13 @@ class InputFormat:
     def _checked_view(self, view: "memoryview[Any]", rate: int) -> Chunk:
         """A chunk of a memoryview: of bytes, or of samples in the view's own format, which are
         interleaved as in bytes, or have an axis for the channels as in arrays."""
-        own, told = view.format.lstrip("@=<"), self._format.encoding
-        if own in "Bc" or (own == "b" and told is not None):
-            return self._checked_bytes(bytes(view), rate, told)
+        own, declared = view.format.lstrip("@=<"), self._format.encoding
+        if own in "Bc" or (own == "b" and declared is not None):
+            return self._checked_bytes(bytes(view), rate, declared)
         name = _VIEWS.get(own)
-        if name is None or told not in (None, name) or sys.byteorder != "little":
+        if name is None or declared not in (None, name) or sys.byteorder != "little":
             raise AudioError(
-                f"a memoryview of format {view.format!r} is not {told or 'sound'}: give one of "
+                f"a memoryview of format {view.format!r} is not {declared or 'sound'}: give one of "
                 "'h' (int16), 'i' (int32) or 'f' (float32), or of bytes in the stream's encoding"
             )
         samples = np.asarray(view)

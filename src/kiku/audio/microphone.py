@@ -117,7 +117,7 @@ class Microphone:
         self._blocks: deque[_Block] = deque()
         self._lost_s = 0.0
         self._overflowed = False
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._called_at = self._given_to = 0.0  # clock times: last callback, end of the last piece
         self._away = False
         self._missed = ""
@@ -182,8 +182,8 @@ class Microphone:
         yield block.piece
 
     def _tell_once(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
+        if text not in self._reported:
+            self._reported.add(text)
             self._tell(text)
 
     def _is_gone(self) -> bool:

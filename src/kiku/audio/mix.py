@@ -27,7 +27,7 @@ _NEARLY = 0.9
 _AUDIBLE = 1e-6
 # The cancelling is reported after this many audible pieces with it; the mean is taken again after
 # this many audible pieces in a row without it.
-_TOLD, _WELL = 10, 20
+_REPORTED_AT, _WELL = 10, 20
 
 
 @dataclass(slots=True)
@@ -113,20 +113,20 @@ class Mix:
 
     def _end_piece(self) -> bool:
         """Decide how the next piece is mixed; returns whether to report that channels cancel."""
-        all_power, tells = sum(self.powers), False
+        all_power, reports = sum(self.powers), False
         if all_power > _AUDIBLE * self.num_samples * self.num_channels:
             share = self.power / all_power
             if share < _CANCEL:
                 if self.channel is None:
                     self.channel = _loudest(self.powers)
                 self.num_cancelled, self.num_well = self.num_cancelled + 1, 0
-                tells = self.num_cancelled == _TOLD
+                reports = self.num_cancelled == _REPORTED_AT
             elif share > _NO_CANCEL and self.channel is not None:
                 self.num_well += 1
                 if self.num_well == _WELL:
                     self.channel, self.num_cancelled, self.num_well = None, 0, 0
         self._begin_piece()
-        return tells
+        return reports
 
 
 def mixed(planes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -23,7 +23,7 @@ _LOOK_S, _MIN_LOOK = 0.5, 4
 # If sound and clock differ by more than this, pauses are made longer or shorter.
 _NEAR_S = 0.04
 # A difference above this is reported.
-_TOLD_S = 0.1
+_REPORTED_S = 0.1
 # A clock that jumps back by more than the first, or ahead by more than the second (longer than any
 # recording), has restarted.
 _BACK_S, _AHEAD_S = 2.0, 86_400.0
@@ -129,10 +129,10 @@ class PlayerClock:
         while self._held:
             yield from self._decide()
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """At the end of all tracks, warn of the largest difference that remained."""
         worst_s, time = self._worst
-        if worst_s > _TOLD_S:
+        if worst_s > _REPORTED_S:
             self.warn(
                 StreamWarning(
                     "times",

@@ -157,13 +157,13 @@ class Endpointer:
         # Text comes in few frames, and most frames belong to no turn: these cost a few comparisons.
         events: list[TurnEvent] = []
         if words or (word_open and not memory.word_open):
-            events = self._read(words)
+            events = self._take_text(words)
         memory.word_open = word_open
-        self._hear(level_db)
+        self._follow_noise(level_db)
         if pauses is not None and len(pauses):
-            self._heed(pauses)
+            self._weigh_heads(pauses)
         else:
-            self._wait()
+            self._weigh_silence()
         if memory.in_turn:
             events += self._decide()
         return events
@@ -183,7 +183,7 @@ class Endpointer:
         self._advance(max(time, self._memory.time))
         self._memory.complete_to = time
         self._memory.word_open = False
-        events = self._read(words) if words else []
+        events = self._take_text(words) if words else []
         return events + self._decide() if self._memory.in_turn else events
 
     def finish(self, time: float) -> list[TurnEvent]:
@@ -231,7 +231,7 @@ class Endpointer:
                 "each frame in the source"
             )
 
-    def _read(self, words: Sequence[Word]) -> list[TurnEvent]:
+    def _take_text(self, words: Sequence[Word]) -> list[TurnEvent]:
         """Take text that came, words or the beginning of one. It starts a turn, or takes an eager
         end back."""
         memory = self._memory
@@ -258,7 +258,7 @@ class Endpointer:
             memory.since = max(memory.since, spoken_at)
         return events
 
-    def _hear(self, level_db: float) -> None:
+    def _follow_noise(self, level_db: float) -> None:
         """Follow the level of the noise, which is that of the quietest frames, and note when a
         frame is louder."""
         memory = self._memory
@@ -272,7 +272,7 @@ class Endpointer:
         if level_db > noise_db + self._policy.margin_db:
             memory.sound_at = memory.time
 
-    def _heed(self, pauses: Sequence[float]) -> None:
+    def _weigh_heads(self, pauses: Sequence[float]) -> None:
         """Update the evidence from the pause heads."""
         memory, policy = self._memory, self._policy
         if memory.num_frames <= policy.ignored_frames:
@@ -301,7 +301,7 @@ class Endpointer:
             # The heads need a while; where it is quiet, the energy shows when the pause began.
             memory.pause_at = min(memory.eager_since, memory.sound_at)
 
-    def _wait(self) -> None:
+    def _weigh_silence(self) -> None:
         """Update the evidence from silence, and from the absence of text if it is never quiet."""
         memory, policy = self._memory, self._policy
         time = memory.time

@@ -113,12 +113,12 @@ def tokenizer_with_pieces(
     model: dict[str, Any] = values["model"]
     vocab: Any = model["vocab"]
     first = len(vocab)
-    behind: list[str] = [
+    others: list[str] = [
         str(token["content"]) for token in values.get("added_tokens") or () if token["id"] >= first
     ]
-    if behind:
+    if others:
         raise VocabularyError(
-            f"this tokenizer.json has tokens behind its {first:,} pieces, {', '.join(behind[:5])}: "
+            f"this tokenizer.json has tokens after its {first:,} pieces, {', '.join(others[:5])}: "
             "new pieces would take their ids; make a new vocabulary, or take these tokens out"
         )
     if isinstance(vocab, list):
