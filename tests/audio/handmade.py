@@ -75,6 +75,18 @@ def svx(num_samples: int, rate: int = 16_000) -> bytes:
     return struct.pack(">4sI", b"FORM", len(inner)) + inner
 
 
+def playstation(kind: str, num_blocks: int, rate: int = 16_000) -> bytes:
+    """ADPCM of a PlayStation, mono, blocks of 16 bytes with 28 samples: "vag", "svag" or "msf"."""
+    size = 16 * num_blocks
+    heads = {
+        "vag": (b"VAGp" + struct.pack(">4I", 0x20, 0, size, rate), 0x30),
+        "svag": (b"Svag" + struct.pack("<4I", size, rate, 1, 16), 0x800),
+        "msf": (b"MSFC" + struct.pack(">4I", 3, 1, size, rate), 0x40),
+    }
+    head, head_size = heads[kind]
+    return head.ljust(head_size, b"\0") + (b"\x02\0" + b"\x12\x34" * 7) * num_blocks
+
+
 def _packet(name: bytes, data: bytes) -> bytes:
     """Of a Musepack; its size counts name and size."""
     return name + _sizes(len(data) + 3) + data

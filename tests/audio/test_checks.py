@@ -245,10 +245,43 @@ def test_a_wrong_rate_is_told_by_the_voice(rate: int, told_rate: int, seconds: i
     assert warning.time < 25
 
 
-@pytest.mark.parametrize("hertz", [50, 60, 440, 1_000])
-def test_hums_and_beeps_are_not_voices(hertz: float, tone) -> None:
+@pytest.mark.parametrize(("rate", "told_rate"), [(24_000, 8_000), (12_000, 48_000)])
+def test_a_wrong_rate_of_a_short_sound_is_told_at_its_end(rate: int, told_rate: int) -> None:
+    sound = voice(rate, 5 * told_rate / rate)
     audio = AudioInput(24_000, rate_check=True)
-    put(audio, tone(16_000, 30.0, hertz), rate=16_000)
+    put(audio, sound, rate=told_rate)
+    assert audio.warnings() == []
+    # From a change of rate on, the next part is judged by itself.
+    put(audio, noise(24_000), rate=24_000)
+    audio.end()
+    wrong = [one for one in audio.warnings() if one.kind == "wrong_rate"]
+    assert [one.time for one in wrong] == [5.0]
+    assert f"not at {told_rate}" in wrong[0].message
+
+
+@pytest.mark.parametrize("seconds", [3, 5])
+def test_a_short_sound_at_its_own_rate_is_not_taken_for_a_wrong_one(seconds: int) -> None:
+    audio = AudioInput(24_000, rate_check=True)
+    put(audio, voice(16_000, seconds), rate=16_000)
+    audio.end()
+    assert audio.warnings() == []
+
+
+def test_after_a_first_decision_the_rest_of_a_sound_changes_nothing() -> None:
+    audio = AudioInput(24_000, rate_check=True)
+    put(audio, voice(16_000, 10), rate=16_000)  # enough voice to decide: a person
+    high = voice(24_000, 24)[: 5 * 72_000]  # would be told, if it were all of the sound
+    put(audio, np.interp(np.arange(5 * 16_000) * 4.5, np.arange(high.size), high), rate=16_000)
+    audio.end()
+    assert audio.warnings() == []
+
+
+@pytest.mark.parametrize("seconds", [4.0, 30.0])
+@pytest.mark.parametrize("hertz", [50, 60, 440, 1_000])
+def test_hums_and_beeps_are_not_voices(hertz: float, seconds: float, tone) -> None:
+    audio = AudioInput(24_000, rate_check=True)
+    put(audio, tone(16_000, seconds, hertz), rate=16_000)
+    audio.end()
     assert audio.warnings() == []
 
 

@@ -44,7 +44,7 @@ class Heard:
         self.clock = PlayerClock(self.warnings.append)
         self.clock.begin(may_restart=may_restart, is_filled=lambda _: filled)
         given = [*self._given(frames, times), *self.clock.rest()]
-        self.clock.tell()
+        self.clock.report()
         self.longest_gap = max((c.num_samples for c in given if c.data is None), default=0)
         parts = [np.zeros(c.num_samples, np.float32) if c.data is None else c.data for c in given]
         self.sound = np.concatenate(parts)

@@ -13,7 +13,7 @@ import av
 import pytest
 
 from kiku.audio import read_chunks, read_file
-from kiku.audio.container import _DemuxerFile
+from kiku.audio.demuxer_file import DemuxerFile
 from kiku.audio.source import HEAD_SIZE, Reader, open_source
 from kiku.errors import AudioError, TruncatedAudio
 
@@ -186,7 +186,7 @@ def test_ctrl_c_where_a_call_of_the_demuxer_begins_is_kept(ctrl_c) -> None:
     """Before the first line of what it calls, where no `try` in it helps."""
     for asked, answer in (("read", b""), ("tell", 0)):
         reader = Reader(io.BytesIO(bytes(1_000)), "x")
-        file = _DemuxerFile(reader, None)
+        file = DemuxerFile(reader, None)
         asks = partial(file.read, 100) if asked == "read" else file.tell
         assert called(file.tell, interrupt_main, partial(file.seek, 7, 0), asks) == [
             0, None, None, answer,
@@ -199,7 +199,7 @@ def test_ctrl_c_where_a_call_of_the_demuxer_begins_is_kept(ctrl_c) -> None:
 def test_ctrl_c_where_pyav_reads_on_is_kept(ctrl_c, record, tone, capfd) -> None:
     """PyAV would print it, and go on or take it for the end."""
     reader = Reader(io.BytesIO(record("wav", "pcm_s16le", tone(24_000, 4.0), 24_000)), "x")
-    with av.open(_DemuxerFile(reader, None)) as container:
+    with av.open(DemuxerFile(reader, None)) as container:
         called(interrupt_main, partial(list, container.demux()))
     assert isinstance(reader.interruption, KeyboardInterrupt)
     assert capfd.readouterr() == ("", "")
@@ -207,7 +207,7 @@ def test_ctrl_c_where_pyav_reads_on_is_kept(ctrl_c, record, tone, capfd) -> None
 
 def test_of_two_signals_at_once_one_is_kept_and_the_demuxer_comes_to_an_end(ctrl_c) -> None:
     reader = Reader(io.BytesIO(bytes(1_000)), "x")
-    file = _DemuxerFile(reader, None)
+    file = DemuxerFile(reader, None)
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
     try:
         both = partial(interrupt_main, signal.SIGTERM), partial(interrupt_main, signal.SIGINT)
@@ -219,7 +219,7 @@ def test_of_two_signals_at_once_one_is_kept_and_the_demuxer_comes_to_an_end(ctrl
 
 def test_a_demuxer_moves_where_it_says() -> None:
     data = bytes(range(200))
-    file = _DemuxerFile(Reader(io.BytesIO(data), "x"), None)
+    file = DemuxerFile(Reader(io.BytesIO(data), "x"), None)
     assert file.read(3) == data[:3]
     file.seek(50, 0)
     assert file.read(3) == data[50:53]

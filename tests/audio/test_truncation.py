@@ -62,7 +62,22 @@ HANDMADE = {
     "sphere": handmade.sphere(32_000),
     "musepack": handmade.musepack(77),
     "dsf": handmade.dsd(172),
+    "svag": handmade.playstation("svag", 1_140),
+    "msf": handmade.playstation("msf", 1_140),
 }
+# Container, codec and rate of recordings of telephones, games and studios.
+STATED = [
+    ("mmf", "adpcm_yamaha", 22_050),
+    ("adx", "adpcm_adx", 24_000),
+    ("argo_asf", "adpcm_argo", 22_050),
+    ("apm", "adpcm_ima_apm", 22_050),
+    ("kvag", "adpcm_ima_ssi", 22_050),
+    ("wsaud", "adpcm_ima_ws", 22_050),
+    ("mxf_opatom", "pcm_s16le", 48_000),
+    ("swf", "libmp3lame", 44_100),
+]
+# By container: where its length is stated, and what stands there if the writer did not know it.
+UNSTATED = {"mmf": (4, bytes(4)), "adx": (12, bytes(4)), "swf": (4, b"\0\0\x40\x06")}
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "500000"}
 
 
@@ -282,17 +297,47 @@ def test_rare_formats_are_heard_and_their_truncation_is_told(name: str, piped: b
     for cut in (len(data) * 6 // 10 + 1, len(data) // 2 + 7):
         part_s, message = read_until_it_breaks(source(data[:cut]))
         assert 0 < part_s < 0.65 * seconds
-        if name != "ape":  # half of which is not sound
+        if name not in ("ape", "svag"):  # of which much is not sound
             assert part_s == pytest.approx(seconds * cut / len(data), abs=0.1)
         assert f"breaks off after {part_s:.2f} s" in message
         if name in ("ape", "tak", "sphere", "musepack"):
             assert f"although it says it lasts {seconds:.2f} s" in message
 
 
-def test_an_8svx_that_was_cut_is_told() -> None:
-    data = handmade.svx(32_000)
-    assert read_until_it_breaks(io.BytesIO(data)) == (2.0, "")
-    seconds, message = read_until_it_breaks(io.BytesIO(data[:20_000]))
+@pytest.mark.parametrize("piped", [False, True])
+@pytest.mark.parametrize(("container", "codec", "rate"), STATED)
+def test_a_stated_length_shows_a_truncation(
+    container: str, codec: str, rate: int, piped: bool, record, tone, pipe
+) -> None:
+    sample_format = None if codec == "libmp3lame" else "s16p" if codec == "adpcm_argo" else "s16"
+    data = record(container, codec, tone(rate, 3.0), rate, sample_format=sample_format)
+    if container == "swf":  # FFmpeg states the size of films only
+        data = data[:4] + struct.pack("<I", len(data)) + data[8:]
+    source = pipe if piped else io.BytesIO
+    whole_s, message = read_until_it_breaks(source(data))
+    assert whole_s == pytest.approx(3.0, abs=0.12)
+    assert message == ""
+    cut = data[: len(data) * 6 // 10 + 1]
+    seconds, message = read_until_it_breaks(source(cut))
+    assert seconds == pytest.approx(1.8, abs=0.15)
+    assert f"breaks off after {seconds:.2f} s" in message
+    if container in UNSTATED:
+        first, unknown = UNSTATED[container]
+        cut = cut[:first] + unknown + cut[first + len(unknown) :]
+        assert read_until_it_breaks(source(cut)) == (seconds, "")
+
+
+def test_an_adx_of_two_channels_is_as_long_as_it_states(record, tone) -> None:
+    data = record("adx", "adpcm_adx", tone(24_000, 2.0), 24_000, layout="stereo")
+    assert read_until_it_breaks(io.BytesIO(data)) == (pytest.approx(2.0, abs=0.01), "")
+    seconds, message = read_until_it_breaks(io.BytesIO(data[:-2_000]))
+    assert f"breaks off after {seconds:.2f} s although it says it lasts 2.00 s" in message
+
+
+@pytest.mark.parametrize("data", [handmade.svx(32_000), handmade.playstation("vag", 1_143)])
+def test_an_8svx_and_a_vag_that_were_cut_are_told(data: bytes) -> None:
+    assert read_until_it_breaks(io.BytesIO(data)) == (pytest.approx(2.0, abs=0.001), "")
+    seconds, message = read_until_it_breaks(io.BytesIO(data[: len(data) * 5 // 8]))
     assert f"breaks off after {seconds:.2f} s" in message
 
 

@@ -135,7 +135,7 @@ def test_tokens_behind_the_pieces_would_move(unigram_model: bytes) -> None:
     token = {**values["added_tokens"][0], "id": size, "content": "<x>"}
     values["added_tokens"].append(token)
     old = Vocabulary.from_bytes(json.dumps(values).encode())
-    with pytest.raises(VocabularyError, match=r"tokens behind its \d+ pieces, <x>: .*their ids"):
+    with pytest.raises(VocabularyError, match=r"tokens after its \d+ pieces, <x>: .*their ids"):
         extended(old, NEW, most=8)
 
 

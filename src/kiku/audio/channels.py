@@ -1,4 +1,4 @@
-"""Channels that appear, disappear or are missing where each is transcribed by itself.
+"""Warnings where channels appear, disappear or are missing, if each is transcribed by itself.
 
 Does not know what is transcribed of a channel.
 """
@@ -11,20 +11,20 @@ from kiku.audio.chunk import Chunk
 
 @dataclass(slots=True)
 class ChannelChanges:
-    """Reports where a recording has more or fewer channels than are transcribed, each once."""
+    """Reports once that a recording has more channels than are transcribed, and once fewer."""
 
     num_channels: int
-    """Channels that are transcribed."""
+    """How many channels are transcribed."""
     at_first: bool = True
-    """Whether this is what the recording had at first; if not, it is what the caller asked for."""
-    _told: set[bool] = field(default_factory=set[bool])
+    """Whether the recording had this many channels at first; if not, the caller asked for them."""
+    _reported: set[bool] = field(default_factory=set[bool])
 
     def look(self, chunk: Chunk, time: float) -> StreamWarning | None:
         """The warning about the next chunk, which begins at `time`; None where there is none."""
         count, first = chunk.num_channels, self.num_channels
-        if chunk.data is None or count == first or (count > first) in self._told:
+        if chunk.data is None or count == first or (count > first) in self._reported:
             return None
-        self._told.add(count > first)
+        self._reported.add(count > first)
         what = (
             f"those from {first} on are not heard"
             if count > first

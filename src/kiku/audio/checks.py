@@ -1,8 +1,8 @@
-"""What is wrong with sound that can be understood all the same: clipped, silent, off zero ...
+"""Faults of sound that can be transcribed all the same: it is clipped, silent, off zero ...
 
-Whole seconds are checked, counted from the first sample, so how the sound is cut into chunks
-changes nothing. A fault that lasts is reported once, and again if it returns after a while. Does
-not know how the sound came, nor how it is resampled.
+Whole seconds are checked, counted from the first sample, so the warnings do not depend on how the
+sound is cut into chunks. A fault that lasts is reported once, and again if it returns after a
+while. Does not know where the sound comes from, nor how it is resampled.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from kiku.audio.clock import SampleClock
 from kiku.audio.formats import MAX_FLOAT, MAX_LOUD, Mono
-from kiku.audio.pitch import Pitch
+from kiku.audio.pitch import FRAMES_PER_S, Pitch
 from kiku.audio.power import energy
 
 _MAX_WAITING = 1_000  # warnings kept until they are asked for; older ones are dropped
@@ -22,17 +22,17 @@ QUIET_S = 10
 """Seconds without a fault after which the same warning is given again if the fault returns."""
 HEARD_DB = -50.0
 """dBFS below which words get lost (docs/live.md has the measurements)."""
-# Clipping: least number of samples in a row at full scale, and the share of a second that such
-# samples may make up without a report.
+# Clipping: this many samples in a row at full scale are counted; and the share of a second up to
+# which such samples are not reported.
 _MIN_RUN, _MAX_CLIPPED = 3, 1e-3
-# Silence: root mean square below which it begins, -70 dBFS, and from which on, once it was
-# reported, it ends, -60 dBFS; seconds of it after which it is reported.
+# Silence: root mean square below which it begins, -70 dBFS; at which it ends, once it was reported,
+# -60 dBFS; seconds of silence after which it is reported.
 _SILENCE, _NO_SILENCE, _SILENT_S = 10**-3.5, 1e-3, 10
-# Quiet: root mean square that no second reaches; seconds of this after which it is reported at the
-# beginning, and after a louder second, where it may be a pause.
+# Quiet: root mean square below which a second is quiet; seconds of quiet after which it is reported
+# at the beginning of the sound, and after a louder second, where it may be a pause.
 _LOW, _LOW_S, _LOW_LATER_S = 10 ** (HEARD_DB / 20), 10, 60
-# Offset: least distance of the mean from zero, the same as a share of the root mean square of the
-# sound around its mean, and seconds of this after which it is reported.
+# Offset: least distance of the mean from zero, absolute and as a share of the root mean square of
+# the sound around its mean; seconds of it after which it is reported.
 _OFFSET, _OFFSET_SHARE, _OFFSET_S = 0.05, 0.25, 3
 
 
@@ -44,8 +44,8 @@ class StreamWarning:
         kind: "clipped", "silent", "quiet", "no_words", "offset", "inverted", "not_finite",
             "wrong_rate", "rate_changed", "damaged" or "times".
         message: one sentence: what was found and what to do.
-        time: seconds from the beginning of the sound to where it was noticed.
-        channel: which one, where each channel is transcribed by itself.
+        time: second of the sound at which the fault was noticed.
+        channel: the channel that has the fault, where each is transcribed by itself.
     """
 
     kind: str
@@ -58,7 +58,7 @@ class StreamWarning:
 class SignalChecks:
     """Checks one sound, second by second, and collects warnings.
 
-    Its fields are all its state, which `serial` writes and reads.
+    The fields are its whole state, which `serial` writes and reads.
     """
 
     rate_check: bool = False
@@ -66,17 +66,17 @@ class SignalChecks:
     other checks."""
     waiting: list[StreamWarning] = field(default_factory=list[StreamWarning])
     quiet_s: dict[str, int] = field(default_factory=dict[str, int])
-    """By kind of warning: seconds until it may be reported again."""
+    """Seconds until a kind of warning may be reported again, by its name."""
     silent_s: int = 0
-    """Seconds of silence in a row."""
+    """Seconds of silence in a row, until now."""
     low_s: int = 0
-    """Seconds that were quiet but not silent, since the last that was loud enough."""
+    """Seconds that were quiet but not silent, since the last second that was loud enough."""
     loudest: float = 0.0
     """Root mean square of the loudest of these quiet seconds."""
     was_loud: bool = False
     """Whether any second was loud enough."""
     num_seconds: int = 0
-    """Seconds whose level was checked."""
+    """How many seconds' levels were checked."""
     offset_s: int = 0
     """Seconds in a row with an offset; negative when the mean is below zero."""
     rate: int = 0
@@ -85,7 +85,7 @@ class SignalChecks:
     pitch: Pitch = field(default_factory=Pitch)
 
     num_samples: int = 0
-    """Samples of the second that is being filled; all fields below are of this second too."""
+    """Samples so far of the present second; all fields below are about this second too."""
     total: float = 0.0
     total_squares: float = 0.0
     num_bad: int = 0
@@ -94,7 +94,7 @@ class SignalChecks:
     num_run: int = 0
     """Samples of a run at full scale that may still go on."""
     sound: list[npt.NDArray[np.float32]] = field(default_factory=list[npt.NDArray[np.float32]])
-    """[S] each, kept only for the pitch."""
+    """Arrays [S], the samples of the second, kept only for the pitch."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for impossible values."""
@@ -125,8 +125,8 @@ class SignalChecks:
         return found
 
     def feed_plain(self, sound: npt.NDArray[np.float32], rate: int) -> bool:
-        """Check samples below full scale and return True, where no warning can come of them, which
-        is the usual case. Otherwise take nothing and return False: `feed` must take them."""
+        """Check samples below full scale and return True, if no warning can follow from them, as is
+        usual. Otherwise take nothing and return False; `feed` must take them then."""
         if self.num_samples + sound.size >= rate or rate != self.rate or self.num_run:
             return False
         if self.rate_check:
@@ -138,9 +138,9 @@ class SignalChecks:
         """Check the next samples.
 
         Args:
-            mono: values up to 64, which are not kept.
-            clock: the sound's clock, standing at the first of these samples; where its rate
-                changes, `end` is called first.
+            mono: values up to 64; they are not kept.
+            clock: the sound's clock, which stands at the first of these samples. Where its rate
+                changes, `end` must be called first.
         """
         sound, loud, bad = mono
         if clock.rate != self.rate:
@@ -159,15 +159,19 @@ class SignalChecks:
             first = last
 
     def end(self, time: float) -> None:
-        """End the sound at this rate, at `time`: report what its last part of a second shows."""
+        """End the sound at this rate, at `time`: report what its last part of a second shows, and a
+        wrong rate where there was too little voice to decide before."""
+        if self.pitch.num_frames == FRAMES_PER_S * self.num_seconds:  # nothing was decided
+            self._report_rate(self.pitch.end(), time)
         if self.num_samples:
-            self._tell_samples(time)
+            self._check_samples(time)
             if self.num_samples >= self.rate / 2:
-                self._tell_level(self._level(), time)
+                self._check_level(self._level(), time)
             self._begin_second()
 
     def close(self, time: float) -> None:
-        """End the sound altogether: also report what would have been reported had it gone on."""
+        """End the whole sound: also report a fault that is reported only after some seconds, if all
+        of the sound had it."""
         self.end(time)
         if self.was_loud or not self.num_seconds:
             return
@@ -177,7 +181,7 @@ class SignalChecks:
             self._warn_silent("in all of the sound", time)
 
     def _add(self, sound: npt.NDArray[np.float32]) -> None:
-        """Add to the sums, in float64: their rounding is too small to make the cut matter."""
+        """Add samples to the sums, in float64, whose rounding is too small to depend on the cut."""
         values = sound.astype(np.float64)
         size = values.size
         self.num_samples += size
@@ -205,8 +209,8 @@ class SignalChecks:
         self.num_clipped += self.num_run if self.num_run >= _MIN_RUN else 0
         self.num_run = 0
 
-    def _tell_samples(self, time: float) -> None:
-        """Report what single samples show."""
+    def _check_samples(self, time: float) -> None:
+        """Report faults of single samples: not finite, or clipped."""
         if self._is_news("not_finite", self.num_bad > 0):
             self.warn(
                 "not_finite",
@@ -226,12 +230,12 @@ class SignalChecks:
             )
 
     def _end_second(self, time: float) -> None:
-        self._tell_samples(time)
+        self._check_samples(time)
         spread = self._level()
-        self._tell_level(spread, time)
-        self._tell_offset(self.total / self.num_samples, spread, time)
+        self._check_level(spread, time)
+        self._check_offset(self.total / self.num_samples, spread, time)
         if self.rate_check:
-            self._tell_rate(time)
+            self._report_rate(self.pitch.feed(np.concatenate(self.sound), self.rate), time)
         self._begin_second()
 
     def _begin_second(self) -> None:
@@ -240,15 +244,15 @@ class SignalChecks:
         self.sound = []
 
     def _level(self) -> float:
-        """Root mean square, around their mean, of the samples of the second so far."""
+        """Root mean square around the mean of the second's samples so far."""
         mean = self.total / self.num_samples
         return math.sqrt(max(0.0, self.total_squares / self.num_samples - mean * mean))
 
-    def _tell_level(self, level: float, time: float) -> None:
-        """Check how loud a second is."""
+    def _check_level(self, level: float, time: float) -> None:
+        """Count a second as silent, quiet or loud, and report silence or quiet that lasts."""
         self.num_seconds += 1
-        told = self.silent_s >= _SILENT_S
-        if level < (_NO_SILENCE if told else _SILENCE):
+        reported = self.silent_s >= _SILENT_S
+        if level < (_NO_SILENCE if reported else _SILENCE):
             self.silent_s += 1
             if self.silent_s == _SILENT_S:
                 self._warn_silent(f"for {_SILENT_S} seconds", time)
@@ -278,9 +282,9 @@ class SignalChecks:
             time,
         )
 
-    def _tell_offset(self, mean: float, spread: float, time: float) -> None:
-        told = abs(self.offset_s) >= _OFFSET_S
-        away = abs(mean) > (_OFFSET / 2 if told else max(_OFFSET, _OFFSET_SHARE * spread))
+    def _check_offset(self, mean: float, spread: float, time: float) -> None:
+        reported = abs(self.offset_s) >= _OFFSET_S
+        away = abs(mean) > (_OFFSET / 2 if reported else max(_OFFSET, _OFFSET_SHARE * spread))
         side = 1 if mean > 0 else -1
         if not away:
             self.offset_s = 0
@@ -296,8 +300,7 @@ class SignalChecks:
                     time,
                 )
 
-    def _tell_rate(self, time: float) -> None:
-        pitch = self.pitch.feed(np.concatenate(self.sound), self.rate)
+    def _report_rate(self, pitch: float, time: float) -> None:
         if pitch and not self.rate_told:
             self.rate_told = True
             self.warn(
@@ -308,7 +311,7 @@ class SignalChecks:
             )
 
     def _is_news(self, kind: str, found: bool) -> bool:
-        """Whether to report a kind of fault, which was found in this second or not."""
+        """Whether to report a kind of fault; `found` says whether this second has it."""
         if found:
             news = kind not in self.quiet_s
             self.quiet_s[kind] = QUIET_S

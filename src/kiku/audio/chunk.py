@@ -1,6 +1,6 @@
-"""Sound as it was given: checked, owned by kiku, not yet converted.
+"""A piece of sound as the caller gave it: checked and copied, but not converted yet.
 
-Knows how to cut sound. Does not know what came before it, nor what becomes of it (`input`).
+Knows how to cut sound. Does not know what came before it, nor how it is converted (`input`).
 """
 
 import math
@@ -21,8 +21,8 @@ MAX_GAP_S = 3_600
 @dataclass(slots=True, eq=False)
 class Chunk:
     """A piece of sound, or of declared silence. A chunk and its data are never changed, so that one
-    chunk can be fed to several inputs. (It is not frozen because that costs as much as all the rest
-    of making one.)
+    chunk can be fed to several inputs. (It is not a frozen dataclass, which would double the cost
+    of making a chunk.)
     """
 
     data: npt.NDArray[Any] | bytes | None
@@ -31,18 +31,18 @@ class Chunk:
     rate: int
     """Samples a second; a declared gap may be counted in far smaller units."""
     num_samples: int
-    """Of each channel, at `rate`; a sample of which only some bytes are there counts."""
+    """Samples of each channel, at `rate`; a sample of which only some bytes are there counts."""
     num_channels: int
-    """Channels side by side; 0 for a declared gap, which has as many as the rest of the sound."""
+    """How many channels there are; 0 for a declared gap, which fits any number."""
     encoding: str | None = None
     """How bytes are written: "s16le", "s32le", "f32le", "mulaw", "alaw" or "opus" (one packet)."""
     peak: float | None = None
-    """No sample lies further from 0 than this; NaN where some are not numbers, None where it was
-    not measured."""
+    """No sample is further from 0 than this; NaN where some are not numbers, None where it was not
+    measured."""
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """The length of the chunk."""
         return self.num_samples / self.rate
 
     def split(self, seconds: float) -> "list[Chunk]":
@@ -63,8 +63,8 @@ class Chunk:
         ]
 
     def of_channel(self, channel: int) -> "Chunk":
-        """For an input that takes this channel alone: the chunk itself, or a gap of the same length
-        where it has no such channel."""
+        """The chunk for an input that takes this channel alone: the chunk itself, or a gap of the
+        same length if it has no such channel."""
         if self.data is None or channel < self.num_channels:
             return self
         return Chunk(None, self.rate, self.num_samples, 0)
@@ -85,7 +85,7 @@ def gap_of(seconds: float) -> Chunk:
     Gaps add up exactly: a thousand of 20.1 ms are as long as one of 20.1 s.
 
     Args:
-        seconds: 0 to 3,600.
+        seconds: length of the gap, 0 to 3,600.
 
     Raises:
         AudioError: `seconds` is no number, or outside this range.

@@ -1,4 +1,4 @@
-"""The position in a sound, exactly, in whole numbers.
+"""The position in a sound, counted exactly in whole numbers.
 
 Knows sample rates and declared gaps. Does not know what the sound is.
 """
@@ -25,8 +25,8 @@ def ticks_of(seconds: float) -> int:
 class SampleClock:
     """Counts samples at the present rate, and keeps the time before the last change of rate.
 
-    A chunk costs one addition: `num_samples` is added to directly. Everything else is computed when
-    it is asked for.
+    A chunk costs one addition: callers add to `num_samples` directly. Everything else is computed
+    when it is asked for.
     """
 
     rate: int
@@ -36,7 +36,7 @@ class SampleClock:
     whole_s: int = 0
     """Whole seconds before the last change of rate, and all declared gaps."""
     ticks: int = 0
-    """The rest of that time, below one second, in ticks."""
+    """The fraction of a second of that time, in ticks."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for impossible values."""
@@ -56,12 +56,13 @@ class SampleClock:
         return above / (TICKS_PER_S * self.rate)
 
     def num_until(self, position: int) -> int:
-        """Samples from here to the one nearest to `position` ticks; negative if it has passed."""
+        """Samples from here to the sample nearest to `position` ticks; negative where that sample
+        has passed."""
         above = 2 * (position - self._before) * self.rate + TICKS_PER_S
         return above // (2 * TICKS_PER_S) - self.num_samples
 
     def num_at(self, rate: int) -> int:
-        """How many samples at `rate` are as long as all of the sound so far, rounded."""
+        """The length of the sound so far in samples at `rate`, rounded."""
         return (2 * self.position * rate + TICKS_PER_S) // (2 * TICKS_PER_S)
 
     def add_gap(self, ticks: int) -> None:

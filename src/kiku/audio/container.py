@@ -1,16 +1,12 @@
-"""Containers and codecs as PyAV opens them -> frames of one audio track, with their timestamps.
+"""Containers and codecs, opened by PyAV -> frames of one audio track, with their timestamps.
 
-Knows PyAV and how its formats misbehave. Does not know what becomes of the frames (`files`), nor
-when each should be played (`player`).
+Knows PyAV and how its formats misbehave. Does not know how frames become chunks of a recording
+(`files`), nor when each should be played (`player`).
 """
 
-import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from functools import partial
-from struct import Struct
-from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 import av
 from av.audio.frame import AudioFrame
@@ -18,9 +14,10 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container.input import InputContainer
 from av.error import EOFError as EndOfStream
-from av.error import FFmpegError
 
 from kiku.audio.chunk import Chunk
+from kiku.audio.course import Course
+from kiku.audio.demuxer_file import AV_ERRORS, DemuxerFile
 from kiku.audio.formats import MAX_FLOAT, check_finite, checked_peak, simple
 from kiku.audio.ogg import OggLink
 from kiku.audio.resample import checked_rate
@@ -32,146 +29,19 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
 
-_Asked = TypeVar("_Asked")
-_Answer = TypeVar("_Answer")
-
-# A seek that a demuxer asks for: whether there is one, its offset, and from where that counts.
-_MOVE = Struct("<?qi")
-# PyAV's own errors, and what its Python layer raises besides.
-_AV_ERRORS = (FFmpegError, ValueError, ArithmeticError, RuntimeError)
+# Formats whose demuxers fail where the bytes end, as if they were damaged there.
+_FAIL_AT_END = frozenset({"wsaud"})
 # A demuxer that fails this often in a row will not recover.
 _MAX_DEMUX_ERRORS = 16
 # With this many planes or more, PyAV does not know where they end.
 _MAX_PLANES = 8
-# FFmpeg's AVFMT_GENERIC_INDEX: the format has no index of its own, and no timestamps either: they
-# are counted from the bytes and say nothing. The two formats named have timestamps all the same.
+# FFmpeg's AVFMT_GENERIC_INDEX: the format has no index of its own, and no timestamps either; those
+# that it has are counted from the bytes and say nothing. These two formats have true timestamps.
 _NO_INDEX, _TIMED = 0x0100, frozenset({"ogg", "flac"})
 # AVFMT_TS_DISCONT: timestamps may restart anywhere. (In ogg only from link to link.)
 _RESTARTS = 0x0200
-# Formats of which the end, or a hole, is judged by all tracks together.
+# Formats whose end and holes are judged by all tracks together.
 _FILMS = frozenset({"matroska", "flv", "asf", "rm", "mpegts", "mpeg"})
-# A jump in the sound's timestamps is a hole, and not a restart of its clock, if another track goes
-# on in the first seconds of it. Second number: most seconds of other tracks that are remembered.
-_FILL_S, _MAX_OTHERS = 10, 100_000
-
-
-@dataclass(slots=True)
-class Course:
-    """How the reading of one container went."""
-
-    num_packets: int = 0
-    """Packets of the audio track."""
-    last_packet: "Packet[Stream] | None" = None
-    """The last packet of the audio track."""
-    num_damaged: int = 0
-    """Packets that could not be decoded."""
-    num_damaged_last: int = 0
-    """Packets after the last good frame that could not be decoded."""
-    file_end_s: float = 0.0
-    """Second at which the last packet of any track ends."""
-    gave_up: bool = False
-    """Whether the demuxer failed before the end."""
-    lacked_memory: bool = False
-    """Whether FFmpeg could not have the memory that it asked for."""
-
-    sound_end_s: float = 0.0
-    """Second at which the last packet of the audio track ends."""
-    others: set[int] = field(default_factory=set[int])
-    """Whole seconds after that in which packets of other tracks begin."""
-    filled_s: float | None = None
-    """Start of the last packet of the audio track before which other tracks filled a hole."""
-
-    def is_filled(self, start_s: float) -> bool:
-        """Whether other tracks went on just before `start_s`, where the sound has a hole."""
-        return self.filled_s is not None and abs(start_s - self.filled_s) < 1
-
-    def note(self, start_s: float, seconds: float, *, is_sound: bool) -> None:
-        """Take note of a packet of the audio track, or of another, and of its time."""
-        self.file_end_s = max(self.file_end_s, start_s + seconds)
-        if not is_sound:
-            if len(self.others) < _MAX_OTHERS:
-                self.others.add(math.floor(start_s))
-            return
-        begun = math.floor(self.sound_end_s) + 1
-        if start_s > begun and any(begun + i in self.others for i in range(_FILL_S)):
-            self.filled_s = start_s
-        self.sound_end_s = start_s + seconds
-        if len(self.others) > 2 * _FILL_S:
-            self.others = {second for second in self.others if second >= self.sound_end_s}
-
-
-class _DemuxerFile:
-    """The bytes of a recording, or of one link of it, as PyAV reads them.
-
-    If a call that PyAV makes here raises, PyAV's C code passes on only an `Exception`. Ctrl-C is
-    printed and forgotten, and the recording goes on or seems to end there; `SystemExit` ends the
-    process at once. A `try` inside a function does not help: a signal's handler may run where the
-    function begins, before its first line. So nothing that PyAV calls here begins in Python: `read`
-    and `tell` resume generators, in the middle of a `try`; `seek` is a function in C, which notes
-    where to go before the next read or tell.
-    """
-
-    def __init__(self, reader: Reader, link: OggLink | None) -> None:
-        """Prepare for PyAV; what is raised in a call is kept in `reader` (see `_answers`)."""
-        file = reader if link is None else link
-        self.name, self.seekable = file.name, file.seekable
-        place = _Place(reader, file)
-        reads, tells = _answers(reader, place.read, b""), _answers(reader, place.tell, 0)
-        next(reads)
-        next(tells)
-        self.read, self.tell = reads.send, tells.__next__
-        # It returns None, and PyAV calls `tell` where it does not know the new place itself.
-        self.seek = partial(_MOVE.pack_into, place.move, 0, True)
-
-
-class _Place:
-    """Where a demuxer is in a recording, and where it has asked to go."""
-
-    def __init__(self, reader: Reader, file: Reader | OggLink) -> None:
-        """`file` is all of `reader`, or a link of it."""
-        self.move = bytearray(_MOVE.size)
-        self._reader, self._file = reader, file
-
-    def read(self, num_bytes: int) -> bytes:
-        """The next bytes."""
-        self._go()
-        return self._file.read(num_bytes)
-
-    def tell(self, _: None) -> int:
-        """The offset of the next byte."""
-        self._go()
-        return self._reader.tell()
-
-    def _go(self) -> None:
-        moves, offset, whence = _MOVE.unpack(self.move)
-        if moves:
-            self.move[0] = False
-            self._reader.seek(offset, whence)
-
-
-def _answers(
-    reader: Reader, ask: Callable[[_Asked], _Answer], nothing: _Answer
-) -> Generator[_Answer, _Asked, None]:
-    """A generator: first `nothing`, then what `ask` gives for each value that is sent to it. It
-    never raises: errors become the reader's `failure`, and what interrupts it, as Ctrl-C does,
-    becomes its `interruption`, after which all answers are `nothing`."""
-    answer = nothing
-    while True:
-        try:
-            while True:  # within the `try`: a second signal may come where the loop repeats
-                try:
-                    asked = yield answer
-                    answer = nothing
-                    if reader.interruption is None:
-                        answer = ask(asked)
-                except GeneratorExit:
-                    return
-                except _AV_ERRORS as error:
-                    answer, reader.failure = nothing, error
-                except BaseException as error:
-                    answer, reader.interruption = nothing, reader.interruption or error
-        except BaseException as error:
-            answer, reader.interruption = nothing, reader.interruption or error
 
 
 class _Decoder(Protocol):
@@ -183,19 +53,19 @@ class _Decoder(Protocol):
 def open_container(
     reader: Reader, link: OggLink | None = None
 ) -> AbstractContextManager[InputContainer]:
-    """The container that `reader` holds, or one link of it; AudioError if it holds none."""
+    """Open the container that `reader` holds, or one link of it; AudioError if it holds none."""
     try:
         container = av.open(
-            _DemuxerFile(reader, link),
+            DemuxerFile(reader, link),
             "r",
             metadata_errors="replace",
             # A playlist or session description must not make us open other files, or the network.
             container_options={"protocol_whitelist": "none"},
         )
-    except _AV_ERRORS:
+    except AV_ERRORS:
         reader.raise_interruption()
         refuse(reader)
-    if reader.interruption is not None:  # the bytes until then may be enough to open a container
+    if reader.interruption is not None:  # the bytes before it may be enough to open a container
         container.close()
     reader.raise_interruption()
     return container
@@ -229,7 +99,7 @@ def audio_track(
     container: InputContainer, reader: Reader, number: int | None = None
 ) -> AudioStream:
     """The audio track to decode: the one with this number, from 0, or the default one. AudioError
-    where there is none."""
+    if there is no such track."""
     tracks = container.streams.audio
     track = container.streams.best("audio") or next(iter(tracks), None)
     if number is not None and tracks:
@@ -245,7 +115,7 @@ def audio_track(
         raise AudioError(
             f"{reader.label} has no audio track (only {kinds}): give a recording with sound"
         )
-    # The annotation does not say so, but there is no context where no decoder exists.
+    # Whatever the annotation says, a codec without a decoder has no context.
     if getattr(track, "codec_context", None) is None:
         raise AudioError(
             f"{reader.label} has sound in a codec without a decoder here: "
@@ -255,7 +125,7 @@ def audio_track(
 
 
 def _listed(tracks: Sequence[AudioStream]) -> str:
-    """As in "0 (eng, aac, 2 channels), 1 (fra, Commentary, aac, 1 channel)"."""
+    """The tracks in words: "0 (eng, aac, 2 channels), 1 (fra, Commentary, aac, 1 channel)"."""
     return ", ".join(f"{number} ({_described(track)})" for number, track in enumerate(tracks))
 
 
@@ -277,26 +147,27 @@ def format_of(container: InputContainer) -> str:
 
 
 def _has_timestamps(container: InputContainer) -> bool:
-    """Whether its frames carry timestamps of their own, so that a jump in them means something."""
+    """Whether its frames carry timestamps of their own, so that a jump in them has a meaning."""
     return format_of(container) in _TIMED or not container.format.flags & _NO_INDEX
 
 
 def may_restart(container: InputContainer) -> bool:
-    """Whether its timestamps may restart anywhere."""
+    """Whether the container's timestamps may restart anywhere."""
     return bool(container.format.flags & _RESTARTS) and format_of(container) != "ogg"
 
 
 def start_s(container: InputContainer) -> float:
-    """The timestamp at which the recording begins, in seconds: a player counts from there."""
+    """The timestamp at which the recording begins, in seconds; a player counts from there."""
     return (getattr(container, "start_time", None) or 0) / av.time_base
 
 
 def stated_s(container: InputContainer, track: AudioStream) -> float | None:
-    """Seconds that a track says it lasts, or that FFmpeg estimates; None where neither does."""
+    """The length of a track in seconds, as it states or as FFmpeg estimates; None if neither is
+    there."""
     if track.duration is not None and track.time_base is not None:
         seconds = float(track.duration * track.time_base)
     else:
-        # Absent where the container does not know, whatever the annotation says.
+        # Whatever the annotation says, this is absent where the container states none.
         seconds = (getattr(container, "duration", None) or 0) / av.time_base
     return seconds if seconds > 0 else None
 
@@ -308,11 +179,11 @@ def chunk_of(
 
     Args:
         frame: the frame.
-        reader: the recording that it is from.
-        first_sample: place of its first sample in the recording. An error about a NaN or infinite
-            sample names its place; None leaves such samples in.
-        is_coded: clip floats far above full scale, as FFmpeg's decoder of Opus bursts now and
-            then, to hundreds. Otherwise they were integers, and are refused.
+        reader: the recording that the frame is from.
+        first_sample: index of the frame's first sample in the recording, for an error about a NaN
+            or infinite sample; None leaves such samples in.
+        is_coded: clip floats far above full scale, since FFmpeg's decoder of Opus sometimes gives
+            bursts of hundreds. Otherwise such floats were integers, and are refused.
     """
     num_channels, num_samples = frame.layout.nb_channels, frame.samples
     try:
@@ -336,7 +207,7 @@ def chunk_of(
         return Chunk(planes, checked_rate(frame.sample_rate), num_samples, num_channels, None, peak)
     except AudioError as error:
         raise AudioError(f"{reader.label}: {error}") from None
-    except (*_AV_ERRORS, IndexError) as error:
+    except (*AV_ERRORS, IndexError) as error:
         raise AudioError(
             f"{reader.label} has samples that cannot be converted ({error}): "
             "convert it to wav or flac first"
@@ -347,10 +218,10 @@ def frames(
     container: InputContainer, track: AudioStream, reader: Reader, course: Course
 ) -> Iterator[tuple[AudioFrame, float | None]]:
     """The decoded frames, each with its timestamp in seconds from the beginning of the recording,
-    or None where the format has no true ones; packets that cannot be decoded are left out.
+    or None where the format has no true timestamps. Packets that cannot be decoded are left out.
 
     Raises:
-        BaseException: what interrupted a read of `reader`.
+        BaseException: whatever interrupted a read of `reader`, such as Ctrl-C.
     """
     timed, origin_s = _has_timestamps(container), start_s(container)
     decoder = cast("_Decoder", track.codec_context)
@@ -359,7 +230,7 @@ def frames(
             decoded = decoder.decode(packet)
         except EndOfStream:
             break
-        except _AV_ERRORS as error:
+        except AV_ERRORS as error:
             course.lacked_memory |= isinstance(error, MemoryError)
             course.num_damaged += 1
             course.num_damaged_last += 1
@@ -376,7 +247,7 @@ def frames(
 def _packets(
     container: InputContainer, track: AudioStream, reader: Reader, course: Course
 ) -> Iterator["Packet[Stream] | None"]:
-    """The packets of `track`, then None, which makes the decoder give its rest."""
+    """The packets of `track`, then None, which makes the decoder give its last frames."""
     streams = container.streams.get() if format_of(container) in _FILMS else [track]
     num_errors, origin_s = 0, start_s(container)
     while num_errors < _MAX_DEMUX_ERRORS:
@@ -399,9 +270,10 @@ def _packets(
         except IndexError:
             # At the end PyAV looks for tracks that it did not know when it opened the file.
             break
-        except _AV_ERRORS as error:
+        except AV_ERRORS as error:
             course.lacked_memory |= isinstance(error, MemoryError)
             num_errors += 1
     reader.raise_interruption()
-    course.gave_up = num_errors == _MAX_DEMUX_ERRORS
+    is_end = format_of(container) in _FAIL_AT_END and reader.tell() >= reader.num_bytes
+    course.gave_up = num_errors == _MAX_DEMUX_ERRORS and not is_end
     yield None

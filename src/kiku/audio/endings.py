@@ -6,4 +6,4 @@ _ENDINGS = (
     ".vob .voc .w64 .wav .webm .wma .wmv .wv"
 )
 ENDINGS = frozenset(_ENDINGS.split())
-"""Extensions in small letters, with the dot. A file that is named itself may have any."""
+"""Extensions in small letters, with the dot. A file that is given by its own name may have any."""

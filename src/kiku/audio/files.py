@@ -1,8 +1,8 @@
 """Recordings in any container and codec -> chunks of sound, as a stream.
 
-Only the frame at hand is kept in memory. Does not know where bytes come from (`source`), how
-containers are opened (`container`), when a player would play a frame (`player`), nor when a file
-holds less than it says (`truncation`).
+Only the present frame is kept in memory. Does not know where bytes come from (`source`), how
+containers are opened (`container`), when a player would play a frame (`player`), nor whether a file
+holds less than it states (`truncation`).
 """
 
 import logging
@@ -21,7 +21,6 @@ from av.container.input import InputContainer
 from kiku.audio.checks import StreamWarning
 from kiku.audio.chunk import Chunk
 from kiku.audio.container import (
-    Course,
     audio_track,
     chunk_of,
     format_of,
@@ -32,6 +31,7 @@ from kiku.audio.container import (
     start_s,
     stated_s,
 )
+from kiku.audio.course import Course
 from kiku.audio.input import AudioInput
 from kiku.audio.ogg import MAGIC, OggLink, ogg_links
 from kiku.audio.player import PlayerClock
@@ -52,14 +52,14 @@ _logger = logging.getLogger(__name__)
 _HEADERLESS = re.compile(r"alaw|mulaw|vidc|[fsu](8|16|24|32|64)([bl]e)?")
 # Codecs that keep floats as they were written.
 _WRITTEN_FLOATS = ("pcm_", "wavpack")
-# Formats in which nothing but sound follows the sound: an undecodable end was cut off.
+# Formats in which only sound follows the sound: if the end cannot be decoded, it was cut off.
 _STRICT_FORMATS = frozenset({"matroska", "mov", "mpegts", "flv", "nut"})
 
 
 def read_file(
     source: FileSource, *, on_warning: OnWarning | None = None, track: int | None = None
 ) -> Generator[Chunk, None, None]:
-    """Decode a recording into chunks for `AudioInput.feed`, as the iterator is asked.
+    """Decode a recording into chunks for `AudioInput.feed`, one at each step of the iterator.
 
     Any container and codec that PyAV opens, with any rate and sample format. Sound that is missing
     or damaged in the middle becomes a gap where the format states its length, so that later times
@@ -71,14 +71,14 @@ def read_file(
         track: which of several audio tracks, from 0; None is the default one.
 
     Returns:
-        The recording's own samples, [S] or [S, C] at its own rate, as integers where it has
-        integers and otherwise as float32; and gaps.
+        Chunks with the recording's own samples, [S] or [S, C] at its own rate, as integers where it
+        has integers and otherwise as float32; and gaps.
 
     Raises:
         AudioError: while iterating, for no such file, a folder, no permission, not a media file, no
             audio track or none of this number, no samples, samples without a header, floats beyond
             64.
-        TruncatedAudio: after the last chunk: the recording ends too early.
+        TruncatedAudio: after the last chunk, if the recording ends too early.
     """
     return _decode(source, on_warning or _log, refuse_bad=False, track=track)
 
@@ -86,7 +86,7 @@ def read_file(
 def read_chunks(
     source: FileSource, sample_rate: int, *, chunk_s: float = 1.0
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Decode and resample a recording, chunk by chunk, as the iterator is asked.
+    """Decode and resample a recording, one chunk at each step of the iterator.
 
     Any container and codec that PyAV opens, with any rate and sample format. Of several audio
     tracks the default one is read; several channels become one by their mean. Sound that is missing
@@ -114,17 +114,17 @@ def read_chunks(
 
 
 def duration_s(source: FileSource, track: int | None = None) -> float | None:
-    """How long a recording says it is, in seconds, for a progress bar; None where it does not say.
+    """The length that a recording states, in seconds, for a progress bar; None if it states none.
 
-    An estimate for some formats (mp3, raw aac). Nothing is consumed: standard input and pipes give
-    None, and an open file is put back to where it stood. A recording that cannot be read gives None
-    too; `read_chunks` says why.
+    It is an estimate for some formats (mp3, raw aac). Nothing is consumed: standard input and pipes
+    give None, and an open file is put back to where it stood. A recording that cannot be read gives
+    None too; `read_chunks` says why.
     """
     return _peeked(source, track, stated_s)
 
 
 def num_channels(source: FileSource, track: int | None = None) -> int | None:
-    """How many channels a recording says it has; None where it does not say, as `duration_s`."""
+    """The number of channels that a recording states; None where `duration_s` would give None."""
     return _peeked(source, track, lambda _, found: found.codec_context.channels or None)
 
 
@@ -133,7 +133,7 @@ def _peeked(
     track: int | None,
     look: Callable[[InputContainer, AudioStream], _T | None],
 ) -> _T | None:
-    """What `look` finds in an opened recording, of which nothing is consumed."""
+    """What `look` finds in a recording, which is opened without consuming anything of it."""
     if (
         isinstance(source, str | os.PathLike)
         and os.fspath(source) != "-"
@@ -155,7 +155,7 @@ def _peeked(
 
 @dataclass(slots=True)
 class _Read:
-    """How one recording is read, and what has been read of it, all its links together."""
+    """How one recording is read, and how much of it was read, all its links together."""
 
     reader: Reader
     on_warning: OnWarning
@@ -182,20 +182,19 @@ def _fed(source: FileSource, sample_rate: int) -> Generator[npt.NDArray[np.float
 def _decode(
     source: FileSource, on_warning: OnWarning, *, refuse_bad: bool, track: int | None = None
 ) -> Generator[Chunk, None, None]:
-    """The chunks of a recording; at the end, raises what was wrong. NaN and infinity are refused
-    with `refuse_bad`, and otherwise left in."""
+    """The chunks of a recording, and then the error, if it ends too early. NaN and infinity are
+    refused with `refuse_bad`, and otherwise left in."""
     with open_source(source) as reader:
         read = _Read(reader, on_warning, refuse_bad, PlayerClock(on_warning), track)
         is_ogg = reader.peek(len(MAGIC)) == MAGIC
         try:
             yield from _decode_links(read) if is_ogg else _decode_one(read, None)
         finally:
-            read.clock.tell()
+            read.clock.report()
 
 
 def _decode_links(read: _Read) -> Iterator[Chunk]:
-    """An ogg recording, link by link; a fault in one link does not keep the others from being
-    read."""
+    """The chunks of an ogg recording, link by link; after a fault in one link, the next is read."""
     broken: AudioError | None = None
     for link in ogg_links(read.reader):
         if broken is not None:
@@ -217,7 +216,7 @@ def _decode_links(read: _Read) -> Iterator[Chunk]:
 
 
 def _decode_one(read: _Read, link: OggLink | None) -> Iterator[Chunk]:
-    """The chunks of one container; at the end, raises what was wrong with it."""
+    """The chunks of one container, and then the error, if it ends too early."""
     with open_container(read.reader, link) as container:
         _refuse_headerless(container, read.reader)
         track = audio_track(container, read.reader, read.track)
@@ -249,8 +248,8 @@ def _refuse_headerless(container: InputContainer, reader: Reader) -> None:
 
 
 def _as_at_first(chunk: Chunk, read: _Read) -> Chunk:
-    """The chunk. Where it is mono and the recording had more channels at first, its channel is
-    repeated for each of them, so that a session that takes one of these still gets sound."""
+    """The chunk itself; but if it is mono and the recording had more channels at first, its channel
+    is repeated for each of them, so that a session that takes one of them still gets sound."""
     read.num_channels = read.num_channels or chunk.num_channels
     data = chunk.data
     if chunk.num_channels != 1 or read.num_channels == 1 or not isinstance(data, np.ndarray):
@@ -268,7 +267,7 @@ def _check_end(
     length_s: float | None,
     link: OggLink | None,
 ) -> None:
-    """At the end of a recording: refuse it if it held nothing, warn if it was damaged, and raise
+    """At the end of a recording, refuse it if it held no sound, warn if it was damaged, and raise
     TruncatedAudio if it was cut off."""
     reader, given_s = read.reader, read.clock.given_s
     if given_s == 0:

@@ -1,7 +1,7 @@
 """How samples are written and how channels lie side by side: arrays and bytes -> mono float32.
 
-Knows dtypes, encodings and their pitfalls (integer values kept in floats, NaN, axes the other way
-round). Does not know what came before.
+Knows dtypes, encodings and their pitfalls (integer values kept in floats, NaN, swapped axes). Does
+not know what came before the samples.
 """
 
 import operator
@@ -18,8 +18,8 @@ from kiku.audio.opus import OPUS_RATE
 from kiku.errors import AudioError
 from kiku.serial import shown
 
-# By kind and bytes of a sample (the name of a dtype takes long to ask for): full scale of the
-# integer formats, and the value of silence in them.
+# Full scale of the integer formats, and the value of silence in them, by the kind and the bytes of
+# a sample (the name of a dtype takes long to compute).
 _SCALES: dict[str, tuple[float, float]] = {
     "u1": (2.0**7, 128.0),
     "i2": (2.0**15, 0.0),
@@ -29,21 +29,21 @@ _FLOATS = ("f2", "f4", "f8")
 # Kinds of dtypes that are no numbers: objects, texts, records, times.
 _NO_NUMBERS = "OUSVMm"
 MAX_FLOAT = 64.0
-"""Largest float that is taken as sound. A float recording may peak above 1, even by some factor;
-beyond this the values were integers."""
+"""Largest float that is accepted as sound. A float recording may peak above 1, even several times;
+values beyond this limit must have been integers."""
 MAX_LOUD = 8.0
-"""Floats beyond this are clipped to it. Mixes peak 1 to 4 times above full scale, as nothing limits
-floats on their way. A sample 18 dB above full scale is broken, and a click of ten such samples, at
-64, made the demo model write a word. (Integers kept in floats reach thousands: `MAX_FLOAT`.)"""
+"""Floats beyond this are clipped to it. Mixes may peak at 1 to 4 times full scale, since nothing
+limits floats. A sample 18 dB above full scale is broken: a click of ten samples at 64 made the demo
+model write a word. (Integers kept in floats reach thousands: `MAX_FLOAT`.)"""
 FULL_SCALE = 0.999
-"""Distance from 0 at which, or beyond which, a sample may have been cut off."""
-# More channels than this are not guessed from the shape.
+"""Distance from 0 from which on a sample counts as clipped."""
+# At most this many channels are guessed from the shape.
 _MAX_GUESSED_CHANNELS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class ByteEncoding:
-    """How interleaved samples are written as bytes, and at which rate where none is given."""
+    """How interleaved samples are written as bytes, and the default rate of this encoding."""
 
     name: str
     dtype: str
@@ -66,14 +66,14 @@ ENCODINGS = {
 
 
 class Mono(NamedTuple):
-    """One channel, and what is known of its samples; a mask is None if it is False throughout."""
+    """The samples of one channel, and masks over them; a mask is None if all of it is False."""
 
     sound: npt.NDArray[np.float32]
     """[S], finite."""
     loud: npt.NDArray[np.bool_] | None = None
-    """[S] whether a sample is at full scale in one of the channels."""
+    """[S] whether the sample was at full scale in any of the channels."""
     bad: npt.NDArray[np.bool_] | None = None
-    """[S] whether a sample, in one of the channels, was not a number and became silence, or was
+    """[S] whether, in any of the channels, the sample was no number and became silence, or was
     beyond `MAX_LOUD` and was clipped to it."""
 
     def part(self, first: int, last: int) -> "Mono":
@@ -84,14 +84,14 @@ class Mono(NamedTuple):
 
 
 def width_of(encoding: str, num_channels: int) -> int:
-    """Bytes of one sample of every channel."""
+    """Bytes of one sample of all channels together."""
     return np.dtype(ENCODINGS[encoding].dtype).itemsize * num_channels
 
 
 def array_of(samples: npt.ArrayLike, *, copy: bool = False) -> npt.NDArray[np.generic]:
     """`samples` as an array of a dtype that can be sound; a new array if `copy` is set."""
     try:
-        array = np.asarray(samples)  # `np.array` would ask tensors to copy, which they warn of
+        array = np.asarray(samples)  # `np.array` would make tensors copy, of which they warn
         array = array.copy(order="K") if copy else array
     except Exception as error:  # tensors and others raise what they like
         raise AudioError(
@@ -131,7 +131,7 @@ def simple(array: npt.NDArray[np.generic]) -> npt.NDArray[Any]:
     """`array` itself where it holds integers or float32, otherwise its values as float32."""
     if array.dtype.kind != "f":
         return array
-    # Values that float32 cannot hold become infinite, and are treated as such.
+    # Values that float32 cannot hold become infinity.
     with np.errstate(over="ignore", invalid="ignore"):
         return array.astype(np.float32, copy=False)
 
@@ -141,7 +141,7 @@ def peak_of(values: npt.NDArray[Any]) -> float:
     if not values.size:
         return 0.0
     flat = values.ravel(order="K")
-    # Several times as fast as `max`; where there is NaN, both find it.
+    # This is several times as fast as `max`; if there is NaN, both find it.
     high, low = flat.item(flat.argmax()), flat.item(flat.argmin())
     return float(high if high >= -low else -low)
 
@@ -150,7 +150,7 @@ def checked_peak(values: npt.NDArray[np.float32]) -> float:
     """`peak_of`, but NaN where any is NaN or infinite.
 
     Raises:
-        AudioError: finite values beyond 64: they were integers.
+        AudioError: finite values lie beyond 64, so they were integers.
     """
     peak = peak_of(values)
     if peak <= MAX_FLOAT:
@@ -166,8 +166,8 @@ def checked_peak(values: npt.NDArray[np.float32]) -> float:
 
 
 def check_finite(planes: npt.NDArray[Any], first_sample: int) -> None:
-    """Raise AudioError if a sample of [S] or [S, C] is NaN or infinite; `first_sample` is the place
-    of the first in the whole sound."""
+    """Raise AudioError if a sample of [S] or [S, C] is NaN or infinite; `first_sample` is the index
+    of the first sample in the whole sound."""
     if planes.dtype.kind != "f":
         return
     finite = np.isfinite(planes)
@@ -187,18 +187,18 @@ def mono_of(
     peak: float | None = None,
     full_scale: float | None = FULL_SCALE,
 ) -> Mono:
-    """One channel of [S] or [S, C] simple values, or the mean of all.
+    """One channel of [S] or [S, C] simple values, or the mean of all channels.
 
     Args:
-        planes: as `simple` gives them.
-        channel: which one, from 0; None is the mean.
+        planes: the values, as `simple` gives them.
+        channel: which channel, from 0; None is the mean.
         peak: largest distance of the values from 0; NaN if some are no numbers, None if unknown.
-        full_scale: distance from 0 from which on a sample counts as cut off; None does not look
-            for such samples.
+        full_scale: distance from 0 from which on a sample counts as clipped; None does not look for
+            such samples.
 
     Returns:
-        The channel. Where `planes` is [S] float32 without NaN, and not beyond `MAX_LOUD`, the sound
-        is `planes` itself.
+        The channel. Where `planes` is [S] float32 without NaN and within `MAX_LOUD`, the sound is
+        `planes` itself.
 
     Raises:
         AudioError: floats beyond 64.
@@ -207,7 +207,7 @@ def mono_of(
         planes = planes[:, channel or 0]
     scale, silence = _SCALES.get(planes.dtype.str[1:], (1.0, 0.0))
     if planes.ndim == 2:
-        # Channel by channel, as all that follows is several times as fast then.
+        # One channel after the other: everything below is several times as fast then.
         values = planes.T.astype(np.float32, order="C")  # [C, S]
     elif scale != 1.0:
         values = planes.astype(np.float32)
@@ -216,7 +216,7 @@ def mono_of(
     if silence:
         values -= np.float32(silence)
     if scale != 1.0:
-        # For int16 (the most frequent) the integers show the same, and are half as much to read.
+        # For int16 (the most frequent) the integers have the same peak, and half the bytes.
         looked_at = planes if planes.dtype.itemsize == 2 else values
         peak = peak_of(looked_at) / scale if full_scale is not None else 0.0
     elif peak is None:
@@ -232,7 +232,7 @@ def mono_of(
         if scale != 1.0:
             values *= np.float32(1 / scale)
         return Mono(values, loud, bad)
-    # Summed one by one, so that a sample does not depend on how many came with it.
+    # Channels are summed one by one, so that a sample does not depend on how many came with it.
     total = values[0]
     for number in range(1, len(values)):
         total += values[number]

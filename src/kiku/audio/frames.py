@@ -1,6 +1,6 @@
-"""Samples of any lengths in, whole frames out.
+"""Pieces of samples of any length -> whole frames.
 
-Knows nothing of rates or files: it only counts, and copies nothing.
+Only counts samples, and copies nothing. Does not know rates or files.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ from kiku.errors import FrameError
 
 
 class FrameQueue:
-    """A queue of samples that is filled by pieces and emptied by frames."""
+    """A queue of samples: pieces of any length are pushed, whole frames are taken."""
 
     __slots__ = ("_pieces", "frame_size", "num_samples")
 
@@ -22,7 +22,7 @@ class FrameQueue:
             raise FrameError(f"frame_size is {frame_size}: a frame holds at least one sample")
         self.frame_size = frame_size
         self.num_samples = 0
-        """All samples that wait; callers only read it."""
+        """How many samples wait. Callers only read it."""
         self._pieces: deque[npt.NDArray[np.float32]] = deque()
 
     @property
@@ -43,8 +43,8 @@ class FrameQueue:
         return num_zeros
 
     def take(self, num_frames: int) -> list[npt.NDArray[np.float32]]:
-        """The samples of the oldest frames, in order, in pieces [S] of any lengths, uncopied;
-        `num_frames` is at most `num_ready`."""
+        """Take the samples of the oldest frames, in order, as pieces [S] of any length that are not
+        copied; `num_frames` is at most `num_ready`."""
         wanted = num_frames * self.frame_size
         assert wanted <= self.num_samples
         self.num_samples -= wanted
@@ -69,6 +69,6 @@ class FrameQueue:
         return np.concatenate([np.zeros(0, np.float32), *self._pieces])
 
     def clear(self) -> None:
-        """Forget all that waits."""
+        """Drop all samples that wait."""
         self._pieces.clear()
         self.num_samples = 0

@@ -1,7 +1,7 @@
-"""G.711, as phone networks send it: bytes of mu-law or A-law -> float32 samples.
+"""G.711, which phone networks send: bytes of mu-law or A-law -> float32 samples.
 
 The two laws are computed from the standard (ITU-T G.711, tables 1 and 2): a sign, an exponent of
-three bits and a mantissa of four. Knows no channels.
+three bits and a mantissa of four. Does not know channels.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 G711_RATE = 8_000
 
-# The loudest code of either law; unlike full scale, no sample lies above it.
+# The loudest sample of either law. It counts as full scale, as no code is louder.
 MU_LAW_PEAK = 32_124 / 32_768
 A_LAW_PEAK = 32_256 / 32_768
 
@@ -44,7 +44,7 @@ def _a_law_table() -> npt.NDArray[np.float32]:
 
 
 def _parts(codes: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Exponent and mantissa of every code."""
+    """The exponent and the mantissa of every code."""
     return (codes >> 4 & 0x07).astype(np.int32), (codes & 0x0F).astype(np.int32)
 
 

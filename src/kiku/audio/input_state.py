@@ -1,18 +1,17 @@
-"""What an `AudioInput` is made with and what it remembers, checked; both can be saved.
+"""What an `AudioInput` is made with and remembers, which can be saved; and how it warns.
 
 Does not know how sound is taken (`input`).
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from kiku.audio.checks import SignalChecks
-from kiku.audio.formats import ENCODINGS, whole, width_of
+from kiku.audio.checks import QUIET_S, SignalChecks
+from kiku.audio.formats import ENCODINGS, width_of
 from kiku.audio.mix import Mix
-from kiku.audio.resample import ResamplerState, checked_rate
+from kiku.audio.resample import ResamplerState
 from kiku.audio.timeline import Timeline
-from kiku.errors import AudioError
-from kiku.options import MAX_INPUT_RATE, MIN_INPUT_RATE, AudioFormat
+from kiku.options import AudioFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ class InputSettings:
 
 @dataclass(slots=True)
 class InputState:
-    """All that an `AudioInput` remembers and that is plain."""
+    """All that an `AudioInput` remembers, except for its resampler and its decoder of Opus."""
 
     times: Timeline
     checks: SignalChecks
@@ -38,11 +37,12 @@ class InputState:
     """Sample rate of the last sound, declared gaps aside."""
     ended: bool = False
     begun: bytes = b""
-    """First bytes of a sample whose rest has not come yet; the next two fields say how it is
-    written."""
+    """First bytes of a sample whose rest has not come yet; the next two fields say how this sample
+    is written."""
     begun_encoding: str = "s16le"
     begun_channels: int = 1
     damaged_s: float | None = None
+    """Second at which the last damage was found."""
     mix: Mix = field(default_factory=Mix)
 
     def __post_init__(self) -> None:
@@ -64,26 +64,31 @@ class SavedInput:
     opus: tuple[bytes, ...] | None
 
 
-def checked_input_rate(rate: Any, own_rate: int) -> int:
-    """`rate` as a plain number; AudioError when it is not whole, or outside 8,000 to 192,000 Hz and
-    not `own_rate`, the model's."""
-    if rate.__class__ is int and MIN_INPUT_RATE <= rate <= MAX_INPUT_RATE:
-        return rate
-    # `checked_rate` raises for what is no number at all, or not whole.
-    whole_rate = rate if isinstance(rate, int) else checked_rate(rate)
-    if whole_rate != own_rate and not MIN_INPUT_RATE <= whole_rate <= MAX_INPUT_RATE:
-        raise AudioError(
-            f"a sample rate of {rate} Hz is outside {MIN_INPUT_RATE} to {MAX_INPUT_RATE} Hz: "
-            "give the rate in samples a second, such as 16000"
-        )
-    return checked_rate(whole_rate)
+class InputWarnings:
+    """Warns of faults in one sound, unless they lie after its end, where nobody listens."""
 
+    def __init__(self, state: InputState, end_s: float | None) -> None:
+        """Keep the warnings in `state`; `end_s` is where the sound ends, None where it does not."""
+        self._state, self._end_s = state, end_s
 
-def checked_channel(channel: Any) -> int | Literal["mix"]:
-    """`channel` itself, as a plain number or "mix"; AudioError for anything else."""
-    if channel == "mix" or (whole(channel) >= 0 and not isinstance(channel, bool)):
-        return "mix" if channel == "mix" else whole(channel)
-    raise AudioError(
-        f"channel {channel!r} cannot be taken: give a number from 0, or 'mix' for the mean of all "
-        "(for each by itself, make an input for each)"
-    )
+    @property
+    def duration(self) -> float:
+        """Seconds of sound and declared gaps so far; exact."""
+        return self._state.times.taken.seconds()
+
+    @property
+    def checked_s(self) -> float:
+        """Seconds up to which the sound was checked."""
+        return self.duration if self._end_s is None else min(self.duration, self._end_s)
+
+    def warn(self, kind: str, message: str, time: float) -> None:
+        """Warn of a fault at `time`, in seconds from the beginning of the sound."""
+        if self._end_s is None or time < self._end_s:
+            self._state.checks.warn(kind, message, time)
+
+    def damaged(self, message: str) -> None:
+        """Warn of damage at the present place, unless there was some just before."""
+        state, now = self._state, self.duration
+        if state.damaged_s is None or now - state.damaged_s > QUIET_S:
+            self.warn("damaged", message, now)
+        state.damaged_s = now

@@ -1,7 +1,7 @@
 """Sound from a microphone, which may go away and come back.
 
-The only place that knows sounddevice, which is an extra and imported when a microphone is wanted.
-Does not know what the sound is for.
+The only module that knows sounddevice, which is an extra and is imported when a microphone is
+wanted. Does not know what the sound is used for.
 """
 
 import importlib
@@ -22,14 +22,14 @@ _BLOCK_S = 0.08
 _MAX_WAITING_S = 10.0
 _LOOK_S = 0.25  # between two checks of a device that delivers nothing
 _GONE_S = 2.0  # a device that delivers nothing for this long has gone
-_START_S = 3.0  # added to that for a device just opened: Bluetooth takes its time
+_START_S = 3.0  # added to that for a device that was just opened: Bluetooth takes a while
 _BACK_OFF_S = (0.5, 1.0, 2.0, 4.0)  # before each try to open it again; the last is repeated
-_GAP_S = 0.5  # while sound is missing, a gap of about this length is given as time goes by
+_GAP_S = 0.5  # while sound is missing, a gap of about this length is given again and again
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Sound, [S] or [S, C] float32, and its rate."""
+    """A piece of sound, [S] or [S, C] float32, and its rate."""
 
     samples: npt.NDArray[np.float32]
     rate: int
@@ -37,19 +37,19 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Seconds of which the sound is missing."""
+    """A length of time, in seconds, of which the sound is missing."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Something that sound comes from."""
+    """A microphone, or another device that gives sound."""
 
     index: int
     name: str
     host: str
-    """The sound system by which it is reached; several may offer the same device."""
+    """The sound system that offers the device; several may offer the same one."""
     num_channels: int
     rate: int
     is_default: bool
@@ -61,30 +61,30 @@ class Device:
 
 
 def list_devices() -> list[Device]:
-    """The microphones that are there.
+    """All microphones of this machine.
 
     Raises:
         MissingExtra: sounddevice or its library is not installed.
-        AudioError: there are none.
+        AudioError: there is no microphone.
     """
     return _devices(_sounddevice())
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """The sound of one callback."""
+    """The sound that one callback of the sound system brought."""
 
     at: float
-    """Clock time at which it ends, in seconds."""
+    """Clock time at which the block ends, in seconds."""
     piece: Piece
     lost_s: float
-    """Seconds of sound just before it for which there was no room."""
+    """Seconds of sound just before the block that were dropped, as there was no room for them."""
 
 
 class Microphone:
-    """One microphone as a stream of pieces; where sound is missing, gaps keep the time true.
+    """One microphone as a stream of pieces; where sound is missing, gaps keep the time right.
 
-    `pieces` belongs to one thread; the rest may be used from any.
+    `pieces` belongs to one thread; everything else may be used from any thread.
     """
 
     def __init__(
@@ -95,12 +95,12 @@ class Microphone:
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Event, float], object] = threading.Event.wait,
     ) -> None:
-        """Find the microphone; it is opened by `pieces`.
+        """Find the microphone; `pieces` opens it.
 
         Args:
             device: its number, or a part of its name; None is the system's default.
-            tell: called with a sentence on each thing that happens to the microphone.
-            clock: gives seconds that only grow.
+            tell: called with a sentence when something happens to the microphone.
+            clock: gives the time in seconds, which never decreases.
             wait: waits for an event, for the given seconds at most.
 
         Raises:
@@ -117,15 +117,15 @@ class Microphone:
         self._blocks: deque[_Block] = deque()
         self._lost_s = 0.0
         self._overflowed = False
-        self._told: set[str] = set()
-        self._called_at = self._given_to = 0.0  # by the clock: last callback, end of what was given
+        self._reported: set[str] = set()
+        self._called_at = self._given_to = 0.0  # clock times: last callback, end of the last piece
         self._away = False
         self._missed = ""
         self._num_tries = 0
 
     @property
     def name(self) -> str:
-        """What the device calls itself."""
+        """The name of the device."""
         return self._device.name
 
     @property
@@ -134,15 +134,15 @@ class Microphone:
         return len(self._blocks) * _BLOCK_S
 
     def stop(self) -> None:
-        """End `pieces` soon."""
+        """Make `pieces` end soon."""
         self._stopped.set()
         self._arrived.set()
 
     def pieces(self) -> Iterator[Piece | Gap]:
         """The sound as it comes, until `stop`.
 
-        A device that disappears is looked for until it is back. Meanwhile gaps come: all pieces and
-        gaps together are as long as the time that went by.
+        A device that disappears is looked for until it is back. Meanwhile gaps are given: all
+        pieces and gaps together are as long as the time that has passed.
 
         Raises:
             AudioError: the microphone cannot be opened at the beginning.
@@ -182,8 +182,8 @@ class Microphone:
         yield block.piece
 
     def _tell_once(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
+        if text not in self._reported:
+            self._reported.add(text)
             self._tell(text)
 
     def _is_gone(self) -> bool:
@@ -196,7 +196,7 @@ class Microphone:
         return not active or self._clock() - self._called_at > _GONE_S
 
     def _look_for_it(self) -> Iterator[Gap]:
-        """Wait, giving out gaps, and then try once to open the device again."""
+        """Wait while giving gaps, and then try once to open the device again."""
         if not self._away:
             self._away, self._missed = True, self.name
             self._tell(f"{self.name} has gone; listening goes on when it is back")
@@ -217,7 +217,7 @@ class Microphone:
     def _open(self) -> None:
         self._device = device = _find(self._sd, self._wanted)
         problem: Exception | None = None
-        # Some devices cannot give one channel alone.
+        # Some devices do not offer one channel alone.
         for channels in dict.fromkeys((1, device.num_channels)):
             stream: Any = None
             try:
@@ -243,7 +243,7 @@ class Microphone:
         ) from problem
 
     def _callback(self, rate: int) -> Callable[[Any, int, Any, Any], None]:
-        """The function that the sound system calls, in its own thread, with every block."""
+        """The function that the sound system calls with every block, in a thread of its own."""
 
         def take(samples: npt.NDArray[np.float32], num: int, _time: Any, status: Any) -> None:
             self._called_at = self._clock()
@@ -286,7 +286,7 @@ def _sounddevice() -> Any:
 
 
 def _look_again(sd: Any) -> None:
-    """Restart the sound system, which looks for devices only when it starts."""
+    """Restart the sound system, since it looks for devices only when it starts."""
     with suppress(sd.PortAudioError):
         sd._terminate()
     with suppress(sd.PortAudioError):
@@ -326,7 +326,7 @@ def _device(entry: Any, hosts: list[str], default: int) -> Device:
 
 
 def _find(sd: Any, wanted: str | int | None) -> Device:
-    """The device of this number or name; AudioError where it fits none, or several."""
+    """The device with this number or name; AudioError if no device has it, or several do."""
     found = _devices(sd)
     if wanted is None:
         return next((device for device in found if device.is_default), found[0])
@@ -335,7 +335,7 @@ def _find(sd: Any, wanted: str | int | None) -> Device:
         whole = [
             d for d in fitting if wanted.casefold() in (d.name.casefold(), d.full_name.casefold())
         ]
-        # One device by several sound systems: the first is the one that the system prefers.
+        # Several sound systems may offer one device: the first is the one that the system prefers.
         same_name = len({device.name for device in fitting}) == 1
         fitting = whole[:1] or (fitting[:1] if same_name else fitting)
     if len(fitting) == 1:

@@ -1,9 +1,10 @@
 """Several channels -> one: their mean, unless they cancel each other.
 
-Where one channel is the inverse of another (a cable or a plug wired the wrong way round), the mean
-of both is silence, however loud they are. Then the loudest is taken by itself until the channels
-cease to cancel. This is decided for pieces of 50 ms, counted from the first sample, so how the
-sound is cut into chunks changes nothing, except in the piece in which the cancelling is noticed.
+Where one channel is the inverse of another (a cable or a plug with swapped wires), the mean of both
+is silence, however loud they are. Then the loudest channel is taken by itself, until the channels
+no longer cancel. This is decided for pieces of 50 ms, counted from the first sample, so the result
+does not depend on how the sound is cut into chunks, except in the piece in which the cancelling is
+noticed.
 """
 
 from collections.abc import Iterator
@@ -22,31 +23,31 @@ _PIECES_S = 20
 # unrelated, 0 where they cancel. (A channel and its inverse at half the amplitude give 0.2.)
 _CANCEL, _NO_CANCEL = 0.1, 0.3
 _NEARLY = 0.9
-# Mean square from which on a piece counts as audible, -60 dBFS.
+# Mean square from which on a piece is audible, -60 dBFS.
 _AUDIBLE = 1e-6
-# Audible pieces that cancel before it is reported; audible pieces in a row that do not cancel
-# before the mean is taken again.
-_TOLD, _WELL = 10, 20
+# The cancelling is reported after this many audible pieces with it; the mean is taken again after
+# this many audible pieces in a row without it.
+_REPORTED_AT, _WELL = 10, 20
 
 
 @dataclass(slots=True)
 class Mix:
-    """Mixes the channels of one sound; its fields are all its state, which `serial` writes."""
+    """Mixes the channels of one sound. The fields are its whole state, which `serial` writes."""
 
     rate: int = 0
     num_channels: int = 0
     channel: int | None = None
-    """The channel that is taken by itself; None is the mean of all."""
+    """The channel that is taken by itself; None takes the mean of all."""
     num_samples: int = 0
-    """Samples of the piece that is being filled; the next two fields are of this piece too."""
+    """Samples so far of the present piece; the next two fields are about this piece too."""
     powers: list[float] = field(default_factory=list[float])
     """Sum of squares of each channel."""
     power: float = 0.0
     """Sum of squares of the sum of all channels."""
     num_cancelled: int = 0
-    """Audible pieces that cancelled, since the mean was taken for the last time."""
+    """Audible pieces with cancelling channels since the mean was last taken."""
     num_well: int = 0
-    """Audible pieces in a row that did not cancel, while a channel is taken by itself."""
+    """Audible pieces in a row without cancelling, while a channel is taken by itself."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for impossible values."""
@@ -66,8 +67,8 @@ class Mix:
         peak: float | None,
         full_scale: float | None,
     ) -> Iterator[tuple[Mono, bool]]:
-        """Mix the next samples, piece by piece; each comes with whether to report after it that
-        channels cancel each other.
+        """Mix the next samples, piece by piece. Each piece comes with a flag: whether to report
+        after it that channels cancel each other.
 
         Args:
             planes: [S, C] simple values, two channels or more.
@@ -78,8 +79,8 @@ class Mix:
         if (rate, planes.shape[1]) != (self.rate, self.num_channels):
             self._begin(rate, planes.shape[1])
         size, first = max(1, rate // _PIECES_S), 0
-        # Samples without a known peak may be beyond all bounds. The mean of all channels shows
-        # that here, before anything is taken.
+        # Samples without a known peak may be out of range. The mean of all channels raises that
+        # error here, before anything is taken.
         mean = mono_of(planes, None, peak=peak, full_scale=full_scale)
         powers = scaled(planes)
         while first < len(planes):
@@ -101,7 +102,7 @@ class Mix:
         self.num_samples, self.powers, self.power = 0, [0.0] * self.num_channels, 0.0
 
     def _add(self, channels: npt.NDArray[np.float32]) -> None:
-        """Add to the sums, in float64: their rounding is too small to make the cut matter."""
+        """Add samples to the sums, in float64, whose rounding is too small to depend on the cut."""
         values = channels.astype(np.float64)
         total = values.sum(axis=0)
         self.num_samples += total.size
@@ -111,26 +112,26 @@ class Mix:
         ]
 
     def _end_piece(self) -> bool:
-        """Decide how to go on; returns whether to report that channels cancel each other."""
-        all_power, tells = sum(self.powers), False
+        """Decide how the next piece is mixed; returns whether to report that channels cancel."""
+        all_power, reports = sum(self.powers), False
         if all_power > _AUDIBLE * self.num_samples * self.num_channels:
             share = self.power / all_power
             if share < _CANCEL:
                 if self.channel is None:
                     self.channel = _loudest(self.powers)
                 self.num_cancelled, self.num_well = self.num_cancelled + 1, 0
-                tells = self.num_cancelled == _TOLD
+                reports = self.num_cancelled == _REPORTED_AT
             elif share > _NO_CANCEL and self.channel is not None:
                 self.num_well += 1
                 if self.num_well == _WELL:
                     self.channel, self.num_cancelled, self.num_well = None, 0, 0
         self._begin_piece()
-        return tells
+        return reports
 
 
 def mixed(planes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """One channel of a whole sound [S] or [S, C]: the mean of all, or the loudest if they cancel
-    each other."""
+    """One channel from a whole sound [S] or [S, C]: the mean of all channels, or the loudest one if
+    they cancel each other."""
     channel = None
     if planes.ndim == 2 and planes.shape[1] > 1:
         values = scaled(planes).astype(np.float64)
@@ -142,12 +143,12 @@ def mixed(planes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 
 def _loudest(powers: list[float]) -> int:
-    """The loudest channel; the first, where several are nearly as loud."""
+    """The index of the loudest channel; of the first, where several are nearly as loud."""
     return next(i for i, power in enumerate(powers) if power >= _NEARLY * max(powers))
 
 
 def joined(parts: list[Mono]) -> Mono:
-    """Pieces as one."""
+    """One `Mono` of several pieces, in order."""
     if len(parts) == 1:
         return parts[0]
     return Mono(

@@ -1,7 +1,7 @@
 """The links of an ogg recording: whole recordings, one after another in one file.
 
-Internet radio begins a link with every piece of music, and joined files have one for each.
-FFmpeg gives up where a link's codec or channels differ from those of the one before, so each link
+Internet radio begins a new link with every piece of music, and joined files have one link each.
+FFmpeg gives up where a link has another codec or other channels than the link before, so each link
 is handed to it as a recording of its own. Knows pages (RFC 3533); does not know codecs.
 """
 
@@ -27,7 +27,7 @@ class OggPages:
     """The pages of an ogg recording, one by one; other bytes between them are left out."""
 
     def __init__(self, reader: Reader) -> None:
-        """Read pages from `reader`, which stands at its beginning."""
+        """Prepare to read pages from `reader`, which stands at its beginning."""
         self._reader = reader
         self._rest = b""
         self._next: bytes | None = None
@@ -35,13 +35,13 @@ class OggPages:
         """Whether the bytes ended in the middle of a page."""
 
     def peek(self) -> bytes:
-        """The next page, which stays the next; nothing at the end."""
+        """The next page, which is not taken; no bytes at the end."""
         if self._next is None:
             self._next = self._read()
         return self._next
 
     def take(self) -> bytes:
-        """The next page; nothing at the end."""
+        """Take the next page; no bytes at the end."""
         page, self._next = self.peek(), None
         return page
 
@@ -56,7 +56,7 @@ class OggPages:
                 inner = page.find(MAGIC, 1)
                 if inner < 0 or _is_whole(page):
                     return page
-                # The page's end is missing, and what comes instead would be taken for it.
+                # The page's end is missing, and bytes of the next page stand in its place.
                 self._rest = page[inner:] + self._rest
                 continue
             data = self._reader.read(_READ_SIZE)
@@ -67,7 +67,7 @@ class OggPages:
             self._rest += data
 
     def _page_size(self) -> int | None:
-        """Bytes of the page at the beginning of the rest, if all of them are there."""
+        """Size of the page at the beginning of the rest, in bytes; None if it is not all there."""
         if len(self._rest) < _HEADER_SIZE:
             return None
         size = _HEADER_SIZE + self._rest[_NUM_SEGMENTS]
@@ -78,10 +78,10 @@ class OggPages:
 
 
 class OggLink:
-    """One link as the demuxer reads it: a file that cannot go back."""
+    """One link, as a file for the demuxer that cannot go back."""
 
     def __init__(self, pages: OggPages, name: str) -> None:
-        """The link that begins with the next of `pages`; `name` hints at the format."""
+        """Begin the link with the next of `pages`; `name` hints at the format."""
         self.name = name
         self._pages = pages
         self._waiting = b""
@@ -90,11 +90,11 @@ class OggLink:
 
     @property
     def is_ended(self) -> bool:
-        """Whether every track in it had its last page."""
+        """Whether every track of the link had its last page."""
         return not self._open
 
     def seekable(self) -> bool:
-        """It cannot go back."""
+        """False: a link cannot go back."""
         return False
 
     def read(self, num_bytes: int) -> bytes:
@@ -125,7 +125,7 @@ class OggLink:
 
 
 def ogg_links(reader: Reader) -> Iterator[OggLink]:
-    """The links of a recording, each to be read before the next is asked for."""
+    """The links of a recording; each must be read before the next one is asked for."""
     pages = OggPages(reader)
     while pages.peek():
         link = OggLink(pages, reader.name)
@@ -134,15 +134,15 @@ def ogg_links(reader: Reader) -> Iterator[OggLink]:
 
 
 def _is_whole(page: bytes) -> bool:
-    """Whether a page is as it was written, by its checksum."""
+    """Whether the checksum of a page is right."""
     body = page[: _CHECKSUM.start] + bytes(4) + page[_CHECKSUM.stop :]
     mirrored = zlib.crc32(body.translate(_MIRRORED), 0xFFFF_FFFF) ^ 0xFFFF_FFFF
     return int(f"{mirrored:032b}"[::-1], 2) == int.from_bytes(page[_CHECKSUM], "little")
 
 
 def _begins_track(page: bytes) -> bool:
-    """Whether a page is the first of its track: its position is 0 too, as a flag alone may be
-    damage."""
+    """Whether a page is the first of its track: it says so, and its position is 0 too, since a flag
+    alone may be damage."""
     return (
         len(page) >= _HEADER_SIZE and bool(page[_FLAGS] & _FIRST_PAGE) and not any(page[_GRANULE])
     )

@@ -1,4 +1,4 @@
-"""Raw Opus packets, as they come over a network, -> mono float32 samples at 48,000 Hz.
+"""Raw Opus packets, as networks carry them -> mono float32 samples at 48,000 Hz.
 
 Knows PyAV's decoder and the head of a packet (RFC 6716, section 3). Does not know containers
 (`files`), nor which packets were lost on the way.
@@ -20,9 +20,8 @@ from kiku.errors import AudioError
 OPUS_RATE = 48_000
 # A packet holds at most 120 ms.
 _MAX_SAMPLES = 5_760
-# Samples of the last packets that are kept. A decoder forgets what was long before: one that has
-# decoded one second gives the same samples, to the bit, as one that has decoded everything. Twice
-# that is kept.
+# Packets of this many samples are kept. A decoder forgets the distant past: after one second it
+# gives the same samples, to the bit, as a decoder that has decoded everything. Twice that is kept.
 _MEMORY = 2 * OPUS_RATE
 
 
@@ -33,12 +32,11 @@ class _Decoder(Protocol):
 
 
 class OpusDecoder:
-    """One sound's decoder. Every packet depends on those before it, so it remembers the last ones
-    and can be restored from them."""
+    """The decoder of one sound. Every packet depends on those before it, so the last packets are
+    kept, and another decoder can be made from them."""
 
     def __init__(self, packets: Sequence[bytes] = ()) -> None:
-        """A decoder that has decoded `packets`: none, or those from the property `packets`;
-        AudioError for others."""
+        """Decode `packets`: none, or those from the property `packets`; AudioError for others."""
         context = AudioCodecContext.create("libopus", "r")
         context.sample_rate = OPUS_RATE
         context.layout = "mono"  # the decoder mixes stereo packets down
@@ -53,11 +51,11 @@ class OpusDecoder:
 
     @property
     def packets(self) -> list[bytes]:
-        """The last two seconds of packets; a decoder made from them goes on from here."""
+        """The packets of the last two seconds; a decoder made from them goes on from here."""
         return [packet for packet, _ in self._kept]
 
     def decode(self, packet: bytes) -> npt.NDArray[np.float32] | None:
-        """The samples of the next packet, [S] float32 at 48,000 Hz; None if it is damaged."""
+        """Decode the next packet: [S] float32 at 48,000 Hz, or None if it is damaged."""
         frames: list[AudioFrame] = []
         num_samples = num_samples_of(packet)
         if num_samples:
@@ -79,7 +77,7 @@ class OpusDecoder:
 
 
 def num_samples_of(packet: bytes) -> int:
-    """How many samples at 48,000 Hz a packet says it holds; 0 where it does not say."""
+    """The number of samples at 48,000 Hz that a packet states; 0 where it states none."""
     if not packet:
         return 0
     head = packet[0]

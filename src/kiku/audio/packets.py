@@ -1,8 +1,8 @@
-"""The length in bytes of a packet of coded sound, by its own first bytes.
+"""The length in bytes of a packet of coded sound, read from its first bytes.
 
-Raw streams of such packets state no length of the whole. But a stream that was cut off ends in the
-middle of a packet, unless by chance the cut lies between two. Knows ADTS, LATM, MPEG audio, AC-3
-and AMR; does not know files.
+A raw stream of such packets does not state how long it is. But a stream that was cut off ends in
+the middle of a packet, unless the cut happens to lie between two packets. Knows ADTS, LATM, MPEG
+audio, AC-3 and AMR; does not know files.
 """
 
 import struct
@@ -28,8 +28,8 @@ _AMR_WB_SIZES = {**dict(enumerate((18, 24, 33, 37, 41, 47, 51, 59, 61, 6))), 14:
 
 
 def stated_size(format_name: str, packet: bytes) -> int | None:
-    """How many bytes a packet has by its header; None where it has no such header, or one that does
-    not say.
+    """The number of bytes that a packet's header states; None where it has no such header, or the
+    header states no number.
 
     Args:
         format_name: the format of the raw stream: "aac" (ADTS), "loas", "mp3" (of any layer),
@@ -60,7 +60,7 @@ def _mpeg_audio(packet: bytes) -> int | None:
     rate_code, speed_code = header >> 12 & 15, header >> 10 & 3
     if header >> 21 != 0x7FF or version == 1 or layer == 4 or speed_code == 3:
         return None
-    if not 0 < rate_code < 15:  # 0 means any rate, which the header does not say
+    if not 0 < rate_code < 15:  # 0 means a rate that the header does not state
         return None
     rates = _RATES_1 if version == 3 else _RATES_2
     bits, padding = 1_000 * rates[layer][rate_code - 1], header >> 9 & 1

@@ -1,7 +1,7 @@
-"""When a player would play sound: frames with timestamps -> chunks and silence on its clock.
+"""Frames with timestamps -> chunks and silence, each at the time at which a player plays it.
 
 Where sound is missing, silence takes its place. Where timestamps and sound only drift apart (an
-inexact clock, packets that overlap), the sound itself is left whole: pauses are made longer or
+inexact clock, packets that overlap), the sound itself is not touched: pauses are made longer or
 shorter until both agree. A difference that remains is reported. Does not know containers.
 """
 
@@ -15,33 +15,35 @@ import numpy as np
 from kiku.audio.checks import StreamWarning
 from kiku.audio.chunk import Chunk
 
-# A frame that should come more than this after the end of the one before: sound is missing there.
+# If a frame begins more than this after the end of the frame before, sound is missing there.
 _HOLE_S = 0.05
-# Seconds and frames after a possible hole that are looked at before it is taken for one, as a
+# Seconds and frames after a possible hole that are checked before it is accepted as a hole, since a
 # single timestamp may be late by chance.
 _LOOK_S, _MIN_LOOK = 0.5, 4
-# How far apart sound and clock may be; beyond this, pauses are made longer or shorter.
+# If sound and clock differ by more than this, pauses are made longer or shorter.
 _NEAR_S = 0.04
 # A difference above this is reported.
-_TOLD_S = 0.1
-# A clock that goes back further than this, or ahead further than anybody records, has restarted.
+_REPORTED_S = 0.1
+# A clock that jumps back by more than the first, or ahead by more than the second (longer than any
+# recording), has restarted.
 _BACK_S, _AHEAD_S = 2.0, 86_400.0
-# Where clocks may restart anywhere, a longer jump ahead is a restart if no other track fills it.
+# Where clocks may restart anywhere, a jump ahead by more than this is a restart, unless another
+# track fills the time.
 _JUMP_S = 10.0
 # A clock that restarts this often, where none should restart, is ignored.
 _MAX_RESTARTS = 3
-# Pauses are looked for in pieces of this length.
+# The length of the pieces in which pauses are searched.
 _PIECE_S = 0.02
-# Silence comes in parts of this length, so that hours of it are never held at once.
+# Silence is given in parts of this length, so that hours of it never take memory at once.
 _PART_S = 5.0
-# A pause has less than this share of the loudest recent level, which halves every `_LOUD_S`
+# A pause is quieter than this share of the loudest recent level, which halves every `_LOUD_S`
 # seconds; a level below the last number is always a pause.
 _PAUSE, _LOUD_S, _NO_SOUND = 0.1, 5.0, 1e-3
 
 
 @dataclass(slots=True)
 class _Loudness:
-    """Distinguishes pauses from words by the loudest recent level."""
+    """Tells pauses from words by comparing them with the loudest recent level."""
 
     loudest: float = 0.0
 
@@ -60,7 +62,7 @@ class _Loudness:
 
 @dataclass(slots=True)
 class PlayerClock:
-    """Gives out the frames of one track, with silence where the player would have it."""
+    """Gives the frames of one track, with silence wherever a player would be silent."""
 
     warn: Callable[[StreamWarning], None]
     given_s: float = 0.0
@@ -79,16 +81,16 @@ class PlayerClock:
     _held: list[tuple[Chunk, float]] = field(default_factory=list[tuple[Chunk, float]])
     """Frames after a possible hole, with their timestamps."""
     _recent: deque[tuple[float, float]] = field(default_factory=deque[tuple[float, float]])
-    """Of the last frames: second at which each was given out, and by how much it should come
-    later."""
+    """For each of the last frames: the second at which it was given out, and by how many seconds
+    it should have come later."""
     _loudness: _Loudness = field(default_factory=_Loudness)
     _was_pause: bool = False
     _is_fast: bool = False
     _worst: tuple[float, float] = (0.0, 0.0)
-    """Largest difference of a frame that is no pause from its timestamp, and when it was."""
+    """Largest difference between a frame that is no pause and its timestamp, and its time."""
     _restarts: int = 0
     _shift_s: float = 0.0
-    """Seconds by which timestamps have jumped at restarts, for which nothing was given out."""
+    """Seconds by which timestamps jumped at restarts; no silence was given for them."""
 
     def begin(self, *, may_restart: bool, is_filled: Callable[[float], bool]) -> None:
         """Go on with another track, whose clock begins at 0.
@@ -104,7 +106,7 @@ class PlayerClock:
         self._recent.clear()
 
     def place(self, chunk: Chunk, start_s: float | None) -> Iterator[Chunk]:
-        """Take the next frame; give out all that can be given out by then.
+        """Take the next frame; give out all chunks that are settled by then.
 
         Args:
             chunk: the next frame.
@@ -123,14 +125,14 @@ class PlayerClock:
         yield from self._give(chunk, late_s)
 
     def rest(self) -> Iterator[Chunk]:
-        """What is still to be given out, at the end of the track."""
+        """Give out the frames that are still held, at the end of the track."""
         while self._held:
             yield from self._decide()
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """At the end of all tracks, warn of the largest difference that remained."""
         worst_s, time = self._worst
-        if worst_s > _TOLD_S:
+        if worst_s > _REPORTED_S:
             self.warn(
                 StreamWarning(
                     "times",
@@ -153,7 +155,7 @@ class PlayerClock:
 
     def _decide(self) -> Iterator[Chunk]:
         """Decide whether sound is missing before the first frame that is held. Give this frame out,
-        and place the others again."""
+        and place the other frames once more."""
         held, self._held = self._held, []
         late: list[float] = []
         before_s = 0.0
@@ -165,7 +167,7 @@ class PlayerClock:
             if self._is_restart(held[0][1], hole_s):
                 self._restart(hole_s)
             else:
-                # A late beginning of the sound is no missing sound.
+                # If the sound only begins late, nothing is missing.
                 self.silence_s += hole_s if self.given_s else 0.0
                 yield from self._silence(hole_s, held[0][0])
         yield from self._give(held[0][0], self._late_by(held[0][1]))
@@ -173,8 +175,8 @@ class PlayerClock:
             yield from self.place(chunk, start_s)
 
     def _is_pace(self, late: list[float]) -> bool:
-        """Whether the timestamps simply go faster than the sound: then they do so at every frame.
-        Where few frames are left, the last answer is kept."""
+        """Whether the timestamps simply run faster than the sound, at every frame. If there are too
+        few frames to see it, the last answer is kept."""
         steps = [after - before for before, after in pairwise(late)]
         least = (late[0] - self._late_s) / 4
         if len(steps) > 1:
@@ -188,7 +190,7 @@ class PlayerClock:
         return jumps and not self._is_filled(start_s)
 
     def _restart(self, late_s: float) -> None:
-        """Treat the clock as one that restarts here."""
+        """Note that the clock restarts here."""
         self._origin_s += late_s
         self._shift_s += late_s
         self._recent.clear()
@@ -206,7 +208,7 @@ class PlayerClock:
             )
 
     def _give(self, chunk: Chunk, late_s: float) -> Iterator[Chunk]:
-        """Give a frame out; if it is a pause, make it longer or shorter where the clock asks."""
+        """Give a frame out; if it is a pause, make it longer or shorter as the clock demands."""
         if late_s < -_BACK_S and self._is_trusted:
             self._restart(late_s)
             late_s = 0.0
@@ -241,14 +243,14 @@ class PlayerClock:
             yield chunk
 
     def _change(self, late_s: float) -> float:
-        """Seconds by which a pause has to become longer, below 0 for shorter: what all of the last
-        frames differ by at least, as a single one may be off by chance."""
+        """Seconds by which a pause has to become longer, below 0 for shorter: the least difference
+        of all the last frames, since a single one may be off by chance."""
         late = [late_s, *(late for _, late in self._recent)]
         change_s = min(late) if late_s > 0 else max(late)
         return change_s if change_s * late_s > 0 and abs(change_s) > _NEAR_S else 0.0
 
     def _silence(self, seconds: float, like: Chunk) -> Iterator[Chunk]:
-        """Silence before `like`."""
+        """Give silence that comes before `like` and has its rate and channels."""
         left = round(seconds * like.rate)
         self.given_s += left / like.rate
         while left > 0:
@@ -258,7 +260,7 @@ class PlayerClock:
 
 
 def _without(chunk: Chunk, seconds: float) -> tuple[Chunk, float]:
-    """A chunk without its first `seconds`, and the seconds taken away, as a number below 0."""
+    """A chunk without its first `seconds`, and how much was taken away, in seconds below 0."""
     first = min(round(seconds * chunk.rate), chunk.num_samples)
     data = chunk.data
     assert isinstance(data, np.ndarray), "only samples have pauses"

@@ -1,4 +1,4 @@
-"""Samples at one rate in, samples at another rate out, as a stream.
+"""Samples at one rate -> samples at another rate, as a stream.
 
 Knows soxr and its limits. Does not know files, channels or frames.
 """
@@ -16,8 +16,8 @@ from kiku.serial import whole_number
 
 MIN_RATE = 1_000
 MAX_RATE = 768_000
-# How many samples of the lower rate the filter looks back, with a margin: measured over rates from
-# 8,000 to 192,000, what lies further back than 135 changes nothing.
+# The filter looks back by this many samples of the lower rate, with a margin: as measured at rates
+# from 8,000 to 192,000, samples further back than 135 change nothing.
 _MEMORY = 192
 # Samples of the lower rate that soxr may have taken without giving output; 1,608 were seen.
 _MAX_LATE = 3_000
@@ -38,10 +38,10 @@ class ResamplerState:
 class Resampler:
     """A streaming change of sample rate: any cut of the sound into calls gives the same samples.
 
-    The resampling filter is symmetric and its delay is taken out, so sample `i` of the output is
-    the moment `i / rate_out` of the input. Output comes late, therefore, by up to 40 ms from rates
-    of 44,100 or more, 80 ms from 16,000 and 150 ms from 8,000 (to 24,000): `end` gives the last
-    of it. With equal rates the samples pass through unchanged.
+    The resampling filter is symmetric and its delay is removed, so sample `i` of the output is the
+    moment `i / rate_out` of the input. Therefore output comes late, by up to 40 ms from rates of
+    44,100 or more, 80 ms from 16,000 and 150 ms from 8,000 (to 24,000); `end` gives the last of it.
+    With equal rates the samples pass through unchanged.
 
     A resampler can be copied and saved in the middle of a sound (soxr's own state cannot): it keeps
     the few samples that its filter still needs, and the copy filters them again. A copy gives the
@@ -52,8 +52,8 @@ class Resampler:
         """Prepare for one sound.
 
         Args:
-            rate_in: samples a second of what will be pushed, 1,000 to 768,000.
-            rate_out: samples a second of what comes out, 1,000 to 768,000.
+            rate_in: samples a second of the input, 1,000 to 768,000.
+            rate_out: samples a second of the output, 1,000 to 768,000.
 
         Raises:
             AudioError: a rate outside this range.
@@ -75,7 +75,7 @@ class Resampler:
         self._forget()
 
     def _forget(self) -> None:
-        """Go to the beginning of a sound."""
+        """Return to the state before the first sample of a sound."""
         self._kept = np.zeros(0, np.float32)  # input, from a place where samples coincide
         self._num_given = 0  # output from that place on
         # In a copy: output that it has and the original has not given yet; and how many samples the
@@ -85,7 +85,7 @@ class Resampler:
 
     @classmethod
     def restore(cls, rate_in: int, rate_out: int, state: ResamplerState) -> "Resampler":
-        """A resampler that goes on where the one with these rates was when `save` gave the state.
+        """A resampler that goes on where another one, with these rates, was when it was saved.
 
         Raises:
             AudioError: a rate out of range, or a state that is impossible with these rates.
@@ -110,7 +110,7 @@ class Resampler:
         return resampler
 
     def save(self) -> ResamplerState:
-        """What `restore` needs to go on from here."""
+        """The state from which `restore` goes on."""
         return ResamplerState(self._kept.copy(), self._num_given)
 
     def copy(self) -> "Resampler":
@@ -140,7 +140,8 @@ class Resampler:
         return given
 
     def _given(self, output: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """`output`, less what the original of this copy has given, plus what it has not."""
+        """`output`, without samples that the original of this copy has given already, and with
+        those that it has not given yet."""
         if self._num_behind:
             skipped = min(self._num_behind, output.size)
             self._num_behind -= skipped
@@ -151,7 +152,7 @@ class Resampler:
         return output
 
     def _keep(self, samples: npt.NDArray[np.float32]) -> None:
-        """Keep what the output that is still to be given depends on."""
+        """Keep the input samples on which the rest of the output depends."""
         needed = self._num_given * self._period_in // self._period_out - self._memory
         num_periods = max(0, needed // self._period_in)
         first = num_periods * self._period_in
@@ -162,7 +163,7 @@ class Resampler:
         self._num_given -= num_periods * self._period_out
 
     def end(self) -> npt.NDArray[np.float32]:
-        """End this sound and give the rest of it, [S'] float32; the resampler is then as new.
+        """End this sound and give the rest of it, [S'] float32; then a new sound may begin.
 
         Over a whole sound the output has `S * rate_out / rate_in` samples, within one.
         """

@@ -1,4 +1,4 @@
-"""Whole arrays -> mono float32 samples; and pieces of any length -> even chunks.
+"""Whole arrays -> mono float32 samples; pieces of any length -> chunks of equal length.
 
 Does not know files, nor how samples are written (`formats`).
 """
@@ -65,7 +65,7 @@ def as_mono(
 def array_chunks(
     samples: npt.ArrayLike, rate: int, *, channels_axis: int | None = None
 ) -> Iterator[Chunk]:
-    """An array with its rate, second by second, for `AudioInput.feed`; the channels stay apart.
+    """Cut an array into chunks of a second for `AudioInput.feed`; the channels are not mixed.
 
     Args:
         samples: as for `as_mono`.
@@ -82,8 +82,8 @@ def array_chunks(
 
 
 def source_of(source: Any) -> Any:
-    """What stands for a recording in a dataset, as a path, an open file, or a mapping with "array"
-    and "sampling_rate"; anything else as it is.
+    """The recording in a row of a dataset: a path, an open file, or a mapping with "array" and
+    "sampling_rate". A source that is no row is returned as it is.
 
     Args:
         source: a row of datasets: {"array" or "raw", "sampling_rate"}, {"bytes"}, {"path"} or both
@@ -113,13 +113,13 @@ def source_of(source: Any) -> Any:
 
 
 def is_decoder(source: Any) -> bool:
-    """Whether it decodes a recording when it is asked, as torchcodec's `AudioDecoder` does, which
-    rows of datasets hold from version 4 on."""
+    """Whether the source is a decoder, such as torchcodec's `AudioDecoder`, which rows of datasets
+    hold from version 4 on."""
     return callable(getattr(source, "get_all_samples", None))
 
 
 def decoded(source: Any) -> dict[str, Any]:
-    """What such a decoder gives, as a row with "array" and "sampling_rate"."""
+    """The samples of a decoder (see `is_decoder`), as a row with "array" and "sampling_rate"."""
     found = source.get_all_samples()
     planes = np.asarray(found.data)  # [C, S]
     is_mono = planes.ndim == 2 and planes.shape[0] == 1
@@ -127,16 +127,16 @@ def decoded(source: Any) -> dict[str, Any]:
 
 
 def samples_of(source: Any, rate: int | None) -> tuple[Any, int] | None:
-    """The samples of what is no file, and their rate; None for a file.
+    """The samples of a source that is no file, and their rate; None for a file.
 
     Args:
         source: what `source_of` gives: an array or a tensor; `(rate, array)`, as Gradio gives it;
             or a mapping with "array" and "sampling_rate".
-        rate: what the caller says of it.
+        rate: the rate that the caller gave; None where the caller gave none.
 
     Raises:
-        InputError: nobody says the rate, two rates are said, or it can be neither samples nor a
-            file.
+        InputError: there is no rate, or two different ones, or the source can be neither samples
+            nor a file.
     """
     own_rate: int | None = None
     if isinstance(source, Mapping):
@@ -170,12 +170,12 @@ def samples_of(source: Any, rate: int | None) -> tuple[Any, int] | None:
 
 
 def is_file(source: Any) -> bool:
-    """Whether it is a path or an open file, of what `source_of` gives."""
+    """Whether the source, as `source_of` gives it, is a path or an open file."""
     return isinstance(source, str | os.PathLike) or callable(getattr(source, "read", None))
 
 
 def is_rated(source: Any) -> bool:
-    """Whether it is `(rate, array)`."""
+    """Whether the source is `(rate, array)`."""
     if not isinstance(source, tuple):
         return False
     pair = cast("tuple[Any, ...]", source)
@@ -183,7 +183,7 @@ def is_rated(source: Any) -> bool:
 
 
 def refuse_backwards(source: Any) -> None:
-    """Raise InputError for `(array, rate)`, as soundfile and librosa give it."""
+    """Raise InputError for `(array, rate)`, the order of soundfile and librosa."""
     if isinstance(source, tuple) and is_rated(pair := cast("tuple[Any, ...]", source)[::-1]):
         raise InputError(
             "(samples, rate) is the other way round: write (rate, samples), or samples with "
@@ -236,7 +236,7 @@ def even_chunks(
 def fed(
     audio: AudioInput, chunks: Iterable[Chunk]
 ) -> Generator[npt.NDArray[np.float32], None, None]:
-    """What comes out of `audio` for all of `chunks`, to its end.
+    """The output of `audio` for all of `chunks`, to its end.
 
     An AudioError of `chunks` is raised after all samples before it have been given out.
     """
@@ -250,7 +250,7 @@ def fed(
 
 
 def _parts(array: npt.NDArray[np.generic], rate: int) -> Iterator[Chunk]:
-    """An array [S] or [S, C] second by second; AudioError for what is not finite or too large."""
+    """An array [S] or [S, C], second by second; AudioError for values not finite or too large."""
     num_channels = 1 if array.ndim == 1 else array.shape[1]
     for first in range(0, len(array), rate):
         part = simple(array[first : first + rate])

@@ -14,15 +14,15 @@ from typing import Any, BinaryIO
 
 from kiku.errors import AudioError
 
-# Bytes of a recording's beginning that are kept, to look at its header afterwards.
+# Bytes of a recording's beginning that are kept, so that its header can be read afterwards.
 HEAD_SIZE = 65_536
 
 _PEEK_SIZE = 4_096
 
-# Bytes of its end that are kept, if it cannot go back.
+# Bytes of a recording's end that are kept if it cannot go back.
 _TAIL_SIZE = 8_192
 
-# Files around one another that are looked through: a temporary file, its buffer, its descriptor.
+# How deep files may be wrapped in one another: a temporary file, its buffer, its descriptor.
 _MOST_LAYERS = 8
 
 # A scheme of at least two letters: a single letter is a drive of Windows.
@@ -32,22 +32,23 @@ FileSource = str | os.PathLike[str] | BinaryIO
 
 
 class Reader:
-    """A binary file as the demuxer reads it; remembers the file's head and how far it was read.
+    """A binary file for the demuxer; remembers the file's first bytes and how far it was read.
 
-    The recording begins where the file stood when it was handed over: offsets count from there.
+    The recording begins where the file stood when it was handed over; offsets count from there.
     """
 
     def __init__(self, file: BinaryIO, label: str, suffix: str = "") -> None:
-        """Read from `file`; `label` names it in messages, `suffix` (".wav") hints at the format."""
+        """Prepare to read `file`; `label` is its name in messages, `suffix` (".wav") hints at its
+        format."""
         self.label = label
         # The demuxer gets no real name: with one, some formats would open files on their own.
         self.name = f"sound{suffix}"
         self.head = b""
         self.untagged = b""  # the head without the tag before it, which may hold a large picture
         self.failure: Exception | None = None
-        """Why the last bytes that were asked for could not be read, such as a disk's error."""
+        """The error because of which bytes could not be read, such as a disk's."""
         self.interruption: BaseException | None = None
-        """What interrupted a read that the demuxer asked for, such as Ctrl-C. It is never reset."""
+        """The exception that interrupted a read of the demuxer, as Ctrl-C does. Never reset."""
         self._file = file
         self._peeked = b""
         self._tail = b""
@@ -64,7 +65,7 @@ class Reader:
         except ValueError as error:
             raise AudioError(f"{label} cannot be read ({error}): open it again") from None
         except OSError:
-            # Some devices only show that they cannot move when they are asked to.
+            # Some devices show only at the first seek that they cannot seek.
             self._seekable = False
         if self._start > 0 and self._size is not None and self._size <= 0:
             raise AudioError(
@@ -76,7 +77,7 @@ class Reader:
 
     @property
     def num_bytes(self) -> int:
-        """The size of the recording in bytes; of a pipe, what has come so far."""
+        """The size of the recording in bytes; of a pipe, the number of bytes so far."""
         return self._furthest if self._size is None else self._size
 
     def seekable(self) -> bool:
@@ -84,16 +85,16 @@ class Reader:
         return self._seekable
 
     def read(self, num_bytes: int) -> bytes:
-        """The next bytes, at most `num_bytes`; none at the end, or where the disk fails.
+        """The next bytes, at most `num_bytes`; none at the end, or if the disk fails.
 
         Raises:
-            AudioError: the file gives something else than bytes.
+            AudioError: the file does not give bytes.
         """
         try:
             data: object = self._peeked[:num_bytes] or self._read(num_bytes)
             self._peeked = self._peeked[num_bytes:]
         except OSError as error:
-            # Treated as the end, so that everything before it is decoded; the caller looks at
+            # This counts as the end, so that everything before it is decoded; the caller checks
             # `failure` afterwards.
             self.failure = error
             data = b""
@@ -110,7 +111,8 @@ class Reader:
         return data
 
     def end(self, num_bytes: int) -> bytes:
-        """The last bytes, at most `num_bytes`, once all was read; of a pipe no more than were kept.
+        """The last bytes, at most `num_bytes`, after everything was read; of a pipe, those that
+        were kept.
 
         A file is left at its end.
         """
@@ -123,13 +125,12 @@ class Reader:
         return data
 
     def raise_interruption(self) -> None:
-        """Raise what interrupted a read that the demuxer asked for, if anything did."""
+        """Raise the exception that interrupted a read of the demuxer, if there was one."""
         if self.interruption is not None:
             raise self.interruption
 
     def peek(self, num_bytes: int) -> bytes:
-        """The first bytes, at most `num_bytes`, before anything is read; `read` still begins with
-        them."""
+        """The first bytes, at most `num_bytes`, before any are read; `read` gives them again."""
         data = b""
         while len(data) < num_bytes and (part := self.read(_PEEK_SIZE)):
             data += part
@@ -140,7 +141,7 @@ class Reader:
         return data[:num_bytes]
 
     def _keep(self, data: bytes) -> None:
-        """Remember the beginning of the recording, and the beginning after a tag there."""
+        """Keep the beginning of the recording, and the beginning of what follows a tag there."""
         position = self._position
         if position <= len(self.head) < HEAD_SIZE:
             self.head = (self.head + data[len(self.head) - position :])[:HEAD_SIZE]
@@ -149,10 +150,10 @@ class Reader:
             self.untagged = (self.untagged + data[len(self.untagged) - first :])[:HEAD_SIZE]
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to `offset` bytes from the beginning (or as `whence` says); the new offset.
+        """Go to `offset` bytes from the beginning (or as `whence` says); returns the new offset.
 
-        Damaged recordings send their demuxers far beyond the end, to places that no file system
-        allows: then the place is the end.
+        A damaged recording may send its demuxer far beyond the end, to an offset that no file
+        system allows; then the new offset is the end.
         """
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.num_bytes}[whence]
         place = min(max(0, base + offset), self.num_bytes)
@@ -164,13 +165,13 @@ class Reader:
         return self._position
 
     def rewind(self) -> None:
-        """Put the file back to where it stood, if it can go back."""
+        """Put the file back to where it stood when it was handed over, if it can go back."""
         if self._seekable:
             self.seek(0)
 
 
 def tag_size(head: bytes) -> int:
-    """Bytes of the ID3 tag before the sound, by the beginning of a recording; 0 without one."""
+    """Size in bytes of the ID3 tag at the beginning of a recording; 0 if there is none."""
     if head[:3] != b"ID3" or len(head) < 10:
         return 0
     size = 0
@@ -181,7 +182,7 @@ def tag_size(head: bytes) -> int:
 
 @contextmanager
 def open_source(source: FileSource) -> Generator[Reader, None, None]:
-    """The bytes of a recording; a path is closed at the end, a file of the caller is left open.
+    """Open a recording for reading. A path is closed at the end, a file of the caller stays open.
 
     Args:
         source: a path, "-" for standard input, or a file open for reading bytes.
@@ -210,10 +211,10 @@ def open_source(source: FileSource) -> Generator[Reader, None, None]:
 
 
 def read_twice(sources: Sequence[Any]) -> tuple[int, int] | None:
-    """The places of two sources that are one open file; None where there are none.
+    """The indices of two sources that are one open file; None if there are no such two.
 
-    They would take the sound from each other: what is open is read on from where it stands. Two
-    files around one file, or with one descriptor, are one. A path is opened for each.
+    They would take the sound from each other, as an open file is read from where it stands. Two
+    files that wrap one file, or have one descriptor, are one. A path is opened for each source.
     """
     seen: dict[object, tuple[int, Any]] = {}  # with the file, as the next could get its `id`
     for i, source in enumerate(sources):
@@ -230,7 +231,7 @@ def read_twice(sources: Sequence[Any]) -> tuple[int, int] | None:
 
 
 def _innermost(source: Any) -> Any:
-    """What is read where a source is read that is open; None for a path and for what is no file."""
+    """The file that is read in the end if an open source is read; None for a path, or no file."""
     file = source
     if isinstance(source, str | os.PathLike):
         file = getattr(sys.stdin, "buffer", None) if os.fspath(source) == "-" else None
@@ -241,14 +242,14 @@ def _innermost(source: Any) -> Any:
 
 
 def _inner_of(file: Any) -> Any:
-    """The file around which a buffer or a temporary file stands."""
+    """The file that a buffer or a temporary file wraps; None if it wraps none."""
     with suppress(ValueError):  # of a buffer from which it was taken
         return getattr(file, "raw", None) or getattr(file, "file", None)
     return None
 
 
 def _refuse_address(name: str) -> None:
-    """Raise AudioError for an address, as nothing is fetched; a file of that name may be read."""
+    """Raise AudioError for an address, as nothing is fetched, unless it is the name of a file."""
     found = _ADDRESS.match(name)
     if found is not None and not os.path.lexists(name):
         # A Path has folded the "//" into one "/".

@@ -1,6 +1,6 @@
-"""The times of a sound: what was taken, what of it lies between a start and an end, what came out.
+"""The times of a sound: how much was taken, how much of it is kept, and how much came out.
 
-Knows times and counts, and no samples. Does not know what the sound is.
+Knows times and counts; does not know samples.
 """
 
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ _MAX_OWED = TICKS_PER_S // 500
 
 @dataclass(slots=True)
 class Timeline:
-    """The times of one sound; its fields are all its state, which `serial` writes and reads."""
+    """The times of one sound. The fields are its whole state, which `serial` writes and reads."""
 
     taken: SampleClock
     """All of the sound so far."""
     kept: SampleClock
     """The part of the sound between start and end."""
     owed: int = 0
-    """Ticks of silence that are no whole sample yet."""
+    """Ticks of silence that do not make a whole sample yet."""
     num_given: int = 0
     """Samples that came out."""
 
@@ -30,13 +30,13 @@ class Timeline:
             raise ValueError("the times of the sound do not fit one another")
 
     def num_missing(self, sample_rate: int) -> int:
-        """Samples that still have to come out, so that the output is as long as what was kept."""
+        """Samples that must still come out, so that the output is as long as the kept sound."""
         return max(0, self.kept.num_at(sample_rate) - self.num_given)
 
     def add_gap(self, ticks: int, start: int, end: int | None) -> int:
-        """Let silence go by; returns its samples between start and end, at the present rate.
+        """Pass over silence; returns how many samples of it are kept, at the present rate.
 
-        A rest of less than a sample is owed: it counts with the next gap.
+        A remainder of less than a sample is owed: it is added to the next gap.
         """
         rate, begin = self.taken.rate, self.taken.position
         last = begin + ticks if end is None else min(begin + ticks, end)
@@ -49,7 +49,7 @@ class Timeline:
         return num_samples
 
     def end_rate(self, num_rest: int, sample_rate: int) -> None:
-        """Note that all sound has come out, these last samples included; what they lack is owed."""
+        """Note that all sound has come out, with these last samples; the difference is owed."""
         self.num_given += num_rest
         self.owed = self.kept.position - self.num_given * TICKS_PER_S // sample_rate
 

@@ -1,10 +1,14 @@
-"""Whether a recording holds as much as its header says.
+"""Whether a recording holds as much sound as its header states.
 
-FFmpeg hides most truncations: it takes the length of a wav from the size of the file, and ends
-quietly where the bytes end. So the length is looked up where it is reliable: in bytes, in packets
-or in seconds. Raw streams (adts, mp2, mp3 without a count, ac3, amr) and MPEG's transport and
-program streams state none; there a last packet that is cut in two shows the truncation. An ogg
-marks its end as such (`ogg`), and a nut ends in an index.
+FFmpeg hides most truncations: it computes the length of a wav from the size of the file, and ends
+quietly where the bytes end. So the length is read where it is reliable: in bytes, in packets or in
+seconds. Raw streams (adts, mp2, mp3 without a count, ac3, amr) and MPEG's transport and program
+streams state no length; there a last packet that is cut in two shows the truncation. An ogg marks
+its last page (`ogg`), and a nut ends in an index.
+
+A cut recording is not noticed in formats that state no length (ircam, alp, roq, gxf, spdif), in an
+swf that is compressed or has no size, and in most formats of games (brstm, hca ...), as there were
+no such recordings to try.
 """
 
 import struct
@@ -17,40 +21,43 @@ from av.audio.stream import AudioStream
 from kiku.audio.packets import stated_size
 from kiku.audio.source import Reader
 
-# Seconds by which headers may be wrong without anything missing.
+# Seconds by which headers may be wrong although nothing is missing.
 _TOLERANCE_S = 0.02
 _FILM_TOLERANCE_S = 0.5
 _MP3_TOLERANCE = 2  # packets: some programs count the header as one, and the last may be padding
 # Some programs count the header of a wav with its data.
 _WAV_TOLERANCE_SIZE = 64
-# Programs that write into a pipe do not know the length, and put one that is at least this ...
+# Programs that write into a pipe do not know the length. They state one that is at least this ...
 _UNKNOWN_SIZE = 0x7FFF_0000
-# ... or a round one that is surely enough: at least this, and a multiple of one of these.
+# ... or a large round one: at least this, and a multiple of one of these.
 _MIN_ROUND_SIZE, _ROUND_SIZES = 0x2000_0000, (1_000_000, 0x10_0000)
 # Formats whose own header counts the samples, exactly.
 _COUNTED_FORMATS = frozenset(
     {"flac", "aiff", "au", "wv", "tta", "ape", "tak", "mpc", "mpc8", "nistsphere"}
+    | {"argo_asf", "apm", "kvag", "svag", "vag", "msf"}
 )
-# Formats that state no length of the whole, but in which FFmpeg finds a packet shorter than stated.
+# Formats that state no length of the whole, but whose last packet FFmpeg marks if it is too short.
 _SHORT_FORMATS = frozenset({"voc", "ast", "smjpeg"})
-# Formats whose own header says how long the film is.
-_FILM_FORMATS = frozenset({"matroska", "flv", "rm"})
+# Formats whose own header states the length of the film.
+_FILM_FORMATS = frozenset({"matroska", "flv", "rm", "mxf"})
+# The size that FFmpeg puts into an swf without a picture, or one that it writes into a pipe.
+_SWF_UNKNOWN_SIZE = 100 * 1024 * 1024
 _VBRI_OFFSET = 36
-# Of a transport stream: possible bytes of a packet, the first byte of each, and how many packets
-# are looked at.
+# Of a transport stream: possible sizes of a packet in bytes, the first byte of each packet, and how
+# many packets are checked.
 _TS_SIZES, _TS_MARK, _TS_MARKS = (188, 192, 204), 0x47, 8
 _NUT_MAGIC, _NUT_INDEX = b"nut/multimedia container\0", bytes.fromhex("4e58dd672f23e64e")
-# Of a nut: the last version that always has an index, and how many bytes an index may have.
+# Of a nut: the last version that always has an index, and the largest size of an index in bytes.
 _NUT_VERSION, _NUT_INDEX_SIZE = 3, 1 << 24
 # Of a program stream: the bytes before each packet, the byte that follows them in headers of packs
-# and at the end, and how many bytes at the end are looked at.
+# and at the end, and how many bytes at the end are searched.
 _PACKET, _PACK, _PACK_END, _PACKETS_SIZE = b"\0\0\1", b"\xba", b"\xb9", 1 << 17
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What was found in a recording that was read to its end."""
+    """The facts about a recording that was read to its end."""
 
     stated_s: float | None
     """Duration that the container stated when it was opened, in seconds."""
@@ -69,7 +76,7 @@ class Heard:
 
 
 class _Data(NamedTuple):
-    """Where the sound of a recording lies by its header, in bytes."""
+    """Where the sound of a recording lies according to its header, in bytes."""
 
     first: int
     size: int
@@ -79,14 +86,14 @@ class _Data(NamedTuple):
 def whole_length_s(
     format_name: str, track: AudioStream, reader: Reader, heard: Heard
 ) -> float | None:
-    """How long the recording should be, in seconds, if less than that was in it (0 where the length
-    is unknown); None if it is whole.
+    """The length that the recording should have, in seconds, if it has less (0 where that length is
+    unknown); None if it is whole.
 
     Args:
         format_name: the container's format, "wav", "flac", "mov", "matroska" ...
         track: the audio track, read to its end.
         reader: the bytes of the recording.
-        heard: what was found in it.
+        heard: the facts about it.
     """
     stated_s, end_s = heard.stated_s, heard.end_s
     if format_name in _DATA:
@@ -125,7 +132,7 @@ def _length_of_data(data: _Data | None, reader: Reader, heard: Heard) -> float |
 
 
 def _is_placeholder(size: int, byte_rate: int) -> bool:
-    """Whether a size, in bytes or samples, was put there by a program that did not know it."""
+    """Whether a size, in bytes or samples, comes from a program that did not know the true one."""
     if not 0 < size < _UNKNOWN_SIZE and size < 2**32:
         return True
     is_round = any(size % one == 0 for one in _ROUND_SIZES)
@@ -147,7 +154,7 @@ def _wav_data(head: bytes) -> _Data | None:
 
 
 def _avi_data(head: bytes) -> _Data | None:
-    """All of the first RIFF chunk: the index is at its end, so a missing end is noticed."""
+    """The whole first RIFF chunk: the index is at its end, so a missing end is noticed."""
     if head[:4] != b"RIFF" or len(head) < 8:
         return None
     return _Data(8, struct.unpack_from("<I", head, 4)[0])
@@ -162,7 +169,7 @@ def _caf_data(head: bytes) -> _Data | None:
 
 
 def _w64_data(head: bytes) -> _Data | None:
-    """The data of a w64: names have 16 bytes there, sizes count name and size themselves, and
+    """The data of a w64. Names have 16 bytes there, sizes include name and size themselves, and
     chunks are padded to a multiple of 8."""
     offset, byte_rate = 40, 0
     while head[:4] == b"riff" and offset + 24 <= len(head):
@@ -176,7 +183,7 @@ def _w64_data(head: bytes) -> _Data | None:
 
 
 def _asf_data(head: bytes) -> _Data | None:
-    """All of the file, whose size is in its header (0 in broadcasts)."""
+    """The whole file, whose size is in its header (0 in broadcasts)."""
     place = head.find(_ASF_PROPERTIES)
     if place < 0 or len(head) < place + 48:
         return None
@@ -184,7 +191,7 @@ def _asf_data(head: bytes) -> _Data | None:
 
 
 def _iff_data(head: bytes) -> _Data | None:
-    """All of the file: 8svx, and DSD in a dff, whose sizes have 64 bits."""
+    """The whole file: an 8svx, or DSD in a dff, whose sizes have 64 bits."""
     layouts = {b"FORM": ">I", b"FRM8": ">Q"}
     if head[:4] not in layouts or len(head) < 12:
         return None
@@ -193,7 +200,7 @@ def _iff_data(head: bytes) -> _Data | None:
 
 
 def _dsf_data(head: bytes) -> _Data | None:
-    """All of the file."""
+    """The whole file."""
     if head[:4] != b"DSD " or len(head) < 20:
         return None
     return _Data(0, struct.unpack_from("<Q", head, 12)[0])
@@ -208,14 +215,49 @@ def _sox_data(head: bytes) -> _Data | None:
     return _Data(4 + first, num_samples * 4, byte_rate)
 
 
+def _mmf_data(head: bytes) -> _Data | None:
+    """The file without its first 8 bytes; its size is 0 where it was written into a pipe."""
+    if head[:4] != b"MMMD" or len(head) < 8:
+        return None
+    return _Data(8, struct.unpack_from(">I", head, 4)[0])
+
+
+def _swf_data(head: bytes) -> _Data | None:
+    """The whole file; None if it is compressed, as it states the size before the compression."""
+    if head[:3] != b"FWS" or len(head) < 8:
+        return None
+    size = struct.unpack_from("<I", head, 4)[0]
+    return None if size == _SWF_UNKNOWN_SIZE else _Data(0, size)
+
+
+def _adx_data(head: bytes) -> _Data | None:
+    """The blocks of all samples that the header counts; 0 where it was written into a pipe."""
+    if head[:1] != b"\x80" or len(head) < 16:
+        return None
+    offset, block_size, bits, num_channels, rate, num_samples = struct.unpack_from(
+        ">2xHxBBBII", head
+    )
+    num_block_samples = max(0, block_size - 2) * 8 // bits if bits else 0
+    if not num_block_samples:
+        return None
+    num_blocks = -(-num_samples // num_block_samples)
+    byte_rate = rate * num_channels * block_size // num_block_samples
+    return _Data(4 + offset, num_blocks * num_channels * block_size, byte_rate)
+
+
+def _wsaud_data(head: bytes) -> _Data | None:
+    return _Data(12, struct.unpack_from("<2xI", head)[0]) if len(head) >= 12 else None
+
+
 _DATA = {
     "asf": _asf_data, "wav": _wav_data, "avi": _avi_data, "caf": _caf_data, "w64": _w64_data,
-    "iff": _iff_data, "dsf": _dsf_data, "sox": _sox_data,
+    "iff": _iff_data, "dsf": _dsf_data, "sox": _sox_data, "mmf": _mmf_data, "swf": _swf_data,
+    "adx": _adx_data, "wsaud": _wsaud_data,
 }  # fmt: skip
 
 
 def _chunks(head: bytes, offset: int, layout: str) -> Iterator[tuple[bytes, int, int]]:
-    """Name, first byte and size of the chunks of a header, as far as it is known."""
+    """Name, first byte and size of the chunks of a header, as far as the header was kept."""
     while offset + struct.calcsize(layout) <= len(head):
         name, size = struct.unpack_from(layout, head, offset)
         offset += struct.calcsize(layout)
@@ -224,7 +266,7 @@ def _chunks(head: bytes, offset: int, layout: str) -> Iterator[tuple[bytes, int,
 
 
 class _Mp3(NamedTuple):
-    """What the first packet of an mp3 states about all of them (Xing, Info or VBRI)."""
+    """The count of packets that the first packet of an mp3 states (Xing, Info or VBRI)."""
 
     num_packets: int
     packet_s: float
@@ -237,7 +279,7 @@ def _mp3_length_s(count: _Mp3, num_packets: int) -> float | None:
 
 
 def _mp3_count(head: bytes) -> _Mp3 | None:
-    """How many packets an mp3 has by its first one, and how long they are."""
+    """The number of packets of an mp3, as its first packet states it, and their length."""
     for first in range(min(len(head), 4_096)):
         if head[first] != 0xFF or len(head) < first + 200 or head[first + 1] & 0xE6 != 0xE2:
             continue
@@ -250,7 +292,7 @@ def _mp3_count(head: bytes) -> _Mp3 | None:
 
 
 def _counted(head: bytes, first: int) -> int:
-    """How many packets the header at `first` counts; 0 if there is no count."""
+    """The number of packets that the header at `first` states; 0 if it states none."""
     is_mono, is_version_1 = head[first + 3] >> 6 == 3, head[first + 1] >> 3 & 3 == 3
     side = (17 if is_mono else 32) if is_version_1 else (9 if is_mono else 17)
     place = first + 4 + side
@@ -263,8 +305,8 @@ def _counted(head: bytes, first: int) -> int:
 
 
 def _is_cut_in_two(format_name: str, reader: Reader, heard: Heard) -> bool:
-    """Whether the last packet of a format that states no length ends in its middle. A cut that by
-    chance lies between two packets cannot be noticed."""
+    """Whether the last packet is cut in two, in a format that states no length. A cut that happens
+    to lie between two packets cannot be noticed."""
     if format_name in _CUT:
         return _CUT[format_name](reader)
     if format_name == "amr":
@@ -275,14 +317,14 @@ def _is_cut_in_two(format_name: str, reader: Reader, heard: Heard) -> bool:
 
 
 def _is_cut_ts(reader: Reader) -> bool:
-    """Whether there is a part of a packet at the end of a transport stream."""
+    """Whether a transport stream ends with a part of a packet."""
     head, tail = reader.head, reader.end(max(_TS_SIZES))
     for size in _TS_SIZES:
         for first in range(min(size, len(head))):
             marks = head[first : first + size * _TS_MARKS : size]
             if len(marks) > 1 and marks == bytes([_TS_MARK]) * len(marks):
-                # On a Blu-ray each packet has four bytes before its mark, so that the last one has
-                # 188 from its mark on.
+                # On a Blu-ray each packet has four bytes before its mark, so the last one has 188
+                # bytes from its mark on.
                 rest = (reader.num_bytes - first) % size
                 whole = (0, 188) if size == 192 else (0,)
                 return rest not in whole and rest <= len(tail) and tail[-rest] == _TS_MARK
@@ -290,8 +332,8 @@ def _is_cut_ts(reader: Reader) -> bool:
 
 
 def _is_cut_ps(reader: Reader) -> bool:
-    """Whether a packet at the end of a program stream has more bytes than there are. (Those of
-    DVDs are split on purpose, but between two packets.)"""
+    """Whether the last packet of a program stream states more bytes than there are. (DVDs are split
+    on purpose, but between two packets.)"""
     tail = reader.end(_PACKETS_SIZE)
     first, seen = tail.find(_PACKET), set[int]()
     while first >= 0:
@@ -302,7 +344,7 @@ def _is_cut_ps(reader: Reader) -> bool:
             seen.add(place)
             place += _packet_size(tail[place : place + 14])
             num_packets += 1
-        # By chance there may be such bytes within a packet, but hardly twice.
+        # Such bytes may occur within a packet by chance, but hardly twice.
         if place >= len(tail) and num_packets > 1:
             return place > len(tail)
         first = tail.find(_PACKET, first + 1)
@@ -310,7 +352,7 @@ def _is_cut_ps(reader: Reader) -> bool:
 
 
 def _packet_size(head: bytes) -> int:
-    """Bytes of a packet, or of a pack's header, in a program stream, by its first 14 bytes."""
+    """Size in bytes of a packet, or of a pack's header, in a program stream, by its first 14."""
     if head[3:4] == _PACK_END:
         return 4
     if head[3:4] != _PACK:
@@ -320,8 +362,8 @@ def _packet_size(head: bytes) -> int:
 
 
 def _is_cut_nut(reader: Reader) -> bool:
-    """Whether a nut lacks the index at its end. FFmpeg writes one, into pipes also, unless it was
-    told not to; those of later versions may say that they have none."""
+    """Whether a nut lacks the index at its end. FFmpeg writes one, also into pipes, unless told not
+    to; a nut of a later version may state that it has none."""
     magic = len(_NUT_MAGIC)
     place = magic + 8  # the version follows the size of the header, which has seven bits in a byte
     while reader.head[place : place + 1] > b"\x7f":
@@ -340,7 +382,7 @@ _CUT = {"mpegts": _is_cut_ts, "mpeg": _is_cut_ps, "nut": _is_cut_nut}
 
 
 def _index_end(track: AudioStream) -> int:
-    """The byte after the last sample that an mp4's index names."""
+    """The offset of the byte after the last sample in an mp4's index."""
     entries = track.index_entries
     if not len(entries):
         return 0

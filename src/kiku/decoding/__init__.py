@@ -1,14 +1,14 @@
 """How a token is picked from logits: numpy only, one object per stream.
 
-    sampling.py   by chance
-    hotwords.py   words and phrases that are expected: what their pieces gain
+    sampling.py   drawing a token by chance
+    hotwords.py   hotwords: how much their pieces gain
     language.py   a prior that keeps a stream in a language
-    pieces.py     what kind of piece each token of a vocabulary is
-    prompt.py     a given text, written as if the model had chosen it
-    picker.py     sampling, hotwords and prior together, as `kiku.options.DecodingOptions` says
+    pieces.py     the kind of piece of each token of a vocabulary
+    prompt.py     writing a given text as if the model had chosen it
+    picker.py     sampling, hotwords and prior together, as `kiku.options.DecodingOptions` asks
 
-A picker remembers its stream: `save` gives its memory as plain values, and `restore` refuses
-impossible values.
+A picker has a state, which belongs to its stream: `save` gives it as plain values, and `restore`
+refuses impossible values.
 """
 
 from kiku.decoding.hotwords import HotwordBoosts, PhraseTrie

@@ -1,8 +1,8 @@
-"""Words and phrases that are expected: what their pieces gain while a stream is being written.
+"""Hotwords, which are words and phrases that are expected: how much their pieces gain.
 
-Knows pieces and frames; does not know logits or sound. `picker` asks for boosts and reports what
-was written. The work for a token does not grow with the square of anything: the strengths of all
-phrases are one array, and one pass over it finds the strongest below each piece.
+Knows pieces and frames; does not know logits or sound. `picker` asks for the boosts, and reports
+each token that was written. The work for a token does not grow with the square of anything: the
+strengths of all phrases are one array, and one pass over it finds the strongest below each piece.
 """
 
 import unicodedata
@@ -19,22 +19,22 @@ from kiku.options import Hotword
 from kiku.text import Vocabulary
 
 MAX_TRIE_PIECES = 100_000
-"""Pieces of all spellings of a stream's hotwords together. A thousand names of two words, each
-spelled in five ways, have 60,000; with more, building would take seconds and a stream tens of
-megabytes."""
+"""Most pieces of all spellings of a stream's hotwords together. A thousand names of two words, each
+spelled in five ways, have 60,000; with more than the limit, building would take seconds and a
+stream tens of megabytes."""
 
 _MAX_PATHS = 16
-"""Beginnings of phrases that are followed at once, at most; the longest stay. Names begin inside
+"""Most beginnings of phrases that are followed at once; the longest are kept. Names begin inside
 one another two or three times; a phrase that repeats one word would do so at every word."""
 
 _NEVER = -(2**61)
-"""Token index at which a phrase was written that was never written."""
+"""Token index that stands for a phrase that was never written."""
 
 _ROOT = 0
 
 
 def written_ways(hotword: Hotword) -> list[str]:
-    """The ways in which a hotword may be written in a text; its own spelling comes first."""
+    """The ways in which a hotword may be written in a text; the caller's spelling comes first."""
     text = unicodedata.normalize("NFC", " ".join(hotword.text.split()))
     if not hotword.any_case:
         return [text]
@@ -45,30 +45,31 @@ def written_ways(hotword: Hotword) -> list[str]:
 
 
 class PhraseTrie:
-    """How hotwords are spelled in a vocabulary's pieces, as a trie. Never changes, so streams share
-    it.
+    """The spellings of hotwords in a vocabulary's pieces, as a trie. It never changes, so that
+    streams share it.
 
-    Spellings are sorted, so those that go through a node are a range of them (`low` to `high`), and
-    those that end there come first (`num_ends`). Nodes are numbered level by level, so the children
-    of a node are a range of nodes (`first_child` to `end_child`), in the order of their tokens.
+    Spellings are sorted, so the spellings that go through a node are a range (`low` to `high`), and
+    those that end at the node come first (`num_ends`). Nodes are numbered level by level, so the
+    children of a node are a range of nodes (`first_child` to `end_child`), in the order of their
+    tokens.
     """
 
     def __init__(
         self, hotwords: Sequence[Hotword], vocabulary: Vocabulary, num_tokens: int
     ) -> None:
-        """Spell `hotwords` in the vocabulary's first `num_tokens` pieces: those that a model
-        writes.
+        """Spell `hotwords` in the vocabulary's first `num_tokens` pieces, which are those that a
+        model writes.
 
         Raises:
-            ConfigError: the vocabulary has no pieces for one of them, or they are too many.
+            ConfigError: the vocabulary has no pieces for a hotword, or there are too many hotwords.
         """
         self.hotwords = tuple(hotwords)
         self.boosts = np.array([hotword.boost for hotword in hotwords], np.float64)
-        """[P] boost of each phrase, in nats."""
+        """[P] the boost of each phrase, in nats."""
         self.kinds = piece_kinds(vocabulary, num_tokens)
         spellings = sorted(_spellings(hotwords, vocabulary, num_tokens))
         self.phrase_of = np.array([phrase for _, phrase in spellings], np.int64)
-        """[Z] by spelling: index of the phrase that it spells."""
+        """[Z] by spelling: the index of the phrase that it spells."""
         self._build([tokens for tokens, _ in spellings])
         begins = self.kinds.begins_word[self.token]
         begins[_ROOT] = False
@@ -79,13 +80,13 @@ class PhraseTrie:
         """[C] by child of the root: boost of the strongest phrase that begins with its token."""
 
     def _build(self, spellings: Sequence[tuple[int, ...]]) -> None:
-        """The nodes of sorted spellings, level by level: a node begins where a spelling differs
-        from the one before it."""
+        """Make the nodes of sorted spellings, level by level. A node begins where a spelling
+        differs from the one before it."""
         lengths = np.array([len(tokens) for tokens in spellings], np.int64)
         flat = np.concatenate([np.array(tokens, np.int64) for tokens in spellings])
         starts = np.cumsum(lengths) - lengths
         at = np.zeros(len(spellings), np.int64)  # by spelling: the node that it has reached
-        # By level, of its nodes: token, parent, first and last spelling, how many end there.
+        # For each level, rows over its nodes: token, parent, first and last spelling, ends there.
         levels = [np.array([[0], [_ROOT], [0], [len(spellings) - 1], [0]])]
         num_nodes = 1
         for depth in range(int(lengths.max())):
@@ -111,13 +112,13 @@ class PhraseTrie:
         self.end_child: list[int] = ends.tolist()
 
     def child(self, node: int, token: int) -> int:
-        """The node that `token` leads to from a node; the root where no phrase goes on with it."""
+        """The node to which `token` leads from a node; the root if no phrase goes on with it."""
         first, end = self.first_child[node], self.end_child[node]
         place = first + int(np.searchsorted(self.token[first:end], token))
         return place if place < end and self.token[place] == token else _ROOT
 
     def find(self, tokens: Sequence[int]) -> int:
-        """The node that `tokens` lead to; the root where no phrase begins with them."""
+        """The node to which `tokens` lead; the root if no phrase begins with them."""
         node = _ROOT
         for token in tokens:
             node = self.child(node, token)
@@ -134,19 +135,19 @@ class PhraseTrie:
         return tokens[::-1]
 
     def strongest_below(self, node: int, strengths: NDArray[np.float64]) -> NDArray[np.float64]:
-        """[P] strengths of the phrases -> [C] by child of a node: of the strongest that goes
-        through it."""
+        """[P] strengths of the phrases -> [C] by child of a node: the strength of the strongest
+        phrase that goes through it."""
         lows = self.low[self.first_child[node] : self.end_child[node]]
         start = int(lows[0])
         return np.maximum.reduceat(strengths[self.phrase_of[start : self.high[node]]], lows - start)
 
     def phrases_at(self, node: int) -> NDArray[np.int64]:
-        """Which phrases end at a node."""
+        """The indices of the phrases that end at a node."""
         low = int(self.low[node])
         return self.phrase_of[low : low + self.num_ends[node]]
 
     def phrases_through(self, node: int) -> NDArray[np.int64]:
-        """Which phrases begin with the tokens of a node, or consist of them."""
+        """The indices of the phrases that begin with the tokens of a node, or consist of them."""
         return self.phrase_of[int(self.low[node]) : self.high[node]]
 
     def __deepcopy__(self, memo: object) -> Self:
@@ -156,7 +157,7 @@ class PhraseTrie:
 def _spellings(
     hotwords: Sequence[Hotword], vocabulary: Vocabulary, num_tokens: int
 ) -> list[tuple[tuple[int, ...], int]]:
-    """Tokens and the number of the phrase, for every way in which each can be spelled."""
+    """The tokens and the index of the phrase, for every spelling of every phrase."""
     found: list[tuple[tuple[int, ...], int]] = []
     num_pieces = 0
     for number, hotword in enumerate(hotwords):
@@ -178,7 +179,7 @@ def _spellings(
 
 
 def _spell(text: str, vocabulary: Vocabulary, num_tokens: int) -> tuple[int, ...]:
-    """The tokens of `text`; none where it cannot be spelled as the beginning of a word."""
+    """The tokens of `text`; none if it cannot be spelled as the beginning of a word."""
     try:
         tokens = vocabulary.encode(text)
     except VocabularyError:
@@ -193,17 +194,17 @@ class _Path:
 
     node: int
     spent: float
-    """Nats of the boost that the pieces of the word that is being written needed to win."""
+    """Nats of the boost that the pieces of the present word have needed to win."""
     helped: bool
     """Whether any piece was written only because of the boost."""
     word_over: bool
-    """Whether only another word may follow, since PAD, a word-start marker or punctuation was
+    """Whether only another word may follow, because PAD, a word-start marker or punctuation was
     written after the last piece."""
 
 
 @dataclass(frozen=True, slots=True)
 class SavedPath:
-    """A `_Path` as tokens, so that it can be found in another trie."""
+    """A `_Path` with tokens in place of its node, so that it can be found in another trie."""
 
     tokens: list[int]
     spent: float
@@ -217,12 +218,12 @@ class SavedPath:
 
 @dataclass(frozen=True, slots=True)
 class BoostsState:
-    """What a stream has written of its hotwords, in terms that do not depend on the trie."""
+    """The hotwords that a stream has written or begun, in terms that do not depend on the trie."""
 
     num_tokens: int
     paths: list[SavedPath]
     written: dict[str, int]
-    """By the text of a phrase: index of the token at which it was written."""
+    """The index of the token at which a phrase was written, by the text of the phrase."""
 
     def __post_init__(self) -> None:
         if self.num_tokens < 0 or not all(0 <= at <= self.num_tokens for at in
@@ -231,26 +232,26 @@ class BoostsState:
 
 
 class HotwordBoosts:
-    """What one stream has written of the hotwords, and what their next pieces gain.
+    """The boosts of one stream: follows which hotwords are written, and boosts their next pieces.
 
-    A path is a beginning of a phrase that has been written. Its next pieces gain what is left of
-    the boost for the current word: what the earlier pieces of the word needed to win is subtracted,
-    so that even a word of many pieces is preferred by no more than its boost. PAD and word-start
-    markers keep a path that stands between two words; other text ends it.
+    A path is a beginning of a phrase that has been written. Its next pieces gain the rest of the
+    boost for the present word: the nats that the earlier pieces of this word needed to win are
+    subtracted, so that even a word of many pieces is preferred by no more than its boost. PAD and
+    word-start markers keep a path that stands between two words; other text ends it.
 
-    A phrase that has just been written gains nothing at first, and its boost comes back evenly (its
-    cooldown), so that a name once written wrongly is not written again and again. The same holds
-    for a phrase that was begun because of the boost and then not completed.
+    A phrase that has just been written has no boost at first, and its boost returns linearly (its
+    cooldown), so that a name that was written wrongly is not written again and again. The same
+    holds for a phrase that was begun because of the boost and then not completed.
     """
 
     def __init__(self, trie: PhraseTrie, frame_rate: float, cooldown_s: float) -> None:
-        """Stand before the first token of a stream.
+        """Prepare for the first token of a stream.
 
         Args:
-            trie: of the hotwords.
+            trie: the hotwords.
             frame_rate: tokens per second.
-            cooldown_s: seconds until the boost of a written phrase is whole again; 0 keeps it
-                whole.
+            cooldown_s: seconds until a phrase that was written has its full boost again; 0 never
+                lowers it.
         """
         self._trie = trie
         self._cooldown = cooldown_s * frame_rate  # in tokens
@@ -259,11 +260,11 @@ class HotwordBoosts:
         self._written = np.full(len(trie.hotwords), _NEVER, np.int64)  # [P] when
 
     def boosts(self, *, word_begins: bool) -> NDArray[np.float32] | None:
-        """[V] what the next token gains, in nats, each at least 0; None where none gains.
+        """[V] the boosts for the next token in nats, each at least 0; None if all are 0.
 
         Args:
             word_begins: whether the model alone would begin a word with this token. If not, no
-                boost begins a word in the middle of another, however strong it is.
+                boost, however strong, begins a word in the middle of another.
         """
         if not word_begins and not self._paths:
             return None
@@ -284,7 +285,7 @@ class HotwordBoosts:
         return gains.astype(np.float32) if gains.any() else None
 
     def _strengths(self) -> NDArray[np.float64]:
-        """[P] boost of each phrase, as far as it has come back in its cooldown."""
+        """[P] the boost of each phrase, as far as it has returned in its cooldown."""
         boosts = self._trie.boosts
         ages = self._num_tokens - self._written
         cooling = ages < self._cooldown
@@ -311,8 +312,8 @@ class HotwordBoosts:
         """Take a token of text.
 
         Args:
-            token: which.
-            carried: nats by which the boost made it win; 0 where it would have won anyhow.
+            token: the token.
+            carried: nats of boost that it needed to win; 0 if it would have won without a boost.
         """
         trie = self._trie
         begins = bool(trie.kinds.begins_word[token])
@@ -344,7 +345,7 @@ class HotwordBoosts:
             self._written[whole] = kept
 
     def state(self) -> BoostsState:
-        """What has been written, for `go_on`."""
+        """The state, for `go_on`."""
         trie = self._trie
         cooling = np.flatnonzero(self._num_tokens - self._written < self._cooldown)
         return BoostsState(
@@ -355,7 +356,7 @@ class HotwordBoosts:
         )  # fmt: skip
 
     def go_on(self, state: BoostsState) -> None:
-        """Go on from where `state` was taken. Phrases that are not in this trie are left out."""
+        """Go on where `state` was taken. Phrases that are not in this trie are left out."""
         trie = self._trie
         found = [(trie.find(path.tokens), path) for path in state.paths[:_MAX_PATHS]]
         self._paths = [

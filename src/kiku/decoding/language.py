@@ -1,4 +1,4 @@
-"""A prior that keeps a stream in a language, from sentences of that language and of another."""
+"""A prior over tokens that keeps a stream in one language, made from sentences of two languages."""
 
 from collections.abc import Iterable
 
@@ -9,14 +9,14 @@ from kiku.errors import ConfigError, VocabularyError
 from kiku.text import Vocabulary
 
 STRENGTH = 4.0
-"""Nats that a piece of the other language loses at most."""
+"""Most nats that a piece of the other language loses."""
 
 _MARGIN = 1.0
-"""Nats; a piece may be e times rarer in the wanted language than in the other and lose nothing,
-since texts of one language differ by this much."""
+"""Nats. A piece loses nothing if it is up to e times rarer in the wanted language than in the
+other, since texts of one language differ by as much."""
 
 _SMOOTHING = 2.0
-"""Occurrences that are added for every piece, in both languages equally."""
+"""Occurrences that are added to those of every piece, in both languages."""
 
 
 def language_prior(
@@ -26,18 +26,20 @@ def language_prior(
     *,
     strength: float = STRENGTH,
 ) -> NDArray[np.float32]:
-    """What each token loses for belonging to another language: a `DecodingOptions.language_prior`.
+    """The nats that each token loses if it belongs to another language, for
+    `DecodingOptions.language_prior`.
 
-    A piece loses the logarithm of how much rarer it is in the wanted language than in the other,
-    beyond a factor of e, and at most `strength`. Pieces of both languages, pieces of neither, PAD
-    and markers lose nothing. So the prior affects which text is written, not whether any is.
+    A piece loses the logarithm of how many times rarer it is in the wanted language than in the
+    other, beyond a factor of e, and at most `strength`. Pieces of both languages, pieces of
+    neither, PAD and markers lose nothing. So the prior affects which text is written, but not
+    whether text is written.
 
     Args:
         vocabulary: the model's, one for both languages.
         wanted: sentences of the language that is spoken, as the model would write them; some
-            thousands are plenty.
-        other: sentences of the language that is not.
-        strength: in nats; above 0.
+            thousands are enough.
+        other: sentences of the other language.
+        strength: largest loss in nats; above 0.
 
     Returns:
         [V] float32, from -strength to 0.
@@ -54,7 +56,7 @@ def language_prior(
             raise ConfigError(
                 f"there is no sentence of the {what} language that the vocabulary can spell"
             )
-    # As shares of all pieces; a piece that was seen in neither language is equally rare in both.
+    # Shares of all pieces; a piece that occurs in neither language is equally rare in both.
     least = _SMOOTHING / sum(count.sum() for count in counts)
     shares = [count / count.sum() + least for count in counts]
     rarer = np.log(shares[0] / shares[1])

@@ -1,8 +1,7 @@
-"""How a stream's text tokens are picked: by chance or not, with words that are expected, with a
-prior over tokens.
+"""Picks the text tokens of a stream: the likeliest or by chance, with hotwords, with a prior.
 
-The model alone decides whether there is text in a frame: expected words only weigh one text against
-another. So nothing is written on silence, however strong the boosts.
+The model alone decides whether there is text in a frame; hotwords only make one text likelier than
+another. So nothing is written on silence, however strong the boosts are.
 """
 
 from copy import deepcopy
@@ -25,17 +24,17 @@ from kiku.text import Vocabulary
 def token_picker(
     options: DecodingOptions, vocabulary: Vocabulary, config: ModelConfig
 ) -> "TokenPicker | None":
-    """The picker of one stream's tokens; None where each token is the likeliest one, which engines
-    pick by themselves, and faster.
+    """The picker of one stream's tokens; None if each token is to be the likeliest one, which the
+    engines pick themselves, and faster.
 
     Args:
-        options: how to pick; `num_codebooks` is not used here, but by the engine.
+        options: how to pick; only the engine uses `num_codebooks`.
         vocabulary: the model's.
         config: the model's.
 
     Raises:
-        ConfigError: the vocabulary cannot spell a hotword, they are too many, the prior is of
-            another size, or the model has fewer codebooks.
+        ConfigError: the vocabulary cannot spell a hotword, there are too many hotwords, the prior
+            has another size, or the model has fewer codebooks.
     """
     most = config.lm.num_codebooks
     if (options.num_codebooks or 1) > most:
@@ -46,9 +45,9 @@ def token_picker(
 
 
 def plain_sampler(picker: Picker | None) -> Sampler | None:
-    """The sampler that is all of `picker`: it weighs nothing else. None for any other picker. Who
-    draws in its place has to move it on (`Sampler.row`, `Sampler.skip`)."""
-    # A class made from one of these may do more.
+    """The sampler of a picker that does nothing but sample; None for any other picker. If an engine
+    draws in place of the sampler, it must move the sampler on (`Sampler.row`, `Sampler.skip`)."""
+    # A subclass may do more.
     if isinstance(picker, TokenPicker) and type(picker) is TokenPicker:
         return picker.only_sampler
     return picker if isinstance(picker, Sampler) and type(picker) is Sampler else None
@@ -56,21 +55,21 @@ def plain_sampler(picker: Picker | None) -> Sampler | None:
 
 @dataclass(frozen=True, slots=True)
 class PickerState:
-    """All that a picker remembers; its options are not in it."""
+    """The whole state of a picker, without its options."""
 
     sampler: SamplerState | None
     hotwords: BoostsState | None
 
 
 class TokenPicker:
-    """Picks the tokens of one stream, in order; a `Picker` that remembers.
+    """Picks the tokens of one stream, in order; a `Picker` with a state.
 
-    First it picks as if no words were expected. If the token is no text, that is the result. If it
-    is text, it picks once more, among the texts alone, with the boosts and the prior, and with the
-    same random numbers.
+    First it picks as if there were no hotwords. If this token is no text, it is the result. If it
+    is text, the picker picks once more, among text tokens only, with the boosts and the prior, and
+    with the same random numbers.
 
     A copy (`copy.deepcopy`) goes on by itself, exactly as the original would, and costs little:
-    what never changes is shared.
+    everything that never changes is shared.
     """
 
     def __init__(
@@ -121,7 +120,7 @@ class TokenPicker:
 
     @property
     def only_sampler(self) -> Sampler | None:
-        """The sampler, where there are neither hotwords nor a prior."""
+        """The sampler, if there are neither hotwords nor a prior; otherwise None."""
         setting = self._setting
         plain = self._hotwords is None and setting.besides is None and setting.among is None
         return self._sampler if plain else None
@@ -132,17 +131,17 @@ class TokenPicker:
         return self._sampler.pick(logits, drawn)
 
     def state(self) -> PickerState:
-        """What it remembers now, for `go_on`."""
+        """A copy of the present state, for `go_on`."""
         return PickerState(
             None if self._sampler is None else deepcopy(self._sampler.state),
             None if self._hotwords is None else self._hotwords.state(),
         )
 
     def go_on(self, state: PickerState) -> None:
-        """Go on from where `state` was taken, exactly if the options are the same.
+        """Go on where `state` was taken; exactly, if the options are the same.
 
-        With other options, it takes over what still makes sense: the place in the random numbers,
-        if the seed is the same; what has been written of hotwords that are still expected.
+        With other options, the parts that still apply are taken over: the place in the random
+        numbers, if the seed is the same; and what was written of hotwords that are still there.
         """
         sampler, noise = self._sampler, state.sampler
         if sampler is not None and noise is not None and noise.seed == sampler.params.seed:
@@ -151,20 +150,20 @@ class TokenPicker:
             self._hotwords.go_on(state.hotwords)
 
     def save(self) -> dict[str, Any]:
-        """All that it remembers, in values for JSON."""
+        """The present state, in values for JSON."""
         return to_plain(self.state())
 
     def restore(self, saved: Any) -> None:
-        """As `go_on`, with what `save` gave.
+        """Go on where `save` was called, as `go_on` does.
 
         Raises:
-            StreamError: `saved` is not what `save` gave; nothing has changed then.
+            StreamError: `saved` is not from `save`; nothing is changed then.
         """
         self.go_on(from_plain(PickerState, saved, what="the saved picker", error=StreamError))
 
 
 class _PickerSetting:
-    """What never changes while a stream's options stay; copies of a `TokenPicker` share it."""
+    """The part of a `TokenPicker` that never changes while its options stay; copies share it."""
 
     def __init__(
         self, options: DecodingOptions, vocabulary: Vocabulary, config: ModelConfig
@@ -176,9 +175,9 @@ class _PickerSetting:
         self.is_text = kinds.is_text.copy()
         self.is_text[[token for token in self.boundaries if token < num_tokens]] = False
         self.besides: NDArray[np.float32] | None = None
-        """[V] prior of the tokens that are no text, 0 elsewhere; None where it is 0 everywhere."""
+        """[V] the prior of tokens that are no text, 0 elsewhere; None if it is 0 everywhere."""
         self.among: NDArray[np.float32] | None = None
-        """[V] prior of the text tokens, 0 elsewhere; None where it is 0 everywhere."""
+        """[V] the prior of text tokens, 0 elsewhere; None if it is 0 everywhere."""
         prior = options.language_prior
         if prior is not None:
             if prior.shape != (num_tokens,):

@@ -1,4 +1,4 @@
-"""What kind of piece each token of a vocabulary is, as masks over all tokens."""
+"""The kind of piece of each token of a vocabulary, as masks over all tokens."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,19 +11,19 @@ from kiku.text import Vocabulary
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PieceKinds:
-    """Masks [V]; they are shared and never change."""
+    """Masks [V] over the tokens of a vocabulary; they are shared and never change."""
 
     is_text: NDArray[np.bool_]
-    """Stands for text, whatever the model uses it for."""
+    """Whether the token stands for text, whatever the model uses it for."""
     begins_word: NDArray[np.bool_]
-    """Text that begins with a space."""
+    """Whether the token is text that begins with a space."""
     is_punctuation: NDArray[np.bool_]
-    """Text that neither begins a word nor has letters or digits."""
+    """Whether the token is text that neither begins a word nor has letters or digits."""
 
 
-@lru_cache(maxsize=4)  # asking for every piece takes milliseconds, and streams share vocabularies
+@lru_cache(maxsize=4)  # going through all pieces takes milliseconds; streams share vocabularies
 def piece_kinds(vocabulary: Vocabulary, num_tokens: int) -> PieceKinds:
-    """The kinds of the vocabulary's first `num_tokens` pieces: those that a model writes."""
+    """The kinds of the vocabulary's first `num_tokens` pieces, those that a model writes."""
     tokens = range(num_tokens)
     is_text = np.array([vocabulary.is_text(token) for token in tokens], np.bool_)
     begins_word = np.array([vocabulary.starts_word(token) for token in tokens], np.bool_)

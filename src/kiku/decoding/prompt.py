@@ -1,4 +1,4 @@
-"""A text that is given to the model as if it had written it itself."""
+"""Writes a given text as if the model had written it by itself."""
 
 from collections import deque
 
@@ -11,15 +11,14 @@ from kiku.text import Vocabulary
 
 
 class PromptPicker:
-    """Lets the model decide when each piece of a given text is written, and write nothing else.
+    """Lets the model decide when each piece of a given text is written; other text is not allowed.
 
-    Of every frame's logits only PAD, the word-start marker and the next piece count, until all
-    pieces are written; after that no text is written. Kyutai's own example of prompting does the
-    same.
+    Only the logits of PAD, the word-start marker and the next piece count, until all pieces are
+    written; after that no text is written. Kyutai's own example of prompting does the same.
     """
 
     def __init__(self, text: str, vocabulary: Vocabulary, config: ModelConfig) -> None:
-        """Start before the first frame.
+        """Prepare for the first frame.
 
         Raises:
             ConfigError: the text is empty, or the vocabulary cannot spell it.

@@ -1,4 +1,4 @@
-"""Picking a text token from logits by chance."""
+"""Draws a text token from logits by chance."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -10,17 +10,17 @@ from kiku.errors import ConfigError
 from kiku.serial import MAX_INT
 
 Picker = Callable[[NDArray[np.float32]], int]
-"""Picks a text token from logits [V] (float32, a copy that may be changed). One per stream; it may
-remember."""
+"""Picks a text token from logits [V] (float32, a copy that may be changed). Each stream has one of
+its own, which may have a state."""
 
 _REACH = 42.0
-"""Nats by which a score may lie below the best and still win by chance."""
+"""A score can be this many nats below the best and still win by chance."""
 
 _LEAST = 2.0**-54
-"""Half of the smallest number above 0 that is drawn: in place of 0, which has no logarithm."""
+"""Half of the smallest number above 0 that is drawn. It replaces 0, which has no logarithm."""
 
 _BLOCK = 4
-"""Numbers in a block of Philox, which is moved on by whole blocks."""
+"""Numbers in a block of the generator Philox, which can only be advanced by whole blocks."""
 
 DRAW = np.dtype(
     [
@@ -31,19 +31,19 @@ DRAW = np.dtype(
         ("drawn", np.int64),
     ]
 )
-"""How a token is drawn, in plain numbers, for who draws in the place of a `Sampler`: its
-parameters, the key of its noise, and how many numbers of the noise were used before. All zero takes
-the likeliest."""
+"""How a token is drawn, in plain numbers, for an engine that draws in place of a `Sampler`: the
+sampler's parameters, the key of its noise, and how many numbers of the noise were used before. If
+all are zero, the likeliest token is taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How a `Sampler` draws, in plain numbers, with which an engine may also draw on a device."""
+    """The parameters of a `Sampler`, as plain numbers; an engine can draw with them on a device."""
 
     temperature: float = 1.0
-    """Above 0; 0.25 is what Kyutai serves its 1B model with."""
+    """Temperature of the softmax, above 0. Kyutai serves its 1B model with 0.25."""
     top_k: int = 0
-    """Draw among the k likeliest tokens; 0 does not cut."""
+    """Draw among the k likeliest tokens; 0 draws among all."""
     top_p: float = 1.0
     """Draw among the likeliest tokens that together hold this probability; in (0, 1]."""
     seed: int = 0
@@ -65,7 +65,7 @@ class SamplingParams:
 
 @dataclass(slots=True)
 class SamplerState:
-    """All that a sampler remembers: which noise, and how much of it was used."""
+    """The whole state of a sampler: which noise it uses, and how much of it was used."""
 
     seed: int
     drawn: int = 0
@@ -78,14 +78,14 @@ class SamplerState:
 class Sampler:
     """Draws from the softmax at a temperature, among the likeliest tokens.
 
-    The n-th call with a given seed uses the same noise whatever else runs, so a stream's words do
-    not depend on its neighbours or on how its sound was cut.
+    The n-th call with a given seed uses the same noise, whatever else runs. So the words of a
+    stream do not depend on other streams, or on how its sound is cut.
     """
 
     def __init__(
         self, temperature: float = 1.0, *, top_k: int = 0, top_p: float = 1.0, seed: int = 0
     ) -> None:
-        """Set the rule; see `SamplingParams`.
+        """Set the parameters; see `SamplingParams`.
 
         Raises:
             ConfigError: a number is out of its range.
@@ -99,15 +99,15 @@ class Sampler:
         return cls(**asdict(params))
 
     def go_on(self, state: SamplerState) -> None:
-        """Go on with the noise of `state`, whatever this sampler's seed was. `state` is not copied:
-        it changes with every draw."""
+        """Go on with the noise of `state`, whatever the seed of this sampler was. `state` is not
+        copied; every draw changes it."""
         low, high = np.random.Philox(state.seed).state["state"]["key"].tolist()
         self.state = state
         self._key: tuple[int, int] = low, high
         self._random: np.random.Generator | None = None
 
     def _placed(self) -> np.random.Generator:
-        """The noise from the first number on that was not used."""
+        """A generator of the noise, which stands at the first number that was not used."""
         bits = np.random.Philox(self.state.seed)
         bits.advance(self.state.drawn // _BLOCK)
         random = np.random.Generator(bits)
@@ -116,8 +116,8 @@ class Sampler:
 
     def draw(self, num_tokens: int) -> NDArray[np.float64]:
         """[V] random numbers from 0 to 1 for the next token; each call gives the next ones."""
-        # One number per token of the vocabulary, whatever will be cut: so the numbers of call n
-        # never depend on logits.
+        # One number per token of the vocabulary, even if tokens are cut later, so that the numbers
+        # of the n-th call never depend on logits.
         if self._random is None:
             self._random = self._placed()
         self.state.drawn += num_tokens
@@ -125,21 +125,21 @@ class Sampler:
 
     @property
     def row(self) -> tuple[float, int, float, tuple[int, int], int]:
-        """How the next token is drawn, as an element of an array of `DRAW`."""
+        """The parameters of the next draw, as an element of an array of `DRAW`."""
         params = self.params
         top_k = min(params.top_k, MAX_INT)
         return params.temperature, top_k, params.top_p, self._key, self.state.drawn
 
     def skip(self, num_tokens: int) -> None:
-        """Go on as after `draw`: somebody else drew a token as `row` says."""
+        """Go on as after `draw`, since an engine drew a token according to `row`."""
         self.state.drawn += num_tokens
         self._random = None
 
     def pick(self, logits: NDArray[np.float32], drawn: NDArray[np.float64]) -> int:
-        """[V] and what `draw` gave -> a token. The same numbers may be used more than once."""
-        # Gumbel noise: the largest noisy score is a draw from the softmax. The noise lies between
-        # -4 and 37, so a token that is further below the best than that span cannot win, and most
-        # of a vocabulary needs no logarithms.
+        """[V] and numbers from `draw` -> a token. The same numbers may be used more than once."""
+        # Gumbel noise: the largest score with noise is a draw from the softmax. The noise lies
+        # between -4 and 37, so a token that is further below the best cannot win, and most tokens
+        # of a vocabulary need no logarithm.
         best = logits.max()
         near = np.flatnonzero(logits >= best - np.float32(_REACH * self.params.temperature))
         scores = self.scores(logits[near].astype(np.float64) - float(best))

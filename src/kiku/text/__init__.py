@@ -12,15 +12,9 @@ from kiku.text.captions import (
     write_txt,
     write_vtt,
 )
-from kiku.text.endpointing import (
-    Endpointer,
-    TurnEnd,
-    TurnEndEager,
-    TurnEvent,
-    TurnResumed,
-    TurnStart,
-)
+from kiku.text.endpointing import Endpointer
 from kiku.text.segments import Segment, segments
+from kiku.text.turn_events import TurnEnd, TurnEndEager, TurnEvent, TurnResumed, TurnStart
 from kiku.text.vocabulary import Vocabulary
 from kiku.text.words import Partial, Timing, Word, WordBuilder
 

@@ -22,7 +22,7 @@ DEFAULTS = CaptionOptions()
 
 
 def write_txt(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
-    """The words alone, one segment a line; `[1] ` before those of channel 1."""
+    """The words alone, one segment a line, with `[1] ` before the segments of channel 1."""
     return "".join(
         f"{channel_label(segment.channel)}{plain_text(segment.text)}\n"
         for segment in _as_segments(words)
@@ -30,7 +30,7 @@ def write_txt(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
 
 
 def write_tsv(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
-    """A table as whisper's: start and end in whole milliseconds and text, one segment a line."""
+    """A table as whisper writes it: start and end in milliseconds and text, one segment a line."""
     lines = ["start\tend\ttext\n"]
     for segment in _as_segments(words):
         start_ms = _ms(segment.start)
@@ -143,8 +143,8 @@ class Shot:
 
 
 def shots_of(cue: Cue, *, highlight: bool) -> Iterator[Shot]:
-    """The cue as one shot; with `highlight`, a shot for each word, underlined while it is spoken,
-    and for each time between words."""
+    """The cue as one shot. With `highlight`, a shot for each word, which is underlined while it is
+    spoken, and one for each time between words."""
     shown_ms = cue.start_ms
     words = [word for line in cue.lines for word in line] if highlight else []
     for at, word in enumerate(words):

@@ -1,7 +1,7 @@
 """Words -> cues that can be read: where cues and lines break, and how long each is shown.
 
 The rules are those of professional subtitles (docs/captions.md compares them with Netflix's guide):
-short lines, breaks where the sentence has joints, time enough to read. Among all ways to cut the
+short lines, breaks between the parts of a sentence, enough time to read. Among all ways to cut the
 words, the one with the least cost is taken. The costs below have no unit: only their order and
 rough distance matter. Does not know file formats.
 """
@@ -75,7 +75,7 @@ def _is_number(value: Any, kind: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """What is on the screen at one time; whole milliseconds, `start_ms < end_ms`."""
+    """The lines that are on the screen at one time; whole milliseconds, `start_ms < end_ms`."""
 
     start_ms: int
     end_ms: int
@@ -112,13 +112,13 @@ def cues(words: Captionable, options: CaptionOptions, *, room_for_label: bool = 
 
 
 class CueMaker:
-    """Makes the cues of one channel, one run of words after another."""
+    """Makes the cues of one channel from runs of words, in order."""
 
     def __init__(self, options: CaptionOptions, *, room_for_label: bool = False) -> None:
         """Start before the first word.
 
         Args:
-            options: what cues are like.
+            options: how long cues and their lines may be.
             room_for_label: leave room in the line for the channel's `channel_label`.
         """
         self._options, self._room_for_label = options, room_for_label
@@ -129,7 +129,7 @@ class CueMaker:
 
         Args:
             words: in the order they were spoken, all of one channel.
-            following_s: when the next word is spoken, where that is known.
+            following_s: second at which the next word begins; None if that is not known.
         """
         blocks = cut(words, self._options, room_for_label=self._room_for_label)
         starts = [_ms(block[0][0].start) for block in blocks]
@@ -147,7 +147,7 @@ class CueMaker:
         wanted_ms = max(least_ms, math.ceil(1000 * chars / options.max_chars_per_s))
         spoken_ms = _ms(block[-1][-1].end) - start_ms
         shown_ms = min(max(spoken_ms, wanted_ms), next_ms - start_ms)
-        # A cue that would only flash by delays the next one, by `_LATE_MS` at most.
+        # A cue that would be too short delays the next one, by `_LATE_MS` at most.
         shown_ms = min(max(shown_ms, min(least_ms, patience_ms)), most_ms)
         gap_ms, least_gap_ms = next_ms - start_ms - shown_ms, _ms(options.min_gap_s)
         if 0 < gap_ms < least_gap_ms:
@@ -186,7 +186,7 @@ def line_width(line: Sequence[Word]) -> int:
 
 
 def channel_label(channel: int | None) -> str:
-    """What stands before the text of a channel."""
+    """The mark before the text of a channel, such as "[1] "; empty where all are mixed."""
     return "" if channel is None else f"[{channel}] "
 
 
@@ -195,8 +195,8 @@ def _ms(seconds: float) -> int:
 
 
 def _by_channel(words: Captionable) -> Iterator[list[Sequence[Word]]]:
-    """For each channel its runs of words, each cut into cues by itself: the given segments, or all
-    words between two pauses."""
+    """The runs of words of each channel: the given segments, or all words between two pauses. Each
+    run is cut into cues by itself."""
     given = [item for item in words if isinstance(item, Segment)]
     runs: list[Sequence[Word]] = [segment.words for segment in given if segment.words]
     if not given:
@@ -252,7 +252,7 @@ _CLINGING = frozenset(_CLINGING_WORDS.split()) | _PREPOSITIONS
 
 
 def _break_cost(word: str, following: str, pause_s: float) -> float:
-    """What it costs to break a text between two words."""
+    """The cost of a break between two words."""
     bare, begin = word.rstrip(CLOSING), following.lstrip(OPENING).lower()
     lowered = word.lstrip(OPENING).lower()
     if ends_sentence(word, following):
@@ -274,7 +274,7 @@ def _break_cost(word: str, following: str, pause_s: float) -> float:
 
 
 class _Run:
-    """Words between two pauses, and what every way to cut them costs."""
+    """The words between two pauses, and the costs of all ways to cut them."""
 
     def __init__(self, words: Sequence[Word], options: CaptionOptions, width: float) -> None:
         self._words, self._options, self._width = words, options, width
@@ -287,15 +287,15 @@ class _Run:
         ]
         self._ends_here = [*ends, True]
         self._before = [0]
-        """Characters of all words before each, with a space after every one."""
+        """By word: characters of all words before it, with a space after every one."""
         self._sentences = [0]
-        """Sentences that end before each."""
+        """By word: how many sentences end before it."""
         for text, ends_here in zip(texts, self._ends_here, strict=True):
             self._before.append(self._before[-1] + len(text) + 1)
             self._sentences.append(self._sentences[-1] + ends_here)
 
     def cues(self) -> list[tuple[int, int]]:
-        """For each cue the index of its first word, and that after its last word."""
+        """For each cue, the index of its first word and the index after its last word."""
         count = len(self._words)
         least, begun = [0.0] + [math.inf] * count, [0] * (count + 1)
         for first in range(count):
@@ -303,7 +303,7 @@ class _Run:
                 if last > first + 1 and not self._fits(first, last):
                     break
                 cost = least[first] + self._cue_cost(first, last)
-                if last == first + 1:  # one word alone is always possible, so there is some way
+                if last == first + 1:  # one word alone is always allowed, so that some cut exists
                     cost = min(cost, 1e9)
                 if cost < least[last]:
                     least[last], begun[last] = cost, first
@@ -323,20 +323,20 @@ class _Run:
         return self._before[last] - self._before[first] - 1
 
     def _fits(self, first: int, last: int) -> bool:
-        """Whether the words from `first` to before `last` can be one cue. If they cannot, they
-        cannot with more words either."""
+        """Whether the words from `first` to before `last` can be one cue. If not, then neither can
+        they with more words."""
         words, options = self._words, self._options
         if words[last - 1].end - words[first].start > options.max_duration_s:
             return False
         count, size = options.max_line_count, self._size(first, last)
         if count is None or size <= self._width:
             return True
-        if count == 2:  # a bound only; `_second_line` finds whether the words fit into two lines
+        if count == 2:  # only a bound; `_second_line` decides whether the words fit into two lines
             return size <= 2 * max(self._width, self._longest) + 1
         return count > 2 and len(self._filled(first, last)) < count
 
     def _filled(self, first: int, last: int) -> list[int]:
-        """Where lines break if each takes as many words as fit: the fewest lines possible."""
+        """The line breaks if each line takes as many words as fit, which gives the fewest lines."""
         breaks: list[int] = []
         begin = first
         for at in range(first + 1, last):
@@ -368,8 +368,8 @@ class _Run:
         return self._ends_here[at] and (at == 0 or self._ends_here[at - 1])
 
     def _second_line(self, first: int, last: int) -> tuple[float, int]:
-        """The least cost of a second line, and the index of the word that begins it. Where no
-        place fits, infinity and the last word."""
+        """The least cost of a second line, and the index of the word that begins it; infinity and
+        the last word if no break fits."""
         best = math.inf, last - 1
         for at in range(first + 1, last):
             top, bottom = self._size(first, at), self._size(at, last)

@@ -1,13 +1,13 @@
-"""When somebody begins to speak, has probably finished, speaks on after all, and has finished.
+"""Finds the turns of a speaker: where one starts, has probably ended, resumes, and has ended.
 
-Told from the pause heads of the model where it has them, else from how long nothing was heard; and
-from the text in both cases. Pure: frames in, events out; no sound, no clock, no input, no output.
+The evidence is the model's pause heads, or the length of the silence if it has none; and the text
+in both cases. Pure: frames in, events out; no sound, no clock, no input, no output.
 
-A turn begins with text and nothing else: noises and clicks, which the heads and the energy take for
-speech, begin none. It ends when the evidence for a pause has stood long enough and the text of all
-that was said before the pause has come, which is up to the model's delay later; whoever forces the
-text out says so with `finalized` and need not wait. Where the text looks unfinished
-(`kiku.text.unfinished`) the wait is longer. Every wait has a bound: `TurnPolicy.longest_s`.
+Only text starts a turn: noises and clicks, which the heads and the energy take for speech, do not.
+A turn ends when the evidence for a pause has lasted long enough, and the text of everything before
+the pause has come, which is up to the model's delay later. A caller that forces the text out calls
+`finalized`, and the end does not wait for the delay. If the text looks unfinished
+(`kiku.text.unfinished`), the wait is longer. Every wait has a bound: `TurnPolicy.longest_s`.
 """
 
 import math
@@ -20,102 +20,55 @@ from kiku.config import MAX_STREAM_FRAMES
 from kiku.errors import ConfigError, InputError, StreamError
 from kiku.options import TurnPolicy
 from kiku.serial import from_plain, to_plain
+from kiku.text.turn_events import TurnEnd, TurnEndEager, TurnEvent, TurnResumed, TurnStart
 from kiku.text.unfinished import unfinished
 from kiku.text.words import Word
 
 _SLACK_FRAMES = 2
-"""Frames by which text may come later than the delay says: a word is decided by the frame after
-it, and a marker may stand before the next."""
+"""Frames by which text may come later than the model's delay: a word is decided by the frame after
+it, and there may be a marker before the next word."""
 
 _ROUNDING_S = 1e-6
-"""By which sums of times may be off."""
+"""Seconds by which sums of times may be wrong through rounding."""
 
 _WORDS_READ = 40
-"""How many of the last words tell whether a turn is unfinished."""
-
-
-@dataclass(frozen=True, slots=True)
-class TurnStart:
-    """Somebody speaks: the first word has begun. `time` is where in the sound, so it lies before
-    what was heard when this is given out; but never before an earlier event."""
-
-    time: float
-    """Seconds of the source."""
-    channel: int | None = None
-    """Which channel of the sound, from 0; None where all are mixed."""
-
-
-@dataclass(frozen=True, slots=True)
-class TurnEndEager:
-    """The turn has probably ended, and all its text is there. A `TurnResumed` or the `TurnEnd`
-    follows; if it is the end, then with exactly the text that is there now."""
-
-    time: float
-    """Seconds that had been heard."""
-    probability: float
-    """That this is a pause: what the head says; without heads, how much of the silence that makes
-    an end was heard."""
-    channel: int | None = None
-    """As in `TurnStart`."""
-
-
-@dataclass(frozen=True, slots=True)
-class TurnResumed:
-    """The last `TurnEndEager` was wrong: text came, or the pause is over."""
-
-    time: float
-    """Seconds that had been heard."""
-    channel: int | None = None
-    """As in `TurnStart`."""
-
-
-@dataclass(frozen=True, slots=True)
-class TurnEnd:
-    """The turn is over, and its text does not change any more. Not always is there a
-    `TurnEndEager` before. The next event is a `TurnStart`."""
-
-    time: float
-    """Seconds that had been heard."""
-    probability: float
-    """As in `TurnEndEager`; 1 where the stream was closed."""
-    channel: int | None = None
-    """As in `TurnStart`."""
-
-
-TurnEvent = TurnStart | TurnEndEager | TurnResumed | TurnEnd
+"""How many of the last words are read to decide whether a turn is unfinished."""
 
 
 @dataclass(slots=True)
 class _Memory:
-    """All that an `Endpointer` remembers, in plain values."""
+    """The whole state of an `Endpointer`, in plain values."""
 
     num_frames: int = 0
     time: float = 0.0
-    """Heard so far."""
+    """Seconds of the source that were heard."""
     event_time: float = 0.0
-    """Of the last start or end; the next start is not before it."""
+    """Time of the last start or end; the next start is not before it."""
     noise_db: float | None = None
+    """Level of the noise, dBFS; None before the first frame."""
     sound_at: float = 0.0
-    """The later of two: the end of the last frame that was not quiet, and the time of which the
-    latest text speaks."""
+    """The later of two times: the end of the last frame that was not quiet, and the place in the
+    sound of the latest text."""
     text_at: float = 0.0
-    """When text last came."""
+    """Time at which text last came."""
     complete_to: float = -1.0
-    """Up to where text was forced out."""
+    """Second up to which all text was forced out."""
     eager_signal: float = 0.0
+    """Evidence for an eager end, from 0 to 1."""
     signal: float = 0.0
-    """Evidence for an eager end, and for an end: from 0 to 1."""
+    """Evidence for an end, from 0 to 1."""
     eager_since: float | None = None
+    """Time since which the evidence for an eager end has been strong enough; None if it is not."""
     since: float | None = None
-    """From when that evidence has been enough."""
+    """Time since which the evidence for an end has been strong enough; None if it is not."""
     pause_at: float = 0.0
-    """Where in the sound the pause began, if there is one."""
+    """Second of the source at which the pause began, if there is one."""
     in_turn: bool = False
     is_eager: bool = False
-    """An eager end was told and not taken back."""
+    """Whether an eager end was given out and has not been taken back."""
     word_open: bool = False
     words: tuple[Word, ...] = ()
-    """The last of this turn; filled in only where it is saved."""
+    """The last words of this turn; only set where the state is saved."""
 
 
 class Endpointer:
@@ -132,13 +85,13 @@ class Endpointer:
         delay_s: float,
         channel: int | None = None,
     ) -> None:
-        """Stand before the first frame of a stream.
+        """Prepare for the first frame of a stream.
 
         Args:
-            policy: when a pause is an end.
+            policy: which pauses end a turn.
             frame_rate: frames per second.
             delay_s: seconds by which text lags sound.
-            channel: which channel of the sound the turns are of; None where all are mixed.
+            channel: the channel of the sound that has the turns; None where all are mixed.
 
         Raises:
             ConfigError: a rate or a delay that cannot be.
@@ -155,7 +108,7 @@ class Endpointer:
         self._weight = 1 - 0.5 ** (self._frame_s / policy.half_life_s)
         self._memory = _Memory()
         self._words: deque[Word] = deque(maxlen=_WORDS_READ)
-        self._patience: float | None = None  # what `_patience_s` gave of these words
+        self._patience: float | None = None  # the result of `_patience_s` for these words
 
     @property
     def in_turn(self) -> bool:
@@ -164,14 +117,15 @@ class Endpointer:
 
     @property
     def words(self) -> tuple[Word, ...]:
-        """The last words of this turn, as many as tell whether it is unfinished; between turns,
-        those of the last one."""
+        """The last words of this turn, up to the number that decides whether it is unfinished;
+        between turns, the last words of the turn before."""
         return tuple(self._words)
 
     @property
     def wants_text(self) -> bool:
-        """Whether there seems to be a pause in a turn, and the text of what was said before it has
-        not all come: who can force text out and then calls `finalized` has the end sooner."""
+        """Whether there seems to be a pause in a turn, and the text from before the pause is not
+        complete. A caller that forces the text out and then calls `finalized` gets the end sooner.
+        """
         memory = self._memory
         return memory.in_turn and memory.eager_since is not None and not self._text_is_complete()
 
@@ -183,16 +137,15 @@ class Endpointer:
         words: Sequence[Word] = (),
         word_open: bool = False,
     ) -> list[TurnEvent]:
-        """What the next frame tells of turns: most often nothing.
+        """Take the next frame; returns the events that follow from it, most often none.
 
         Args:
-            time: seconds of the source that were heard, the end of this frame, as words count
-                them. Below 0 it counts as 0: that is the silence which some models are given
-                before the sound.
-            pauses: [H] what the pause heads say, from 0 to 1; None where the model has none.
+            time: the end of this frame in seconds of the source, as for words. A time below 0
+                counts as 0: it belongs to the silence that some models get before the sound.
+            pauses: [H] outputs of the pause heads, from 0 to 1; None where the model has none.
             level_db: energy of the frame's sound, dBFS.
-            words: decided in this frame, in order.
-            word_open: whether pieces of a word have come that is not decided yet
+            words: the words that were decided in this frame, in order.
+            word_open: whether there are pieces of a word that is not decided yet
                 (`WordBuilder.partial`).
 
         Raises:
@@ -201,26 +154,26 @@ class Endpointer:
         self._advance(time)
         memory = self._memory
         memory.num_frames += 1
-        # Text comes in few frames, and most are of no turn: they cost a few comparisons.
+        # Text comes in few frames, and most frames belong to no turn: these cost a few comparisons.
         events: list[TurnEvent] = []
         if words or (word_open and not memory.word_open):
-            events = self._read(words)
+            events = self._take_text(words)
         memory.word_open = word_open
-        self._hear(level_db)
+        self._follow_noise(level_db)
         if pauses is not None and len(pauses):
-            self._heed(pauses)
+            self._weigh_heads(pauses)
         else:
-            self._wait()
+            self._weigh_silence()
         if memory.in_turn:
             events += self._decide()
         return events
 
     def finalized(self, time: float, words: Sequence[Word] = ()) -> list[TurnEvent]:
-        """Take note that the text of all sound up to `time` is there, since it was forced out.
+        """Take note that the text of all sound up to `time` was forced out.
 
         Args:
-            time: seconds of the source.
-            words: those that came with it and were not pushed.
+            time: second of the source.
+            words: the words that came out by that and were not pushed.
 
         Raises:
             InputError: a time that is not finite.
@@ -230,11 +183,11 @@ class Endpointer:
         self._advance(max(time, self._memory.time))
         self._memory.complete_to = time
         self._memory.word_open = False
-        events = self._read(words) if words else []
+        events = self._take_text(words) if words else []
         return events + self._decide() if self._memory.in_turn else events
 
     def finish(self, time: float) -> list[TurnEvent]:
-        """The stream ends at `time`, and an open turn with it.
+        """End the stream at `time`, and an open turn with it.
 
         Raises:
             InputError: a time that is not finite.
@@ -243,14 +196,14 @@ class Endpointer:
         return [self._end(1.0)] if self._memory.in_turn else []
 
     def save(self) -> dict[str, Any]:
-        """All that is remembered, in values for JSON."""
+        """The whole state, in values for JSON."""
         return to_plain(replace(self._memory, words=tuple(self._words)))
 
     def restore(self, values: Mapping[str, Any]) -> None:
         """Go on exactly where `save` was called, with the same policy, rate and delay.
 
         Raises:
-            StreamError: not something that `save` gave.
+            StreamError: the values are not from `save`.
         """
         memory = from_plain(_Memory, values, what="the saved turns", error=StreamError)
         marks = (memory.event_time, memory.sound_at, memory.text_at, memory.complete_to)
@@ -278,12 +231,12 @@ class Endpointer:
                 "each frame in the source"
             )
 
-    def _read(self, words: Sequence[Word]) -> list[TurnEvent]:
-        """Take what text came, words or a beginning: it begins a turn, or takes an eager end
-        back."""
+    def _take_text(self, words: Sequence[Word]) -> list[TurnEvent]:
+        """Take text that came, words or the beginning of one. It starts a turn, or takes an eager
+        end back."""
         memory = self._memory
         spoken_at = memory.time - self._delay_s
-        if words:  # that were forced out speak of later sound
+        if words:  # words that were forced out belong to later sound
             spoken_at = max(spoken_at, min(words[-1].end, memory.time))
         events: list[TurnEvent] = []
         if memory.is_eager:
@@ -297,7 +250,7 @@ class Endpointer:
         self._words += words
         self._patience = None
         memory.text_at = memory.time
-        # What was spoken there was no pause, whatever the heads and the energy said.
+        # Where a word was spoken, there was no pause, whatever the heads and the energy showed.
         memory.sound_at = max(memory.sound_at, spoken_at)
         if memory.eager_since is not None:
             memory.eager_since = max(memory.eager_since, spoken_at)
@@ -305,11 +258,12 @@ class Endpointer:
             memory.since = max(memory.since, spoken_at)
         return events
 
-    def _hear(self, level_db: float) -> None:
-        """Follow the noise, which is what the quietest frames have, and note what is louder."""
+    def _follow_noise(self, level_db: float) -> None:
+        """Follow the level of the noise, which is that of the quietest frames, and note when a
+        frame is louder."""
         memory = self._memory
         quiet_db, noise_db = self._policy.quiet_db, memory.noise_db
-        level_db = level_db if level_db > quiet_db else quiet_db  # in this order: NaN is quiet
+        level_db = level_db if level_db > quiet_db else quiet_db  # so that NaN counts as quiet
         if noise_db is not None:
             noise_db += self._rise_db
         if noise_db is None or level_db < noise_db:
@@ -318,13 +272,13 @@ class Endpointer:
         if level_db > noise_db + self._policy.margin_db:
             memory.sound_at = memory.time
 
-    def _heed(self, pauses: Sequence[float]) -> None:
-        """Evidence from the heads."""
+    def _weigh_heads(self, pauses: Sequence[float]) -> None:
+        """Update the evidence from the pause heads."""
         memory, policy = self._memory, self._policy
         if memory.num_frames <= policy.ignored_frames:
             return
         on, off, weight, last = policy.on, policy.off, self._weight, len(pauses) - 1
-        # A pause of 3 s is one of 2 s as well. Where the maximum is NaN, nothing is known anew.
+        # A pause of 3 s is one of 2 s as well. If the maximum is NaN, the evidence stays as it is.
         eager, signal = memory.eager_signal, memory.signal
         eager_head, head = policy.eager_head, policy.head
         now = float(max(pauses[eager_head if eager_head < last else last :]))
@@ -344,11 +298,11 @@ class Endpointer:
         if eager > on and memory.eager_since is None:
             memory.eager_since = memory.time
         if memory.eager_since is not None:
-            # The heads take a while to be sure; where it is quiet, the energy knows since when.
+            # The heads need a while; where it is quiet, the energy shows when the pause began.
             memory.pause_at = min(memory.eager_since, memory.sound_at)
 
-    def _wait(self) -> None:
-        """Evidence from quiet, and from the absence of text where it is never quiet."""
+    def _weigh_silence(self) -> None:
+        """Update the evidence from silence, and from the absence of text if it is never quiet."""
         memory, policy = self._memory, self._policy
         time = memory.time
         memory.pause_at = memory.sound_at
@@ -376,7 +330,7 @@ class Endpointer:
         return memory.pause_at <= memory.complete_to or memory.time >= late - _ROUNDING_S
 
     def _decide(self) -> list[TurnEvent]:
-        """What the evidence means for the turn that is open."""
+        """The events that follow from the evidence for the turn that is open."""
         memory, policy = self._memory, self._policy
         time, since, eager_since = memory.time, memory.since, memory.eager_since
         if time >= memory.text_at + policy.longest_s:
@@ -387,7 +341,7 @@ class Endpointer:
         is_new = eager_since is not None and not memory.is_eager
         if not (is_end or is_new) or memory.word_open or not self._text_is_complete():
             return []
-        # Where the text looks unfinished, the pause must be a long one.
+        # If the text looks unfinished, the pause must be longer.
         if time < memory.pause_at + self._patience_s() - _ROUNDING_S:
             return []
         if is_end:
@@ -396,7 +350,7 @@ class Endpointer:
         return [TurnEndEager(time, memory.eager_signal, self._channel)]
 
     def _patience_s(self) -> float:
-        """How long a pause the text asks for; worked out once for the same words."""
+        """Seconds that a pause must last because of the text; computed once for the same words."""
         if self._patience is None:
             found = unfinished([word.text for word in self._words])
             waits = {None: 0.0, "number": self._policy.number_s, "word": self._policy.word_s}

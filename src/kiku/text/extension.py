@@ -1,8 +1,8 @@
 """Extending a vocabulary with new pieces, or training a vocabulary from texts alone.
 
 Old ids keep their pieces. By default each new piece has a letter that is in no old piece. So every
-text that the vocabulary could spell is cut as before, and a model that has learned to write
-something can still write it.
+text that the vocabulary could spell is cut as before, and a model can still write every text that
+it has learned to write.
 """
 
 import io
@@ -23,9 +23,9 @@ from kiku.text.vocabulary import SPACE, Vocabulary
 VocabularyKind = Literal["bpe", "unigram"]
 
 _LONGEST = 16
-"""Letters of a joined piece at most."""
+"""A joined piece has at most this many letters."""
 _SELDOM = 2
-"""Occurrences; a pair of pieces that occurs less often does not become a piece."""
+"""A pair of pieces that occurs less often than this does not become a piece."""
 
 _Pair = tuple[str, str]
 _New = tuple[str, _Pair | None]
@@ -34,7 +34,7 @@ _New = tuple[str, _Pair | None]
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """An extended vocabulary, and what is new in it."""
+    """An extended vocabulary and its new pieces."""
 
     vocabulary: Vocabulary
     letters: tuple[str, ...]
@@ -54,9 +54,9 @@ def extended(
     words are cut once the letters are there.
 
     Args:
-        vocabulary: the one to extend.
-        words: each with how often it occurs.
-        most: new pieces at most, letters included; all letters are added, however many they are.
+        vocabulary: the vocabulary to extend.
+        words: how often each word occurs.
+        most: largest number of new pieces, letters included; all letters are added in any case.
         any_letters: also join pieces of letters that the vocabulary has. Words that it could spell
             may then be cut into other pieces.
 
@@ -97,8 +97,8 @@ def trained(texts: Sequence[str], *, size: int, kind: VocabularyKind) -> Vocabul
     """A SentencePiece vocabulary of some texts, whose first ids are those of Kyutai's.
 
     Args:
-        texts: the texts that it has to spell.
-        size: ids at most, the four special ones included.
+        texts: the texts that the vocabulary has to spell.
+        size: largest number of ids, the four special ones included.
         kind: how pieces are found.
 
     Raises:
@@ -123,7 +123,7 @@ def trained(texts: Sequence[str], *, size: int, kind: VocabularyKind) -> Vocabul
 def _joined(
     cuts: Mapping[tuple[str, ...], int], there: set[str], most: int, wanted: Callable[[str], bool]
 ) -> list[_New]:
-    """New pieces: the most frequent pair of neighbours is joined to one, again and again."""
+    """New pieces, made by joining the most frequent pair of neighbours, again and again."""
     held = [(list(cut), count) for cut, count in cuts.items()]
     found: list[_New] = []
     while len(found) < most:
@@ -154,7 +154,7 @@ def _join(cut: list[str], pair: _Pair) -> None:
 
 
 def _grown(vocabulary: Vocabulary, new: Sequence[_New]) -> Vocabulary:
-    """The vocabulary with these pieces after its own; it is checked that each id has its piece."""
+    """The vocabulary with these pieces after its own, once it is checked that ids kept theirs."""
     old = [vocabulary.piece(i) for i in range(len(vocabulary))]
     if vocabulary.is_sentencepiece:
         model = read_sentencepiece_model(vocabulary.source)
@@ -179,7 +179,7 @@ def _grown(vocabulary: Vocabulary, new: Sequence[_New]) -> Vocabulary:
 
 def _scored(new: Sequence[_New], known: Mapping[str, float], *, ranked: bool) -> list[ScoredPiece]:
     """New pieces with their scores. In a BPE model they rank after all others. In a unigram model
-    each is likelier than the two that it was joined from together, so it is preferred to them."""
+    a joined piece is likelier than its two parts together, so it is preferred to them."""
     scores, pieces = dict(known), list[ScoredPiece]()
     least = min(scores.values(), default=-1.0)
     for text, pair in new:
@@ -194,7 +194,7 @@ def _scored(new: Sequence[_New], known: Mapping[str, float], *, ranked: bool) ->
 
 
 def _scores(vocabulary: Vocabulary) -> tuple[dict[str, float], bool]:
-    """The scores of the pieces in a tokenizer.json, and whether merges rank them instead."""
+    """The scores of the pieces in a tokenizer.json, and whether it ranks them by merges instead."""
     vocab: Any = json.loads(vocabulary.source)["model"]["vocab"]
     if isinstance(vocab, dict):
         return {}, True

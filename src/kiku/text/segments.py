@@ -1,4 +1,4 @@
-"""Words gathered into segments: sentences, or what a pause or a limit makes of them.
+"""Words -> segments, which end after a sentence, at a pause, or at a limit of length.
 
 Knows words with times; does not know file formats.
 """
@@ -26,14 +26,14 @@ class Segment:
     text: str
     """The words, a space between them."""
     start: float
-    """Seconds: where the first word begins."""
+    """Second at which the first word begins."""
     end: float
-    """Seconds: where the last word ends."""
+    """Second at which the last word ends."""
     words: tuple[Word, ...]
 
     @property
     def channel(self) -> int | None:
-        """Which channel of the sound its words are of, as in `Word`."""
+        """The channel of the segment's words, as in `Word`."""
         return self.words[0].channel if self.words else None
 
 
@@ -94,6 +94,6 @@ def ends_sentence(text: str, following: str) -> bool:
     if not bare.endswith(".") or bare.endswith("..."):
         return True
     lowered = bare.lstrip(OPENING).lower()
-    # "Mr. Quilter", "J. S. Bach" and "e.g. this" go on; a small letter also continues a sentence.
+    # No sentence ends in "Mr. Quilter", "J. S. Bach" and "e.g. this", or before a small letter.
     is_initial = len(lowered) == 2 and lowered[0].isalpha()
     return not (is_initial or lowered in _ABBREVIATIONS or following[:1].islower())

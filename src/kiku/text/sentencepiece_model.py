@@ -23,14 +23,14 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
     ],
     "Normalizer": [("charsmap", 2, "bytes")],
 }  # fmt: skip
-"""Name, number and type of the fields in use, by message. All others are skipped when a file is
+"""Name, number and type of the fields in use, by message. Other fields are skipped when a file is
 read, and kept when it is written again."""
 
 _DEFAULTS = {"kind": "1", "type": "1"}
 """Values of fields that may be absent and then are not 0: a normal piece, a unigram model."""
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
-"""Kinds of piece that kiku tells apart (`type` in the file)."""
+"""Kinds of pieces that kiku distinguishes (`type` in the file)."""
 UNIGRAM_MODEL, BPE_MODEL = 1, 2
 """Kinds of model that can be turned into a `tokenizer.json` (`model_type` in the file)."""
 

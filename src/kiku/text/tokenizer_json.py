@@ -1,7 +1,7 @@
 """`tokenizer.json`, the vocabulary file of transformers' checkpoints: read, extended and made.
 
-Knows how to express a SentencePiece model in the terms of the `tokenizers` library. A file that is
-made here decodes by kiku's own rule (see `vocabulary`), with special pieces left out.
+Knows how to express a SentencePiece model in the terms of the `tokenizers` library. A file made
+here is decoded by kiku's own rule (see `vocabulary`), if special pieces are left out.
 """
 
 import base64
@@ -50,7 +50,7 @@ def read_tokenizer_json(data: bytes) -> Tokenizer:
 
 
 def _checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """One JSON object of the file, once its normalisation rules are as long as they say."""
+    """One JSON object of the file, after a check that its normalisation rules have their length."""
     for name, value in pairs:  # not as a dict: a name may occur twice, and the library reads both
         if name == "precompiled_charsmap" and isinstance(value, str):
             try:
@@ -61,9 +61,9 @@ def _checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_charsmap(charsmap: bytes) -> None:
-    """Raise ValueError where the index of normalisation rules is longer than the data.
+    """Raise ValueError if the index of normalisation rules is longer than the data.
 
-    The library allocates as much memory as the first four bytes say, and aborts if it fails.
+    The library allocates as much memory as the first four bytes state, and aborts if that fails.
     """
     size = struct.unpack("<I", charsmap[:4])[0] if len(charsmap) >= 4 else 0
     if len(charsmap) < 4 or size > len(charsmap) - 4:
@@ -102,8 +102,8 @@ def tokenizer_with_pieces(
 
     Args:
         data: the file.
-        pieces: the new ones; only a unigram model uses their scores.
-        merges: for a BPE model, the pairs of pieces from which the longer new ones are joined.
+        pieces: the new pieces; only a unigram model uses their scores.
+        merges: for a BPE model, the pairs of pieces from which longer new pieces are joined.
 
     Raises:
         VocabularyError: the file has tokens of other kinds after its pieces, whose ids the new
@@ -113,12 +113,12 @@ def tokenizer_with_pieces(
     model: dict[str, Any] = values["model"]
     vocab: Any = model["vocab"]
     first = len(vocab)
-    behind: list[str] = [
+    others: list[str] = [
         str(token["content"]) for token in values.get("added_tokens") or () if token["id"] >= first
     ]
-    if behind:
+    if others:
         raise VocabularyError(
-            f"this tokenizer.json has tokens behind its {first:,} pieces, {', '.join(behind[:5])}: "
+            f"this tokenizer.json has tokens after its {first:,} pieces, {', '.join(others[:5])}: "
             "new pieces would take their ids; make a new vocabulary, or take these tokens out"
         )
     if isinstance(vocab, list):

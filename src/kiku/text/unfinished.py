@@ -1,7 +1,7 @@
-"""Whether the words so far look as if more must follow: a number being dictated, a word left open.
+"""Guesses whether more words follow: in a number that is being dictated, or after an open word.
 
-English and French. Knows words; does not know sound, time or turns. It is a guess: a caller may
-wait a little longer because of it, but never for ever.
+For English and French. Knows words; does not know sound, time or turns. Since it is a guess, a
+caller may wait a little longer because of it, but never for ever.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ def _set(words: str) -> frozenset[str]:
 
 
 _LONGEST_NUMBER = 16
-"""Digits of the longest number, that of a bank card; a telephone number has 15 at most. A speaker
-who has dictated this many is done."""
+"""Digits of the longest number, that of a bank card; a telephone number has 15 at most. After this
+many digits a number is complete."""
 
 _LEAST_NUMBER = 3
-"""Digits, number words or letters; fewer are an answer ("two", "twenty five"), no dictation."""
+"""Digits, number words or letters; fewer are an answer ("two", "twenty five") and no dictation."""
 
 _STRAYS = 1
-"""Words that may stand in a number without belonging to it: one misheard word, or "then"."""
+"""How many words may stand in a number without belonging to it: a misheard word, or "then"."""
 
 _CLOSING = ".,;:!?…\"'\u201d\u2019»)]}-\u2013\u2014"
 _OPENING = "\"'\u201c\u2018\u2019«([{+-#"
@@ -65,8 +65,8 @@ def unfinished(texts: Sequence[str]) -> Unfinished | None:
 
     "number": the words end in at least three digits, number words or spelled letters, or in two
     letters, but in fewer than the longest numbers have; or they end in a word such as "double" or
-    "plus" that belongs to a number. A full stop is no sign of the end of a number, since the
-    models put one at any hesitation; but a single number with a full stop is done ("in 1998.").
+    "plus" that belongs to a number. A full stop does not show the end of a number, since the models
+    write one at any hesitation; but a single number with a full stop is complete ("in 1998.").
 
     "word": the last word hardly ever ends a sentence (an article, a preposition, a conjunction, a
     filler), or its own punctuation shows that more follows (a comma, an apostrophe).
@@ -119,8 +119,8 @@ def _size(bare: str) -> int:
 
 
 def _open_words(texts: Sequence[str]) -> frozenset[str]:
-    """The open words of the language that the words seem to be in. Where the words do not show
-    the language: those of both, without those that may end a sentence in the other."""
+    """The open words of the language that the words seem to be in. If the words do not show the
+    language: the open words of both, without those that may end a sentence in the other."""
     said = [_bare(text) for text in texts[:-1]]
     english = sum(word in _OPEN_EN - _FOREIGN for word in said)
     french = sum(word in _OPEN_FR - _FOREIGN for word in said)

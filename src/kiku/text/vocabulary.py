@@ -36,7 +36,7 @@ from kiku.text.tokenizer_json import read_tokenizer_json, tokenizer_json
 SPACE = "▁"
 """How a piece spells a space (U+2581)."""
 MAX_ID = 2**22
-"""Ids; those of a vocabulary are below this, so a damaged file cannot cost more memory."""
+"""All ids of a vocabulary are below this, so that a damaged file cannot cost more memory."""
 NUM_SPECIAL = 4
 """The first ids, which never are text: `<unk>` (the word-start marker), `<s>`, `</s>`, `<pad>`."""
 
@@ -44,7 +44,7 @@ _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class Vocabulary:
-    """Pieces of text by token id. Made by `load`, `from_bytes` or `from_pieces`."""
+    """Pieces of text by token id, made by `load`, `from_bytes` or `from_pieces`."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Vocabulary:
         encoder: Callable[[str], list[int]],
         source: bytes,
     ) -> None:
-        """Put together what was read from a file; the class methods do the reading.
+        """Make a vocabulary of the parts that a class method has read from a file.
 
         Args:
             pieces: the spelling of each id, in order.
@@ -63,7 +63,7 @@ class Vocabulary:
         """
         self._pieces = tuple(pieces)
         self._not_text = frozenset(control_ids) | frozenset(range(NUM_SPECIAL))
-        # The text of each piece; None for a byte, which only means something next to others.
+        # The text of each piece; None for a byte, which has a meaning only with those next to it.
         self._texts = tuple(
             None if _BYTE_PIECE.fullmatch(piece) else piece.replace(SPACE, " ")
             for piece in self._pieces
@@ -74,7 +74,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a SentencePiece `.model` or a `tokenizer.json`; its contents tell which it is.
+        """Read a SentencePiece `.model` or a `tokenizer.json`; its contents show which it is.
 
         Raises:
             VocabularyError: the file is missing, damaged or something else.
@@ -96,7 +96,7 @@ class Vocabulary:
         """The vocabulary in the contents of a SentencePiece `.model` or a `tokenizer.json`.
 
         Raises:
-            VocabularyError: damaged, or something else.
+            VocabularyError: the contents are damaged, or of another format.
         """
         if not data:
             raise VocabularyError("the vocabulary file is empty; fetch it again")
@@ -110,7 +110,7 @@ class Vocabulary:
 
     @classmethod
     def from_pieces(cls, pieces: Sequence[str]) -> Self:
-        """A vocabulary of these pieces; text is cut into as few of them as it can be.
+        """A vocabulary of these pieces; text is cut into as few of them as possible.
 
         Args:
             pieces: the spelling of each id, "▁" for a space; the first four are the special ones
@@ -219,9 +219,9 @@ class Vocabulary:
         return self.is_text(token) and self._pieces[token].startswith(SPACE)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of `tokens`, by the rule at the head of this file. Any integers may be given.
+        """The text of `tokens`, by the rule at the head of this file. Any integers are accepted.
 
-        Bytes that are no UTF-8 become U+FFFD, one for each.
+        Each byte that is not valid UTF-8 becomes U+FFFD.
         """
         text, run = "", bytearray()
         for token in tokens:
@@ -238,7 +238,7 @@ class Vocabulary:
         return (text + _utf8(bytes(run)) if run else text).removeprefix(" ")
 
     def lacking(self, text: str) -> tuple[str, ...]:
-        """The letters of `text` that no piece spells, each once; byte pieces do not count."""
+        """The letters of `text` that no piece spells, each once; byte pieces are not counted."""
         if self._spells(text):
             return ()
         letters = dict.fromkeys(_composed("".join(text.split())))
@@ -251,8 +251,8 @@ class Vocabulary:
 
     def encode(self, text: str) -> list[int]:
         """The tokens of `text`; all of them stand for text. Any run of white space is one space.
-        An accent or a jamo is first joined to the letter it belongs to (NFC), as in the pieces:
-        some systems and keyboards write them apart.
+        An accent or a jamo is first joined to its letter (NFC), as it is in the pieces; some
+        systems and keyboards write it separately.
 
         Raises:
             VocabularyError: the vocabulary has no pieces for a part of `text`.

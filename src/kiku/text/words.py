@@ -1,4 +1,4 @@
-"""From the model's text tokens, one a frame, to words with times and probabilities.
+"""The model's text tokens, one a frame -> words with times and probabilities.
 
 A word ends at the first PAD or word-start marker after its pieces. It also ends where a piece that
 begins with "▁" follows: the model often leaves out the marker between quick words ("roast beef").
@@ -16,8 +16,8 @@ from kiku.errors import ConfigError, StreamError
 from kiku.serial import from_plain, to_plain
 
 _MAX_LOGPROB = 1e300
-"""Nats; a larger log-probability, of either sign, is saved as this: a saved stream holds finite
-numbers only."""
+"""Nats. A larger log-probability, of either sign, is saved as this, since a saved stream holds only
+finite numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,40 +25,40 @@ class Word:
     """One spoken word. Never revised once it has been given out."""
 
     text: str
-    """Without spaces around it, with the punctuation that belongs to it; never empty."""
+    """The word with its punctuation, without spaces around it; never empty."""
     start: float
-    """Seconds of the source, from its beginning."""
+    """Second of the source at which the word begins, from the beginning of the source."""
     end: float
-    """Seconds of the source; never before `start`."""
+    """Second of the source at which the word ends; never before `start`."""
     probability: float
     """Probability that the whole word is right, 0 to 1: the model's, which is the product over its
-    pieces, or what `StreamOptions.calibration` makes of that."""
+    pieces, or that which `StreamOptions.calibration` computes from it."""
     channel: int | None = None
-    """Channel of the sound in which it was spoken, from 0; None where all are mixed."""
+    """Channel in which the word was spoken, from 0; None where all are mixed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """The word that is being written, as far as its pieces are known. It may still become longer;
-    only the `Word` that follows is final."""
+    """The beginning of the word that is being written, as far as its pieces are known. It may still
+    become longer; only the `Word` that follows is final."""
 
     text: str
     """The beginning of the word; never empty."""
     start: float
-    """Seconds of the source."""
+    """Second of the source at which the word begins."""
     channel: int | None = None
     """As in `Word`."""
 
 
 def without_unfinished(text: str) -> str:
-    """The text of an open word without its last letter, if only some bytes of that have come: they
-    decode to U+FFFD until the next piece completes the letter."""
+    """The text of an open word without its last letter, if only some bytes of that letter have
+    come. They decode to U+FFFD until the next piece completes the letter."""
     return text.rstrip("\ufffd")
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Converts the index of a text token to the second of the sound that it speaks of."""
+    """Converts the index of a text token to the second of the sound that the token belongs to."""
 
     frame_rate: float
     """Frames per second."""
@@ -78,14 +78,14 @@ class Timing:
             )
 
     def seconds(self, index: int) -> float:
-        """The second of the source that token `index` (from 0) speaks of; never below
+        """The second of the source to which token `index` (from 0) belongs; never below
         `offset_s`."""
         spoken_s = index / self.frame_rate - self.prefix_s - self.delay_s
         return self.offset_s + max(0.0, spoken_s)
 
 
 class Pieces(Protocol):
-    """What a `WordBuilder` needs of a vocabulary; `Vocabulary` provides it."""
+    """The methods of a vocabulary that a `WordBuilder` calls; `Vocabulary` has them."""
 
     def is_text(self, token: int) -> bool:
         """Whether `token` stands for text."""
@@ -102,7 +102,7 @@ class Pieces(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _BuilderState:
-    """All that a `WordBuilder` remembers."""
+    """The whole state of a `WordBuilder`."""
 
     num_tokens: int
     expects_word: bool
@@ -115,7 +115,7 @@ class _BuilderState:
 
 
 class WordBuilder:
-    """Makes words from tokens, and gives out each as soon as it is decided.
+    """Makes words from tokens, and gives each word out as soon as it is decided.
 
     A piece without "▁" that follows a PAD or a marker begins a word of its own, since the word
     before has already been given out. A lone "▁" opens a word that the next pieces spell. Pieces
@@ -146,11 +146,11 @@ class WordBuilder:
         channel: int | None = None,
         calibration: Callable[[float], float] | None = None,
     ) -> None:
-        """Stand before the first token of a stream.
+        """Prepare for the first token of a stream.
 
         Args:
-            vocabulary: what the tokens mean.
-            timing: where the tokens lie in the sound.
+            vocabulary: the texts of the tokens.
+            timing: the places of the tokens in the sound.
             pad_id: the token of a frame without text.
             word_start_id: the token that stands before most words.
             channel: the channel of the sound that the words are from; None where all are mixed.
@@ -165,7 +165,7 @@ class WordBuilder:
         self._calibration = calibration
         self.num_tokens = 0
         """How many tokens have been pushed, which is the index of the next one. Callers only read
-        it. It is no property since it is read after every frame."""
+        it. It is not a property, since it is read after every frame."""
         self._expects_word = False
         self._pieces: list[int] = []
         self._first = 0
@@ -199,8 +199,8 @@ class WordBuilder:
         return ended
 
     def pass_pad(self) -> bool:
-        """Take a PAD and return True, where no word is open or announced: `push` would also change
-        nothing but the count then. Otherwise take nothing and return False."""
+        """Take a PAD and return True if no word is open or announced; `push` would then change only
+        the count, too. Otherwise take nothing and return False."""
         if self._pieces or self._expects_word:
             return False
         self.num_tokens += 1
@@ -208,7 +208,7 @@ class WordBuilder:
 
     @property
     def partial(self) -> Partial | None:
-        """The open word; None where none is open, or its pieces make no text yet."""
+        """The open word; None if none is open, or if its pieces make no text yet."""
         if not self._pieces:
             return None
         text = without_unfinished(self._vocabulary.decode(self._pieces).strip())
@@ -216,7 +216,7 @@ class WordBuilder:
 
     @property
     def undecided(self) -> bool:
-        """Whether a word is open or announced: the next token belongs to it."""
+        """Whether a word is open or announced, so that the next token may belong to it."""
         return bool(self._pieces) or self._expects_word
 
     def at(self, index: int) -> Self:
@@ -234,7 +234,7 @@ class WordBuilder:
         return other
 
     def save(self) -> dict[str, Any]:
-        """What it remembers, in values for JSON."""
+        """The whole state, in values for JSON."""
         return to_plain(
             _BuilderState(
                 self.num_tokens,
@@ -295,7 +295,7 @@ def _probability(logprob: float) -> float:
 
 
 def _finite(logprob: float) -> float:
-    """`logprob` as a finite number that stands for the same probability."""
+    """`logprob` as a finite number with the same probability."""
     if math.isnan(logprob):
         return -_MAX_LOGPROB
     return min(max(logprob, -_MAX_LOGPROB), _MAX_LOGPROB)
