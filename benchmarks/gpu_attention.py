@@ -36,10 +36,11 @@ def _case(part: Part, kv: str, T: int, rows: int) -> None:
     layers = max(1, min(whole.num_layers, int(MOST_BYTES // each)))
     config, device = replace(whole, num_layers=layers), torch.device(part.device)
     rings = Rings(config, rows, T, dtype, device)
-    kernel = pick_attend("triton", rings, device)
+    weights = torch.bfloat16 if part.on_gpu else torch.float32
+    kernel = pick_attend("triton", rings, device, sizes=(T,), dtype=weights)
     _fill(rings)
     shape = (rows, T, 3, config.num_heads, config.head_dim)
-    qkv = torch.randn(shape, device=device).to(torch.bfloat16 if part.on_gpu else torch.float32)
+    qkv = torch.randn(shape, device=device).to(weights)
     rope = Rope(config.head_dim, config.rope_theta)
     rope.fill(part.device)
     slots = torch.arange(rows, device=device)
@@ -83,6 +84,7 @@ def _microseconds(part: Part, work: Callable[[], Any]) -> float:
     """Of one run, as a graph where there is a GPU; the least of several goes."""
     graphs = Graphs(torch.device(part.device), enabled=part.on_gpu)
     graphs.add("all", lambda: (work(), None)[1])
+    graphs.record()
     runs, best = (20, torch.inf) if part.on_gpu else (1, torch.inf)
     for _ in range(5):
         part.wait()

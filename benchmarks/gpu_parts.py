@@ -92,17 +92,17 @@ def fill_windows(engine: SlotEngine) -> None:
     """As if every slot had heard more than its windows hold."""
     backend = engine.backend
     # The GPU engine has a stream of its own, and would not wait for what another one is given.
-    inside = backend._on_device if isinstance(backend, CudaBackend) else torch.inference_mode
+    inside = backend._place.entered if isinstance(backend, CudaBackend) else torch.inference_mode
     with inside():
         if isinstance(backend, CudaBackend):
-            for rings in (backend._rings, backend._codec_rings):
+            for rings in (backend._slots.rings, backend._slots.codec_rings):
                 for name, kept in rings.tensors.items():
                     if kept.dtype == torch.uint8:
                         kept.random_(0, 120)  # numbers of 8 bits below 448, no NaN
                     else:
                         kept.fill_(0.001) if "scales" in name else kept.normal_(0, 0.5)
-            backend._read[:-1] = backend.lm_config.transformer.window + 100
-            backend._heard[:-1] = backend.codec_config.transformer.window + 100
+            backend._slots.read[:-1] = backend.lm_config.transformer.window + 100
+            backend._slots.heard[:-1] = backend.codec_config.transformer.window + 100
         else:
             assert isinstance(backend, TorchBackend)
             for state in (backend._state.lm, backend._state.codec.transformer):

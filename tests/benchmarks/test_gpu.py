@@ -89,7 +89,7 @@ def test_by_which_attention_it_was_is_told(
     """On a GPU heads that have no kernel are computed in the plain form."""
     forms = {"plain": attend_plainly, "kernel": lambda *given: attend_plainly(*given)}
     picked = iter((forms[decoder], forms[codec]))
-    monkeypatch.setattr(cuda, "pick_attend", lambda *_: next(picked))
+    monkeypatch.setattr(cuda, "pick_attend", lambda *_, **__: next(picked))
     engine = cuda.cuda_engine(tiny.codec(), tiny.lm(), device="cpu")
     assert importlib.import_module("gpu_parts").attention_of(engine) == told
     rows: list[dict[str, Any]] = [
