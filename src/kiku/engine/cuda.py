@@ -255,8 +255,7 @@ class CudaBackend:
             assert told.pauses is not None
             said.pauses[...] = told.pauses[:, :T]
         if said.logits is not None:
-            rows: Ints = np.arange(n)
-            said.logits[...] = self.launches.logits(rows, T)
+            said.logits[...] = self.launches.logits(np.array(range(n), np.int64), T)
 
     def _size(self, T: int) -> int:
         """Columns of the smallest call that has room for T of each row."""
