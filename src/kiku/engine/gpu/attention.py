@@ -1,4 +1,4 @@
-"""Attention over rings: what every form of it does, the form in plain PyTorch, and the choice.
+"""Attention over rings: its interface, its form in plain PyTorch, and the choice of a form.
 
 The plain form copies whole rings to float32, which is correct but slow. The Triton kernels of
 `ring_attention` read only what a slot's queries see. Without Triton, or where its kernels fail, the
@@ -19,7 +19,7 @@ from kiku.nn.attention import visible_places
 from kiku.nn.rope import Rope, rotate
 
 ATTENTIONS = ("auto", "triton", "plain")
-"""What may be chosen. "auto" takes the kernels on a CUDA device where they work."""
+"""The attentions that may be chosen. "auto" takes the kernels on a CUDA device where they work."""
 
 
 class Attend(Protocol):
@@ -37,9 +37,9 @@ class Attend(Protocol):
         """Turn queries and keys, put keys and values into the ring, and attend.
 
         Args:
-            qkv: [R, T, 3, H, D] what the input projection gave.
+            qkv: [R, T, 3, H, D] the output of the input projection.
             angles: cosines and sines [R, 1, T, D / 2] of the new positions.
-            rings: of all slots; written at the new positions.
+            rings: the rings of all slots; written at the new positions.
             layer: the layer's number.
             slots: [R] the slot of each row.
             start: [R] positions that each slot has processed before.

@@ -21,15 +21,15 @@ Draw = Callable[[Tensor, Tensor, Tensor], Tensor]
 write to, and how each row draws [R, `DRAW_WIDTH`]."""
 
 DRAW_WIDTH = DRAW.itemsize // 8
-"""Numbers of 64 bits in which a device is told how a row draws: those of `DRAW`, in their order."""
+"""How many numbers of 64 bits describe how a row draws: the fields of `DRAW`, in their order."""
 
 SAMPLINGS = ("auto", "triton", "plain", "host")
 
 _FACTORS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
-"""Philox: by what the first and the third number are multiplied in a round."""
+"""The factors by which Philox multiplies the first and the third number in a round."""
 
 _STEPS = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
-"""Philox: what is added to the two halves of the key after a round."""
+"""The numbers that Philox adds to the two halves of the key after a round."""
 
 _ROUNDS = 10
 
@@ -37,7 +37,7 @@ _HALF = 0xFFFFFFFF
 """The lower 32 bits."""
 
 _LEAST = 2.0**-54
-"""In place of a random number 0, which has no logarithm; as in `Sampler`."""
+"""Takes the place of a random number 0, which has no logarithm; as in `Sampler`."""
 
 _AT_ONCE = 1 << 20
 """Logits that the plain form takes at once, which bounds what it needs between its operators."""
@@ -171,7 +171,7 @@ def _kernels() -> Any:
 
 
 _WARPS = 16
-"""Of a program: a row's scores and noise stay in its registers."""
+"""Warps of a program: a row's scores and noise stay in its registers."""
 
 
 def draw_fault(vocab: int, device: torch.device) -> str | None:
@@ -186,8 +186,8 @@ def draw_fault(vocab: int, device: torch.device) -> str | None:
 
 
 def trial(vocab: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits, likeliest tokens and draws of rows of every sort: greedy, at some temperatures, cut
-    by number and by share."""
+    """Logits, likeliest tokens and draws to try a form of drawing with: rows that are greedy, that
+    have several temperatures, and that are cut by number and by share."""
     ways = [
         None,
         SamplingParams(0.25, seed=1),

@@ -46,7 +46,9 @@ class Launch:
     key: tuple[Kind, int, int]
     """What it runs, T and R."""
     given: Tray
+    """The arrays that go to the device."""
     told: Tray
+    """The arrays that come back from it, besides the logits."""
     logits: Tray
     """[R, T, V] float32; on the device until the next call, on the host where they were fetched."""
 
@@ -206,6 +208,7 @@ def _row_bytes(launch: Launch) -> int:
 
 
 def _tell(spoken: Spoken, launch: Launch) -> None:
+    """Copy the decoder's output to where the call's results are fetched from."""
     told = launch.told.device
     launch.logits.device["logits"].copy_(spoken.logits)
     told["tokens"].copy_(spoken.tokens)

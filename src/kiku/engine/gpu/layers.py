@@ -15,11 +15,11 @@ from kiku.engine.gpu.kernel_choice import KernelChoice
 from kiku.nn.transformer import FeedForward, RMSNorm, Transformer, TransformerLayer
 
 FUSED = {"enable_fp_fusion": True}
-"""A product and the sum after it may be rounded once. Stated because Triton's default is going to
-change."""
+"""Options of a launch: a product and the sum after it may be rounded once. Stated because Triton's
+default is going to change."""
 
 _NUMBERS = 1024
-"""Numbers of a row that one program of the gate takes."""
+"""How many numbers of a row one program of the gate takes."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ PLAIN = Between(lambda norm, x: norm(x), lambda feed_forward, x: feed_forward(x)
 
 
 def norm_by_kernel(norm: nn.Module, x: Tensor) -> Tensor:
-    """As `norm(x)`; other norms than `RMSNorm` are one launch as they are."""
+    """The same as `norm(x)`. Norms other than `RMSNorm` are one launch in PyTorch already."""
     if not isinstance(norm, RMSNorm):
         return norm(x)
     kernels = _kernels()
@@ -46,7 +46,8 @@ def norm_by_kernel(norm: nn.Module, x: Tensor) -> Tensor:
 
 
 def feed_forward_by_kernel(feed_forward: FeedForward, x: Tensor) -> Tensor:
-    """As `feed_forward(x)`; without a gate that is one launch between two products as it is."""
+    """The same as `feed_forward(x)`. Without a gate that is one launch between two products in
+    PyTorch already."""
     if not feed_forward.gated:
         return feed_forward(x)
     wide = feed_forward.linear_in(x).contiguous()
@@ -61,7 +62,7 @@ BY_KERNEL = Between(norm_by_kernel, feed_forward_by_kernel)
 
 
 def pick_between(transformer: Transformer, device: torch.device) -> Between:
-    """The kernels, if they give what PyTorch gives for this transformer; else PyTorch."""
+    """The kernels, if their results are those of PyTorch for this transformer; else PyTorch."""
     layer = cast("Sequence[TransformerLayer]", transformer.layers)[0]
     choice = KernelChoice(
         kernel=lambda: BY_KERNEL,

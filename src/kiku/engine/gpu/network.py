@@ -57,7 +57,7 @@ class Network:
         table: Table,
         draw: Draw | None = None,
     ) -> None:
-        """All of it is on one device; `table` is what `one_table` gives. Where attention is by
+        """All tensors are on one device; `table` is what `one_table` returns. Where attention is by
         Triton's kernels, the decoder's norms and gates are, too. `draw` draws tokens by chance."""
         self.codec, self.lm = codec, lm
         self.pasts, self.codec_keys, self.keys = pasts, codec_keys, keys

@@ -33,9 +33,9 @@ _MULTIPROCESSORS = 132
 """Multiprocessors of an H100 or H200, for the interpreter; a CUDA device is asked instead."""
 
 _NUMBERS = 4096
-"""Numbers of the keys in a block. With as many of values that makes some 16 kilobytes in 16 bits,
-and a multiprocessor holds several blocks at once. Fetching 4.8 TB/s needs some 25 kilobytes on
-their way to each multiprocessor."""
+"""How many numbers the keys of a block have. Keys and values of a block are some 16 kilobytes in 16
+bits, and a multiprocessor holds several blocks at once. Fetching 4.8 TB/s needs some 25 kilobytes
+on their way to each multiprocessor."""
 
 
 def attend_by_kernel(
@@ -81,7 +81,7 @@ def _shape(T: int, rings: Rings) -> Shape:
 
 
 def _block(width: int) -> int:
-    """Keys of a block, of heads that are so wide."""
+    """How many keys a block has, of heads that are `width` wide."""
     return max(_SIXTEEN, _NUMBERS // width)
 
 
@@ -89,10 +89,10 @@ def shares(programs: int, heads: int, width: int, keys: int, processors: int) ->
     """Into how many parts each head's keys are split, in whole blocks.
 
     Args:
-        programs: of each head, without splitting.
+        programs: programs of each head without splitting.
         heads: H.
         width: D.
-        keys: the most that a row's queries see.
+        keys: how many keys a row's queries see at most.
         processors: multiprocessors of the device.
     """
     wanted = -(-_PROGRAMS_EACH * processors // (programs * heads))
