@@ -28,7 +28,7 @@ def check_supported(values: Mapping[str, Any], supported: Supported, section: st
             )
 
 
-def check_said(
+def check_lossless(
     layout: str,
     config: ModelConfig | CodecConfig,
     read: Callable[[], ModelConfig | CodecConfig],

@@ -99,9 +99,9 @@ class Build:
             order.name, order.precision, self.folder,
         )  # fmt: skip
         self.part.mkdir()
-        told = _Told(config, codec, lm)
-        graph.write_codec(self.part, config.codec, told.codec, order.precision)
-        graph.write_decoder(self.part, config.lm, told.lm, order.precision)
+        weights = _CountedWeights(config, codec, lm)
+        graph.write_codec(self.part, config.codec, weights.codec, order.precision)
+        graph.write_decoder(self.part, config.lm, weights.lm, order.precision)
         names = [*GRAPH_FILES]
         if order.files.vocabulary is not None:
             names.append(VOCABULARIES[order.files.vocabulary.suffix == ".json"])
@@ -168,7 +168,7 @@ class Build:
             )
 
 
-class _Told:
+class _CountedWeights:
     """The weights of a model, as they are read; logs now and then how many have been read."""
 
     def __init__(self, config: ModelConfig, codec: Weights, lm: Weights) -> None:

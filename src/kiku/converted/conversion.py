@@ -177,7 +177,7 @@ def _existing(order: Order, folder: Path, *, checksums: bool, tell: bool) -> Con
     except CheckpointError as e:
         _refuse_strangers(folder)
         if tell:
-            _log.warning("%s: it is made anew", str(e).removesuffix(ADVICE))
+            _log.warning("%s: it is made again", str(e).removesuffix(ADVICE))
         return None
     found = (model.manifest.identity, model.precision)
     if found != (order.identity, order.precision):

@@ -75,7 +75,9 @@ def open_dummy_model(folder: Path, *, slots: int = 1, threads: int | None = None
     try:
         config = ModelConfig.from_dict(_read(folder / NOTE)["config"])
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder} holds no random model ({error}); write it anew") from error
+        raise CheckpointError(
+            f"{folder} holds no random model ({error}); write it again"
+        ) from error
     engine = onnx_engine(folder, config, slots=slots, threads=threads)
     return Recognizer(engine, config, _vocabulary(config), name=folder.name)
 

@@ -65,7 +65,7 @@ class Room:
         advice += ["keep keys and values in float8"] if self.kv != FLOAT8 else []
         return ConfigError(
             f"{self.slots} slots of {self.each / 1e6:.0f} MB do not fit into the "
-            f"{(self.free or 0) / 1e9:.1f} GB that are free on the device beside the weights: "
+            f"{(self.free or 0) / 1e9:.1f} GB that are free on the device besides the weights: "
             f"{fit} do; {', or '.join(advice or ['end what else is on the device'])}"
         )
 
