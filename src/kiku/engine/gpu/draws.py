@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kiku.decoding import DRAW, Sampler, SamplingParams
 from kiku.engine.gpu.kernel_choice import KernelChoice
-from kiku.engine.gpu.layers import power_of_two
+from kiku.engine.gpu.layers import FUSED, power_of_two
 
 Draw = Callable[[Tensor, Tensor, Tensor], Tensor]
 """The tokens [R, T] for logits [R, T, V] in float32, the likeliest tokens [R, T], which it may
@@ -160,7 +160,8 @@ def draw_by_kernel(logits: Tensor, likeliest: Tensor, draws: Tensor) -> Tensor:
     """See `Draw`: one launch, which does next to nothing for rows that take the likeliest."""
     R, T, V = logits.shape
     width = power_of_two(V + 3)
-    _kernels().draw_kernel[(R, T)](logits, draws, likeliest, V, width, num_warps=_WARPS)
+    kernel = _kernels().draw_kernel[(R, T)]
+    kernel(logits, draws, likeliest, V, width, num_warps=_WARPS, **FUSED)
     return likeliest
 
 
