@@ -6,13 +6,15 @@
 Correctness comes first, of the attention kernels beside plain PyTorch and of tokens beside the
 processor's; then kiku at many sizes, then moshi and transformers where they are installed. Every
 part is a process with a time of its own, and its rows are written to FOLDER/gpu.jsonl as they come:
-whatever fails or takes too long loses nothing that was measured.
+whatever fails or takes too long loses nothing that was measured. What a part writes to its standard
+error, tracebacks above all, is in FOLDER/PART.log.
 After each part the table is written to FOLDER/gpu.md, and at the end printed; what is missing in it
 says why.
 """
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections import deque
@@ -64,7 +66,7 @@ def wanted(shape: str, big: str, device: str, tiny: bool) -> list[Wanted]:
     ]  # fmt: skip
     ours = "cuda" if device != "cpu" else "cuda, graphs off"
     parts = [
-        Wanted("attention", 0.07, {"part": "attention", "shape": shape, "cases": cases},
+        Wanted("attention", 0.1, {"part": "attention", "shape": shape, "cases": cases},
                [{"what": "attention", "keys": kv, "queries": T, "rows": n} for kv, T, n in cases]),
         Wanted("correct", 0.12, {"part": "correct", "models": models},
                [{"what": "correct", "model": m, "precision": k} for m in models for k in kinds]),
@@ -89,8 +91,11 @@ def wanted(shape: str, big: str, device: str, tiny: bool) -> list[Wanted]:
     return parts
 
 
-def measured(part: Wanted, common: dict[str, Any], budget_s: float) -> Iterator[dict[str, Any]]:
-    """The rows of a part as they come; at last, where it failed, one that says why."""
+def measured(
+    part: Wanted, common: dict[str, Any], budget_s: float, log: Path | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows of a part as they come; at last, where it failed, one that says why. What it writes
+    to its standard error goes to `log`, too."""
     failed = {"what": "failed", "part": part.name}
     if budget_s < LEAST_S:
         yield {**failed, "why": "no time was left"}
@@ -98,17 +103,30 @@ def measured(part: Wanted, common: dict[str, Any], budget_s: float) -> Iterator[
     job = {**common, **part.job, "budget_s": round(budget_s * 0.85, 1)}
     command = [sys.executable, str(HERE / "gpu_parts.py"), json.dumps(job)]
     watched = Watched(command, time.monotonic() + budget_s)
-    errors = deque[str](maxlen=100)
+    errors = deque[str](maxlen=200)
     for is_error, line in watched.lines():
         if is_error:
             errors.append(line)
+            if log:
+                with log.open("a", encoding="utf-8") as file:
+                    file.write(line + "\n")
         elif row := _row(line):
             yield {**row, "part": part.name}
     if watched.late:
         yield {**failed, "why": f"took longer than {budget_s:.0f} s"}
     elif code := watched.process.returncode:
-        why = next((line for line in reversed(errors) if line), f"ended with {code}")
-        yield {**failed, "why": why[:300]}
+        yield {**failed, "why": reason([*errors])[:400] or f"ended with {code}"}
+
+
+def reason(errors: Sequence[str]) -> str:
+    """Why a process ended, of the lines on its standard error: the last error of its traceback and,
+    where a note tells it, the first one. CUDA's errors end with lines of advice, which say nothing.
+    """
+    for at in reversed(range(len(errors))):
+        if re.match(r"[A-Za-z_][\w.]*(Error|Exception)\b", errors[at]):
+            notes = [line for line in errors[at + 1 :] if "the first error was: " in line]
+            return "; ".join([errors[at], *(note.partition("the first ")[2] for note in notes)])
+    return next((line for line in reversed(errors) if line), "")
 
 
 def _row(line: str) -> dict[str, Any] | None:
@@ -144,7 +162,7 @@ def _why(part: Wanted, rows: Sequence[dict[str, Any]]) -> str:
     fits = [f"{row['streams']} fit" for row in told if row["what"] == "fits"][-1:]
     reasons = [row["why"] for row in told if row["what"] in ("failed", "stopped")]
     missing = "the part ended without it" if told else "its turn did not come"
-    return "; ".join(fits + reasons) or missing
+    return "; ".join(dict.fromkeys(fits + reasons)) or missing
 
 
 def _line(row: dict[str, Any], remark: str) -> str:
@@ -228,7 +246,8 @@ def main() -> None:
     for part in parts:
         budget_s = (ends - time.monotonic()) * part.share / shares
         shares -= part.share
-        for row in measured(part, common, budget_s):
+        log = given.out / f"{part.name.replace(' ', '-')}.log"
+        for row in measured(part, common, budget_s, log):
             rows.append(row)
             machine.append(path, row)
             print(json.dumps(row), file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import time
+import traceback
 import wave
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -92,17 +93,17 @@ def fill_windows(engine: SlotEngine) -> None:
     """As if every slot had heard more than its windows hold."""
     backend = engine.backend
     # The GPU engine has a stream of its own, and would not wait for what another one is given.
-    inside = backend._on_device if isinstance(backend, CudaBackend) else torch.inference_mode
+    inside = backend._place.entered if isinstance(backend, CudaBackend) else torch.inference_mode
     with inside():
         if isinstance(backend, CudaBackend):
-            for rings in (backend._rings, backend._codec_rings):
+            for rings in (backend._slots.rings, backend._slots.codec_rings):
                 for name, kept in rings.tensors.items():
                     if kept.dtype == torch.uint8:
                         kept.random_(0, 120)  # numbers of 8 bits below 448, no NaN
                     else:
                         kept.fill_(0.001) if "scales" in name else kept.normal_(0, 0.5)
-            backend._read[:-1] = backend.lm_config.transformer.window + 100
-            backend._heard[:-1] = backend.codec_config.transformer.window + 100
+            backend._slots.read[:-1] = backend.lm_config.transformer.window + 100
+            backend._slots.heard[:-1] = backend.codec_config.transformer.window + 100
         else:
             assert isinstance(backend, TorchBackend)
             for state in (backend._state.lm, backend._state.codec.transformer):
@@ -133,6 +134,15 @@ class Part:
         kept = ("shape", "kv", "temperature")
         named = {key: self.job[key] for key in kept if key in self.job}
         print(json.dumps({"what": what, **named, **values}), flush=True)
+
+    def attempt(self, work: Callable[[], None]) -> None:
+        """Do one of several things that a part measures. Where it fails, a row says why, and the
+        next one is done."""
+        try:
+            work()
+        except (Exception, SystemExit) as error:
+            traceback.print_exc()
+            self.tell("stopped", why=f"{type(error).__name__}: {str(error).strip()}"[:400])
 
     def wait(self) -> None:
         """Until the device is idle."""
@@ -230,7 +240,8 @@ def eager(part: Part) -> None:
     n: int = part.job["streams"]
     dtype = torch.float32 if not part.on_gpu else torch.bfloat16
     frames = frames_of(part.config, n)
-    for name in ("torch", "cuda, plain attention", "cuda, graphs off"):
+
+    def one(name: str) -> None:
         codec, lm = random_model(part.config, dtype, part.device)
         if name == "torch":
             engine = torch_engine(codec, lm, slots=n, device=part.device)
@@ -245,7 +256,9 @@ def eager(part: Part) -> None:
         times = part.times(lambda engine=engine, slots=slots: engine.step(slots, frames), 0.35)
         form = {} if name == "torch" else {"attention": attention_of(engine)}
         part.tell("live", streams=n, engine=name, **form, **times)
-        del engine
+
+    for name in ("torch", "cuda, plain attention", "cuda, graphs off"):
+        part.attempt(lambda name=name: one(name))
 
 
 def bulk(part: Part) -> None:
@@ -308,27 +321,31 @@ def acceptance(device: str) -> tuple[float, str]:
 
 def correct(part: Part) -> None:
     """Tokens of the GPU's engine beside those of PyTorch on the processor."""
+
+    def one(model: str, kind: str, dtype: torch.dtype, kv: str, temperature: float) -> None:
+        config, plain_codec, plain_lm = _model(model)
+        _, codec, lm = _model(model)
+        count = min(120, 8 * part.steps)
+        sound = (
+            demo_sound(config.frame_size)[:count]
+            if model == "demo"
+            else frames_of(config, count) * 3
+        )
+        options = GpuOptions(kv=kv, guess=config.pad_id)
+        wanted = torch_engine(plain_codec, plain_lm, slots=3, device="cpu")
+        got = cuda_engine(codec, lm.to(dtype), slots=3, device=part.device, options=options)
+        ours, theirs = (tokens_of(each, sound, temperature) for each in (got, wanted))
+        part.tell("correct", model=model, precision=kind, attention=attention_of(got),
+                  frames=int(ours.size), same=round(float((ours == theirs).mean()), 5))  # fmt: skip
+
     for model in part.job["models"]:
-        sound, count = None, min(120, 8 * part.steps)
-        for kind, dtype, kv, temperature in (
+        for case in (
             ("float32", torch.float32, "float32", 0.0),
             ("float32, drawn", torch.float32, "float32", 0.5),
             ("bfloat16", torch.bfloat16, "bfloat16", 0.0),
             ("keys in float8", torch.bfloat16, "float8", 0.0),
         ):
-            made = [_model(model) for _ in range(2)]
-            config = made[0][0]
-            if sound is None:
-                sound = demo_sound(config.frame_size)[:count] if model == "demo" else None
-                sound = frames_of(config, count) * 3 if sound is None else sound
-            options = GpuOptions(kv=kv, guess=config.pad_id)
-            wanted = torch_engine(*made[0][1:], slots=3, device="cpu")
-            _, codec, lm = made[1]
-            got = cuda_engine(codec, lm.to(dtype), slots=3, device=part.device, options=options)
-            ours, theirs = (tokens_of(one, sound, temperature) for one in (got, wanted))
-            part.tell("correct", model=model, precision=kind, attention=attention_of(got),
-                      frames=int(ours.size),
-                      same=round(float((ours == theirs).mean()), 5))  # fmt: skip
+            part.attempt(lambda model=model, case=case: one(model, *case))
 
 
 def _model(name: str) -> tuple[ModelConfig, MimiEncoder, LM]:

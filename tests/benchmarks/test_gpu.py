@@ -89,7 +89,7 @@ def test_by_which_attention_it_was_is_told(
     """On a GPU heads that have no kernel are computed in the plain form."""
     forms = {"plain": attend_plainly, "kernel": lambda *given: attend_plainly(*given)}
     picked = iter((forms[decoder], forms[codec]))
-    monkeypatch.setattr(cuda, "pick_attend", lambda *_: next(picked))
+    monkeypatch.setattr(cuda, "pick_attend", lambda *_, **__: next(picked))
     engine = cuda.cuda_engine(tiny.codec(), tiny.lm(), device="cpu")
     assert importlib.import_module("gpu_parts").attention_of(engine) == told
     rows: list[dict[str, Any]] = [
@@ -193,6 +193,42 @@ def test_the_last_that_a_part_says_is_why_it_failed(part: Any) -> None:
     assert part("sys.exit(3)") == ["ended with 3"]
 
 
+def test_why_a_part_failed_is_its_error_and_not_the_advice_after_it(part: Any) -> None:
+    fails = (
+        "say(b'KeyError: 1\\nRuntimeError: CUDA error: no\\nFor debugging\\n', sys.stderr);"
+        "say(b'while it was recorded; the first error was: ValueError: x\\n', sys.stderr);"
+        "say(b'Compile with TORCH_USE_CUDA_DSA\\n', sys.stderr); sys.exit(1)"
+    )
+    assert part(fails) == ["RuntimeError: CUDA error: no; error was: ValueError: x"]
+
+
+def test_what_a_part_says_of_its_errors_is_kept(gpu: ModuleType, tmp_path: Path, part: Any) -> None:
+    del part  # runs other parts in its place
+    (tmp_path / "gpu_parts.py").write_text(ROW + "say(b'one\\ntwo', sys.stderr); say(row(1))")
+    log = tmp_path / "live.log"
+    assert len(list(gpu.measured(gpu.Wanted("live", 1.0, {}), {}, 300.0, log))) == 1
+    assert log.read_text() == "one\ntwo\n"
+
+
+def test_one_thing_that_fails_leaves_the_others_of_its_part(
+    gpu: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = importlib.import_module("gpu_parts")
+    make = parts.cuda_engine
+
+    def fails(*given: Any, options: Any, **more: Any) -> Any:
+        if options.kv == "bfloat16":
+            raise RuntimeError("not here")
+        return make(*given, options=options, **more)
+
+    monkeypatch.setattr(parts, "cuda_engine", fails)
+    job = {"part": "correct", "models": ["tiny"], "device": "cpu", "steps": 1, "budget_s": 9.0}
+    parts.main([json.dumps(job)])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = [row.get("precision", row.get("why")) for row in rows]
+    assert told == ["float32", "float32, drawn", "RuntimeError: not here", "keys in float8"]
+
+
 def test_a_child_that_a_part_left_is_not_waited_for(
     part: Any, gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,8 +271,9 @@ def test_the_table_is_there_after_each_part_and_says_why_rows_are_not(
         clock[0] += 30
         return "a device"
 
-    def told(part: Any, _: Any, budget_s: float) -> Iterator[dict[str, Any]]:
+    def told(part: Any, _: Any, budget_s: float, log: Path) -> Iterator[dict[str, Any]]:
         budgets.append(budget_s)
+        assert log.name in ("live-bfloat16.log", "live-float8.log")
         if (tmp_path / "gpu.md").exists():
             tables.append((tmp_path / "gpu.md").read_text())
         clock[0] += budget_s
@@ -286,5 +323,5 @@ def test_a_dry_run_on_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert table in ran.stdout
     assert "not measured: ImportError: no moshi here" in table
     # Triton's kernels run on GPUs, and are asked for by name here.
-    assert table.count("not measured: kiku.errors.ConfigError: attention='triton' does not") == 2
+    assert table.count("not measured: ConfigError: attention='triton' does not") == 2
     assert table.count("not measured") == 3

@@ -187,7 +187,7 @@ def test_what_is_damaged_is_made_anew(
     assert contents(model.folder) == before
     told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert len(told) == (0 if (name, damage) == (MANIFEST, Path.unlink) else 1)
-    assert all(text.endswith(": it is made anew") for text in told)
+    assert all(text.endswith(": it is made again") for text in told)
 
 
 def test_big_files_are_read_when_that_is_asked_for(

@@ -13,6 +13,7 @@ from kiku.decoding import Picker
 from kiku.engine import SlotEngine, cuda
 from kiku.engine.cuda import CudaBackend, GpuOptions, cuda_engine
 from kiku.engine.gpu import attention, launches, memory
+from kiku.engine.gpu import slots as slot_memory
 from kiku.engine.gpu.capture import RECORDING, Graphs
 from kiku.engine.gpu.memory import Room
 from kiku.engine.gpu.rings import FLOAT8, Rings, ring_bytes, to_float8
@@ -71,6 +72,41 @@ def test_a_token_that_was_picked_against_the_odds_costs_one_more() -> None:
     assert [launches_of(engine, backend, [0, 1], 1) for _ in range(5)] == [2] * 5
 
 
+@pytest.mark.parametrize("T", [1, 16])
+def test_logits_come_with_the_call_that_makes_them(T: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the last columns of a slot were read with logits, the next will be, too: so nobody
+    waits a second time."""
+    engine, backend = make(slots=2)
+    picked: list[np.ndarray] = []
+    for _ in range(2):
+        engine.open(lambda logits: (picked.append(logits), int(logits.argmax()))[1])
+    frames = np.stack([sound(4 * T, seed) for seed in range(2)])
+    launches_of(engine, backend, [0, 1], T)
+    waits, wait = list[int](), backend.launches.wait
+    monkeypatch.setattr(backend.launches, "wait", lambda: (waits.append(1), wait()))
+    for at in range(0, 4 * T, T):
+        waits.clear()
+        before = backend.num_launches
+        step(engine, [1, 0], frames[:, at : at + T])
+        assert len(waits) == backend.num_launches - before
+    assert len(picked) >= 2 * 5 * T
+
+
+def test_logits_that_were_not_asked_for_in_time_are_fetched() -> None:
+    engine, backend = make(slots=2)
+    launches = backend.launches
+    for _ in range(2):
+        engine.open()
+    step(engine, [0, 1], np.stack([sound(1, 1), sound(1, 2)]))
+    with backend._place.entered():
+        fetched = [launches.logits(np.array(rows), 1) for rows in ([1], [0, 1])]
+    kept = launches._last
+    assert kept is not None
+    device = kept.logits.device["logits"].numpy()
+    assert np.array_equal(fetched[0], device[1:2])
+    assert np.array_equal(fetched[1], device[:2])
+
+
 def test_what_was_read_ahead_is_not_given_to_another_question() -> None:
     """The first half of a step, and then codes that are not those."""
     engine, _ = make()
@@ -118,7 +154,9 @@ def test_the_initial_column_is_read_alike_where_every_call_has_several_rows() ->
             [int(engine.step([slot], sound(30)[at : at + 1]).tokens[0]) for at in range(30)]
         )
         _, usual = make()
-        assert torch.allclose(backend._primed["keys"], usual._primed["keys"], atol=1e-6)
+        assert torch.allclose(
+            backend._slots.initial["keys"], usual._slots.initial["keys"], atol=1e-6
+        )
     assert told[0] == told[1]
 
 
@@ -206,7 +244,7 @@ def test_a_slot_in_fewer_bits_is_saved_as_those(kv: str) -> None:
 
 def test_bits_that_are_no_number_are_refused() -> None:
     _, backend = make(kv="float8")
-    rings = backend._rings
+    rings = backend._slots.rings
     saved = rings.save(0, 5)
     rings.check(5, saved)
     saved["values"][0, 0, 0, 0] = 0x7F
@@ -240,14 +278,26 @@ def out_of_memory(*_: Any, **__: Any) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
 
+def out_of_memory_while_recording(*_: Any, **__: Any) -> None:
+    try:
+        out_of_memory()
+    finally:  # as the end of a recording does
+        raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+
 def out_of_workspace(*_: Any, **__: Any) -> None:
     raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
 
 
-@pytest.mark.parametrize("fails", [out_of_memory, out_of_workspace])
+@pytest.mark.parametrize("fails", [out_of_memory, out_of_workspace, out_of_memory_while_recording])
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(cuda, "Rings"), (launches.Launches, "compute"), (Graphs, "run"), (cuda, "pick_attend")],
+    [
+        (slot_memory, "Rings"),
+        (launches.Launches, "compute"),
+        (Graphs, "run"),
+        (cuda, "pick_attend"),
+    ],
 )
 def test_memory_that_runs_out_unforeseen_is_told_too(
     owner: Any, name: str, fails: Any, monkeypatch: pytest.MonkeyPatch
@@ -268,7 +318,7 @@ def test_another_fault_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> N
     def fails(*_: Any) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(cuda, "Rings", fails)
+    monkeypatch.setattr(slot_memory, "Rings", fails)
     with pytest.raises(RuntimeError, match="illegal"):
         make()
 
@@ -301,11 +351,13 @@ def test_never_as_many_as_did_not_fit_are_said_to() -> None:
 def test_memory_that_an_engine_has_left_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch keeps it, and CUDA counts it as taken, until it is given back."""
     told: list[Any] = []
-    monkeypatch.setattr(memory.gc, "collect", lambda: told.append("collected"))
+    monkeypatch.setattr(
+        memory.gc, "collect", lambda: told.append(("collected", RECORDING.locked()))
+    )
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: told.append(RECORDING.locked()))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (told.append("asked"), (7, 9))[1])
     assert memory.free_bytes(torch.device("cuda", 0)) == 7
-    assert told == ["collected", True, "asked"]
+    assert told == [("collected", True), True, "asked"]
 
 
 @pytest.mark.parametrize(
@@ -369,6 +421,8 @@ def test_a_graph_is_recorded_once_and_then_only_replayed(monkeypatch: pytest.Mon
     graphs = Graphs(torch.device("cpu"), enabled=True)
     for name in ("a", "b"):
         graphs.add(name, lambda name=name: calls.append(name))
+    assert calls == []
+    graphs.record()
     assert calls == ["a", "b"]
     for name in ("b", "a", "b"):
         graphs.run(name)
@@ -376,6 +430,7 @@ def test_a_graph_is_recorded_once_and_then_only_replayed(monkeypatch: pytest.Mon
     assert _Graph.replays == [2, 1, 2]
     plain = Graphs(torch.device("cpu"), enabled=False)
     plain.add("a", lambda: calls.append("plain"))
+    plain.record()
     plain.run("a")
     assert calls == ["a", "b", "plain"]
 
@@ -386,10 +441,16 @@ def test_work_that_cannot_be_recorded_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
 
     def fails() -> None:
-        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+        try:
+            raise ValueError("a tensor of the host\nand more")
+        finally:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
 
+    graphs = Graphs(torch.device("cpu"), enabled=True)
+    graphs.add(("step", 4, 8), fails)
     with pytest.raises(RuntimeError, match="not permitted") as e:
-        Graphs(torch.device("cpu"), enabled=True).add(("step", 4, 8), fails)
+        graphs.record()
     (note,) = e.value.__notes__
+    assert note.endswith("the first error was: ValueError: a tensor of the host")
     assert "call ('step', 4, 8)" in note
     assert "graphs=False" in note

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from kiku.decoding import DRAW, Picker, Sampler, SamplingParams, TokenPicker, token_picker
 from kiku.engine import SlotEngine
+from kiku.engine.backend import Said
 from kiku.engine.cuda import CudaBackend, GpuOptions, cuda_engine
 from kiku.engine.gpu import draws
 from kiku.engine.gpu.ahead import Ahead
 from kiku.engine.gpu.draws import draw_numbers, draw_plainly, pick_draw, uniform
+from kiku.engine.gpu.kernel_choice import KernelChoice
 from kiku.errors import ConfigError
 from kiku.options import DecodingOptions
 from tests import tiny
@@ -391,7 +393,8 @@ def test_what_is_taken_back_is_drawn_again_with_the_same_numbers() -> None:
     slots, columns = np.arange(2), np.zeros((2, 3, 5), np.int64)
     rows = np.zeros(2, DRAW)
     rows[1] = Sampler(0.5, seed=3).row
-    ahead.note(slots, columns, rows, columns[..., 0], np.array([3, 2]))
+    said = Said(columns[..., 0], np.zeros((2, 3), np.float32), None, None)
+    ahead.note(slots, columns, rows, said, np.array([3, 2]))
     assert ahead.next_draws(slots)["drawn"].tolist() == [0, 2 * V]
     ahead.note_back(slots, np.array([1, 1]))
     rows["drawn"] = [0, V]
@@ -464,8 +467,9 @@ def test_a_kernel_that_fails_is_not(
     monkeypatch.setattr(draws, "_kernels", lambda: kernels)
     with pytest.raises(ConfigError, match=why):
         pick_draw("triton", V, CPU)
-    fault = draws.draw_fault(V, CPU)
-    monkeypatch.setattr(draws, "draw_fault", lambda *_: fault)
+    monkeypatch.setattr(
+        KernelChoice, "fault", lambda choice, _, fault=KernelChoice.fault: fault(choice, CPU)
+    )
     with caplog.at_level(logging.WARNING):
         assert pick_draw("auto", V, CUDA) is None
     assert "tokens are drawn on the host" in caplog.text

@@ -1,6 +1,7 @@
 """All that the GPU engine gives its device goes to one stream of the engine's own, whatever stream
 the calling thread is on; nothing is recorded by two at a time. With fakes in place of CUDA's."""
 
+import gc
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -87,6 +88,7 @@ class _Graph:
 
     def __enter__(self) -> None:
         _Graph.seen.append((self._stream, capture.RECORDING.locked()))
+        assert not gc.isenabled()  # a graph among the garbage would break this one
 
     def __exit__(self, *_: object) -> None: ...
 
@@ -100,14 +102,35 @@ def test_graphs_are_recorded_on_that_stream_one_at_a_time(
     monkeypatch.setattr(_Graph, "seen", [])
     ran: list[Any] = []
     with Place(GPU).entered():
-        Graphs(GPU, enabled=True).add("a", lambda: ran.append(cuda.at[1]))
+        graphs = Graphs(GPU, enabled=True)
+        graphs.add("a", lambda: ran.append(cuda.at[1]))
+        graphs.record()
         own = cuda.at[1]
     assert _Graph.seen == [(own, True)]
     assert set(ran) == {own}
     assert not capture.RECORDING.locked()
+    assert gc.isenabled()
     # The default one cannot be recorded.
-    Graphs(GPU, enabled=True).add("a", lambda: None)
+    graphs = Graphs(GPU, enabled=True)
+    graphs.add("a", lambda: None)
+    graphs.record()
     assert _Graph.seen[1][0] not in (own, cuda.default)
+
+
+def test_all_work_is_run_before_any_is_recorded(
+    cuda: Cuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes memory, and what runs have taken is only given back as long as none was recorded:
+    a graph keeps its own."""
+    monkeypatch.setattr(torch.cuda, "graph", _Graph)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", _Graph)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    monkeypatch.setattr(_Graph, "seen", [])
+    graphs, ran = Graphs(GPU, enabled=True), list[tuple[str, int]]()
+    for name in ("a", "b"):
+        graphs.add(name, lambda name=name: ran.append((name, len(_Graph.seen))))
+    graphs.record()
+    assert ran == [("a", 0), ("a", 0), ("b", 0), ("b", 0), ("a", 1), ("b", 2)]
 
 
 class Watch(TorchDispatchMode):
@@ -130,15 +153,16 @@ def test_nothing_is_computed_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = cuda_engine(
         tiny.codec(), tiny.lm(), slots=3, device="cpu", keep_logits=True, options=options
     )
-    inside: list[bool] = []
+    assert isinstance(engine.backend, CudaBackend)
+    inside, enter = list[bool](), engine.backend._place.entered
 
     @contextmanager
     def entered() -> Generator[None]:
         inside.append(True)
-        yield
+        with enter():
+            yield
         inside.pop()
 
-    assert isinstance(engine.backend, CudaBackend)
     monkeypatch.setattr(engine.backend._place, "entered", entered)
     with Watch(inside) as watch:
         for _ in range(3):

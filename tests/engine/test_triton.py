@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from kiku.engine.cuda import GpuOptions, cuda_engine
-from kiku.engine.gpu import attention, draws, layers
-from kiku.engine.gpu.attention import Trial, attend_plainly, kernel_fault, pick_attend
+from kiku.engine.gpu import draws, layers
+from kiku.engine.gpu.attention import Attend, Trial, attend_plainly, pick_attend
+from kiku.engine.gpu.kernel_choice import KernelChoice
 from kiku.engine.gpu.launches import row_sizes
 from kiku.engine.gpu.rings import RING_DTYPES, Rings
 from kiku.engine.gpu.room import SIZES
@@ -30,6 +31,10 @@ from tests.conftest import ROOT
 from tests.engine.engines import sound
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def picked(name: str, rings: Rings, device: torch.device) -> Attend:
+    return pick_attend(name, rings, device, sizes=(1, 4), dtype=torch.float32)
 
 
 def rings(kv: str = "float32", device: torch.device = CPU, **changes: Any) -> Rings:
@@ -68,7 +73,7 @@ def a_module(attend: Any, fits: bool = True) -> ModuleType:
     module.attend_by_kernel = attend  # pyright: ignore[reportAttributeAccessIssue]
     module.fits = lambda *_: fits  # pyright: ignore[reportAttributeAccessIssue]
     module.trials = lambda *_: [  # pyright: ignore[reportAttributeAccessIssue]
-        Trial(2, T, 40, dtype) for T in (1, 4) for dtype in (torch.float32, torch.bfloat16)
+        Trial(2, T, dtype) for T in (1, 4) for dtype in (torch.float32, torch.bfloat16)
     ]
     return module
 
@@ -103,8 +108,8 @@ def only_wide(qkv: Any, *rest: Any) -> torch.Tensor:
 
 
 def test_the_processor_takes_the_plain_form() -> None:
-    assert pick_attend("auto", rings(), CPU) is attend_plainly
-    assert pick_attend("plain", rings(), CUDA) is attend_plainly
+    assert picked("auto", rings(), CPU) is attend_plainly
+    assert picked("plain", rings(), CUDA) is attend_plainly
     with pytest.raises(ConfigError, match=r"'triton' does not work here: .* CUDA devices; 'plain'"):
         cuda_engine(tiny.codec(), tiny.lm(), device="cpu", options=GpuOptions(attention="triton"))
     with pytest.raises(ConfigError, match="attention is one of auto, triton, plain, not 'flash'"):
@@ -115,7 +120,7 @@ def test_kernels_that_agree_are_taken(there: Any) -> None:
     for good in (off(0.0), off(0.01)):
         there(good)
         for kv in ("float32", "bfloat16", "float8"):
-            assert pick_attend("triton", rings(kv), CPU) is good
+            assert picked("triton", rings(kv), CPU) is good
 
 
 @pytest.mark.parametrize(
@@ -123,8 +128,8 @@ def test_kernels_that_agree_are_taken(there: Any) -> None:
     [
         (off(0.1), True, "off by 0.1 from plain PyTorch"),
         (off(torch.nan), True, "off by nan"),
-        (lambda *_: 1 / 0, True, r"the kernels fail \(ZeroDivisionError: division by zero\)"),
-        (only_wide, True, r"the kernels fail \(TypeError: no such dtype"),
+        (lambda *_: 1 / 0, True, r"the kernel fails \(ZeroDivisionError: division by zero\)"),
+        (only_wide, True, r"the kernel fails \(TypeError: no such dtype"),
         (off(0.0), False, "no kernel for 2 heads of 16 in torch.float32"),
     ],
 )
@@ -134,12 +139,13 @@ def test_kernels_that_fail_are_not(
 ) -> None:  # fmt: skip
     there(attend, fits)
     with pytest.raises(ConfigError, match=why):
-        pick_attend("triton", rings(), CPU)
+        picked("triton", rings(), CPU)
     # Where they are taken unasked, it is told and goes on.
-    fault = kernel_fault(rings(), CPU)
-    monkeypatch.setattr(attention, "kernel_fault", lambda *_: fault)
+    monkeypatch.setattr(
+        KernelChoice, "fault", lambda choice, _, fault=KernelChoice.fault: fault(choice, CPU)
+    )
     with caplog.at_level(logging.WARNING):
-        assert pick_attend("auto", rings(), CUDA) is attend_plainly
+        assert picked("auto", rings(), CUDA) is attend_plainly
     assert "attention is plain PyTorch" in caplog.text
 
 
@@ -148,7 +154,8 @@ def test_without_triton_the_plain_form_is_taken(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "triton", None)
     for name in ("ring_attention", "ring_kernels"):
         monkeypatch.delitem(sys.modules, f"kiku.engine.gpu.{name}", raising=False)
-    assert "comes with PyTorch for CUDA" in (kernel_fault(rings(), CPU) or "")
+    with pytest.raises(ConfigError, match="Triton, which comes with PyTorch for CUDA, cannot be"):
+        picked("triton", rings(), CPU)
 
 
 class Stood:
@@ -184,12 +191,13 @@ def layer_kernels(norm: float = 0.0, gate: float = 0.0) -> SimpleNamespace:
         (layer_kernels(norm=0.5), "are off by"),
         (layer_kernels(gate=0.5), "are off by"),
         (layer_kernels(norm=torch.nan), "are off by nan"),
-        (SimpleNamespace(), r"fail \(AttributeError"),
+        (SimpleNamespace(), r"fails \(AttributeError"),
     ],
 )
 def test_norms_and_gates_that_fail_stay_plain(
     kernels: Any, why: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setattr(layers, "_kernels", lambda: kernels)
     with caplog.at_level(logging.WARNING):
         assert layers.pick_between(tiny.lm().transformer, CPU) is layers.PLAIN
@@ -328,24 +336,23 @@ def test_it_compiles_for_gpus(
             assert ("mma" in made.asm["ptx"]) is (T > 2 and not codec)
 
 
-def forms(calls: list[tuple[Rings, int, int, torch.dtype]]) -> set[tuple[Any, ...]]:
-    """The programs that calls over rings, of so many rows, positions and such numbers, run; sizes
-    aside."""
+def forms(rings: Rings, calls: list[tuple[int, int]], dtype: torch.dtype) -> set[tuple[Any, ...]]:
+    """The programs that calls over rings, of so many rows and positions, run."""
     from kiku.engine.gpu import ring_attention
 
     found = set[tuple[Any, ...]]()
     with pytest.MonkeyPatch.context() as patch:
         launches = noted_launches(patch)
-        for rings, rows, T, dtype in calls:
+        for rows, T in calls:
             heads, width = rings.config.num_heads, rings.config.head_dim
             launches.clear()
             qkv = torch.empty(rows, T, 3, heads, width, dtype=dtype)
             nothing = torch.empty(0)
             ring_attention.attend_by_kernel(qkv, (nothing, nothing), rings, 0, nothing, nothing)
-            queries_at_once = launches[0][1][-1].M
+            shape = launches[0][1][-1]
             for noted, given, _ in launches:
                 shared = given[-1] if noted.name.startswith("attend") else None
-                found.add((noted.name, dtype, queries_at_once, shared))
+                found.add((noted.name, shape, shared))
     return found
 
 
@@ -353,7 +360,7 @@ def forms(calls: list[tuple[Rings, int, int, torch.dtype]]) -> set[tuple[Any, ..
 @pytest.mark.parametrize("sizes", [SIZES, (1,), (1, 2)])
 def test_every_form_that_calls_take_was_tried(kv: str, sizes: tuple[int, ...]) -> None:
     """With the 1B's heads, and those of the codec: what was not tried might fail later, when the
-    plain form can no longer be taken."""
+    plain form can no longer be taken. What is tried need not be compiled again."""
     pytest.importorskip("triton", reason="Triton, which comes with PyTorch for CUDA, is missing")
     from kiku.engine.gpu.ring_attention import trials
 
@@ -365,13 +372,12 @@ def test_every_form_that_calls_take_was_tried(kv: str, sizes: tuple[int, ...]) -
     )  # fmt: skip
     kept = Rings(shape, 1, max(sizes) * frame, RING_DTYPES[kv], CPU)
     weights = {"float8": torch.bfloat16}.get(kv, RING_DTYPES[kv])
-    calls = [(kept, R, T * frame, weights) for T in sizes for R in row_sizes(T, 1000)]
-    tried: list[tuple[Rings, int, int, torch.dtype]] = []
-    for trial in trials(kept, CPU):
-        small = Rings(replace(shape, window=trial.window), 1, trial.positions, kept.dtype, CPU)
-        tried.append((small, trial.rows, trial.positions, trial.dtype))
-    assert forms(calls) <= forms(tried)
-    assert len(forms(calls)) > 3
+    calls = [(R, T * frame) for T in sizes for R in row_sizes(T, 1000)]
+    trial_calls = trials(kept, CPU, sizes, weights)
+    assert {trial.dtype for trial in trial_calls} == {weights}
+    tried = [(trial.rows, trial.positions) for trial in trial_calls]
+    assert forms(kept, calls, weights) == forms(kept, tried, weights)
+    assert len(forms(kept, calls, weights)) > 3
 
 
 def test_norms_and_gates_compile_for_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

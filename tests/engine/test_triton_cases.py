@@ -24,7 +24,7 @@ from kiku.config import TransformerConfig
 from kiku.decoding import DRAW, Sampler
 from kiku.engine.cuda import CudaBackend, GpuOptions, cuda_engine
 from kiku.engine.gpu import attention, draws, layer_kernels, layers, ring_attention
-from kiku.engine.gpu.attention import attend_plainly, kernel_fault
+from kiku.engine.gpu.attention import attend_fault, attend_plainly
 from kiku.engine.gpu.ring_attention import attend_by_kernel, shares
 from kiku.engine.gpu.rings import FLOAT8, RING_DTYPES, Rings
 from kiku.engine.gpu.room import ring_capacity
@@ -440,16 +440,16 @@ def test_the_engine_says_the_same_with_it(monkeypatch: pytest.MonkeyPatch) -> No
     assert told[0] == told[1]
 
 
+def fault(rings: Rings) -> str:
+    return attend_fault(rings, CPU, (1, 4), torch.float32) or ""
+
+
 def test_it_proves_itself_before_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ring_attention, "_NUMBERS", 256)
     monkeypatch.setattr(ring_attention, "_MULTIPROCESSORS", 2)
     for kv in ("float32", "float8"):
-        assert kernel_fault(filled(config(num_heads=1, dim=16), 4, kv), CPU) is None
-    narrow = filled(config(dim=16), 4, "float32")
-    assert "no kernel for 2 heads of 8" in (kernel_fault(narrow, CPU) or "")
-    uneven = filled(config(dim=96), 4, "float32")
-    assert "no kernel for 2 heads of 48" in (kernel_fault(uneven, CPU) or "")
+        assert fault(filled(config(num_heads=1, dim=16), 4, kv)) == ""
+    assert "no kernel for 2 heads of 8" in fault(filled(config(dim=16), 4, "float32"))
+    assert "no kernel for 2 heads of 48" in fault(filled(config(dim=96), 4, "float32"))
     monkeypatch.setattr(attention, "_TOLERANCE", 1e-12)
-    assert "are off by" in (
-        kernel_fault(filled(config(num_heads=1, dim=16), 4, "bfloat16"), CPU) or ""
-    )
+    assert "are off by" in fault(filled(config(num_heads=1, dim=16), 4, "bfloat16"))

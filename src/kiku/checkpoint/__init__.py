@@ -1,4 +1,5 @@
-"""Hub, folder or the packaged demo -> config, tensors and vocabulary; and back.
+"""Reads checkpoints from the hub, a folder or the package into config, tensors and vocabulary, and
+writes them.
 
     hub.py                  where files come from: a folder, a repository, the demo
     hub_errors.py           the messages for when the hub does not give them
@@ -14,7 +15,7 @@
     model_shapes.py         the published models without their weights, for measuring
     reading.py              the config, and which tensor of the files is which of ours
     identity.py             what distinguishes a checkpoint from any other
-    integrity.py            is this checkpoint whole?
+    integrity.py            checks whether a checkpoint is whole
     upload.py               a folder to a repository
 
 With numpy:
@@ -22,7 +23,7 @@ With numpy:
 
 With PyTorch:
     mapped.py               tensors as they lie in the files
-    loading.py, saving.py   all of it together, in both directions
+    loading.py, saving.py   whole checkpoints, in both directions
     mimi_decoder.py         the weights of Mimi's decoder, carried along unread
 
 Only this room downloads and uploads, and only it knows the names that others use.

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from kiku.checkpoint.supported import Supported, check_said, check_supported
+from kiku.checkpoint.supported import Supported, check_lossless, check_supported
 from kiku.config import CodecConfig, LMConfig, ModelConfig, TransformerConfig, exact_div
 from kiku.errors import ConfigError, UnsupportedConfig
 
@@ -231,7 +231,7 @@ def write_native(config: ModelConfig, *, mimi_name: str, tokenizer_name: str) ->
     left_out = ["lm.initial_text_id"]
     if not lm.num_pause_heads:
         left_out.append("lm.pause_classes")
-    check_said(
+    check_lossless(
         _LAYOUT,
         config,
         lambda: read_native(values, config.codec, num_pause_heads=lm.num_pause_heads),
@@ -295,7 +295,7 @@ def write_native_codec(codec: CodecConfig) -> dict[str, Any]:
             "output_dimensions": [width],
         },
     }
-    check_said(_LAYOUT, codec, lambda: read_native_codec(values))
+    check_lossless(_LAYOUT, codec, lambda: read_native_codec(values))
     return values
 
 

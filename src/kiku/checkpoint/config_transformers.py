@@ -5,7 +5,7 @@ configs.
 from collections.abc import Mapping
 from typing import Any
 
-from kiku.checkpoint.supported import Supported, check_said, check_supported
+from kiku.checkpoint.supported import Supported, check_lossless, check_supported
 from kiku.config import CodecConfig, LMConfig, ModelConfig, TransformerConfig
 from kiku.errors import ConfigError, UnsupportedConfig
 
@@ -258,7 +258,7 @@ def write_transformers(config: ModelConfig) -> dict[str, Any]:
         **_write_theta(t.rope_theta),
         "codec_config": write_transformers_codec(config.codec),
     }
-    check_said(
+    check_lossless(
         _LAYOUT,
         config,
         lambda: read_transformers(
@@ -315,7 +315,7 @@ def write_transformers_codec(codec: CodecConfig) -> dict[str, Any]:
         "attention_bias": False,
         **_write_theta(t.rope_theta),
     }
-    check_said(_LAYOUT, codec, lambda: read_transformers_codec(values))
+    check_lossless(_LAYOUT, codec, lambda: read_transformers_codec(values))
     return values
 
 

@@ -36,7 +36,7 @@ PUBLISHED = (
     Published(2048, 16, 16, 8000, window=750, delay_s=0.5, prefix_s=0.0),
     Published(2048, 48, 32, 4000, window=375, delay_s=2.5, prefix_s=1.0),
 )
-"""The 1B and the 2.6B."""
+"""The numbers of the 1B and of the 2.6B."""
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """One known flaw: under which condition, which value instead, and why."""
+    """One known flaw: the condition under which it is there, the value to use instead, and why."""
 
     layout: Layout
     where: Literal["config", "timing"]

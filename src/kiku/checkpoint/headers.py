@@ -21,15 +21,15 @@ class Stored:
 
     file: Path
     dtype: str
-    """As safetensors spells it: "BF16", "F32"."""
+    """The type of its numbers, as safetensors spells it: "BF16", "F32"."""
     shape: tuple[int, ...]
     start: int
-    """Offset of its first byte from the beginning of the file."""
+    """The offset of its first byte from the beginning of the file."""
     num_bytes: int
 
 
 def read_headers(paths: Iterable[Path]) -> dict[str, Stored]:
-    """The tensors of several files, seen as one set.
+    """The tensors of several files together, by name.
 
     Raises:
         CheckpointError: a file is damaged or cut short, or two files hold the same tensor.

@@ -24,7 +24,7 @@ class KnownRepo:
 
     repo_id: str
     layout: str
-    """"native" or "transformers"."""
+    """The layout of its files: "native" or "transformers"."""
     languages: str
     text_delay_s: float
     num_pause_heads: int
@@ -61,7 +61,7 @@ class Access:
 
 
 class Folder:
-    """Files of a checkpoint in a folder."""
+    """The files of a checkpoint that lies in a folder."""
 
     def __init__(self, path: Path) -> None:
         """`path` is an existing folder."""
@@ -103,12 +103,12 @@ class Folder:
         return cache is not None and real.is_relative_to(cache)
 
     def listing(self) -> list[str]:
-        """Names of the files that are there."""
+        """The names of the files that are there."""
         return sorted(p.name for p in self.path.iterdir() if p.is_file())
 
 
 class Repo:
-    """Files of a checkpoint on the hub; downloaded when asked for, kept in the hub's cache.
+    """The files of a checkpoint on the hub: downloaded when asked for, kept in the hub's cache.
 
     All of them are of one commit: the one at which the first file was found. So a push in between
     cannot mix two models. For a commit, the cache alone shows which files exist and which do not.

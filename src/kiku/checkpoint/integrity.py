@@ -1,4 +1,4 @@
-"""Is this checkpoint whole? One line for each thing that was checked."""
+"""Checks whether a checkpoint is whole. One line for each thing that was checked."""
 
 import warnings
 from dataclasses import dataclass

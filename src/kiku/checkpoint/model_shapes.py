@@ -40,7 +40,7 @@ def _of(published: Published) -> ModelConfig:
 SHAPES: Mapping[str, ModelConfig] = {
     name: _of(published) for name, published in zip(("1b", "2.6b"), PUBLISHED, strict=True)
 }
-"""kyutai/stt-1b-en_fr and kyutai/stt-2.6b-en."""
+"""The configs of kyutai/stt-1b-en_fr and kyutai/stt-2.6b-en, by their short names."""
 
 
 def random_weights(config: ModelConfig, seed: int = 0) -> tuple[Weights, Weights]:

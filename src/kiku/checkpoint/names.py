@@ -52,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A row at one place: plain names on both sides."""
+    """A row at one place of its axes: plain names on both sides."""
 
     ours: tuple[str, ...]
     theirs: tuple[str, ...]
@@ -61,14 +61,14 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """All names of tensors in one upstream file."""
+    """The names of all tensors in one upstream file, and what they are called here."""
 
     rows: tuple[Row, ...]
     axes: Axes
     aliases: tuple[tuple[str, str], ...] = ()
     """Other spellings -> the spelling of the rows: regular expressions, applied in order."""
     skipped: str = r"(?!)"
-    """Names that kiku has no use for: a regular expression."""
+    """A regular expression of the names that kiku has no use for."""
 
     def canonical(self, name: str) -> str:
         """`name` in the spelling of the rows."""
@@ -81,7 +81,7 @@ class Table:
         return re.search(self.skipped, name) is not None
 
     def pairs(self) -> Iterator[Pair]:
-        """All rows at all their places."""
+        """Every row at every place of its axes."""
         for row in self.rows:
             ours, theirs = _several(row.ours), _several(row.theirs)
             mine, other = self._axes_of(ours), self._axes_of(theirs)
@@ -94,7 +94,7 @@ class Table:
                 )
 
     def to_theirs(self, state: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
-        """Our tensors under their names."""
+        """Our tensors under upstream's names."""
         theirs: dict[str, Tensor] = {}
         for pair in self.pairs():
             values = pair.how.write([state[name] for name in pair.ours])
@@ -132,7 +132,7 @@ class Table:
 
 
 def native_lm(config: LMConfig) -> Table:
-    """Kyutai's decoder file."""
+    """The table of Kyutai's decoder file."""
     theirs = "transformer.layers.{layer}."
     ours = "transformer.layers.{layer}."
     return Table(
@@ -157,7 +157,7 @@ def native_lm(config: LMConfig) -> Table:
 
 
 def native_codec(config: CodecConfig) -> Table:
-    """Kyutai's codec file; Mimi's decoder, the half that makes sound, is skipped."""
+    """The table of Kyutai's codec file; Mimi's decoder, the half that makes sound, is skipped."""
     layer = "encoder_transformer.transformer.layers.{layer}."
     ours = "transformer.layers.{layer}."
     return Table(
@@ -190,7 +190,7 @@ def native_codec(config: CodecConfig) -> Table:
 
 
 def transformers_lm(config: LMConfig) -> Table:
-    """The decoder's part of transformers' file."""
+    """The table of the decoder's part of transformers' file."""
     t = config.transformer
     layer = "model.layers.{layer}."
     ours = "transformer.layers.{layer}."
@@ -219,7 +219,8 @@ def transformers_lm(config: LMConfig) -> Table:
 
 
 def transformers_codec(config: CodecConfig) -> Table:
-    """The codec's part of transformers' file: flat names (on disk) or those of 5.x in memory."""
+    """The table of the codec's part of transformers' file: flat names (on disk) or those that 5.x
+    has in memory."""
     prefix = TRANSFORMERS_CODEC
     layer = prefix + "encoder_transformer.layers.{layer}."
     chain = prefix + "quantizer.{theirs}_residual_vector_quantizer."

@@ -1,4 +1,4 @@
-"""From the files of a checkpoint to its config, and to which of their tensors is which of ours.
+"""Reads the config of a checkpoint's files, and finds which of their tensors is which of ours.
 
 Needs no PyTorch, and reads no numbers of the weights, except one row of transformers' head.
 """
@@ -84,7 +84,7 @@ class Source:
         return found
 
     def pairs(self) -> Iterator[tuple[Pair, list[str]]]:
-        """Every pair of the table, and what the files call its tensors."""
+        """Every pair of the table, with the names that its tensors have in the files."""
         for pair in self._table.pairs():
             yield pair, [self._names[name] for name in pair.theirs]
 
@@ -195,7 +195,8 @@ def _last_row_is_zero(head: Stored) -> bool:
 
 
 def _timing(values: Any) -> dict[str, Any]:
-    """Delay and silence prefix, as far as they are stated; both layouts use the same two keys."""
+    """The delay and the silence prefix, as far as they are stated; both layouts use the same two
+    keys."""
     if not isinstance(values, dict):
         raise ConfigError(f"delay and silence prefix should be in an object, not {values!r}")
     stated = {key: cast(Any, values[key]) for key in _TIMING if key in values}

@@ -1,4 +1,4 @@
-"""From networks to a folder, in either layout."""
+"""Writes networks into a folder, in either layout."""
 
 import json
 import shutil
@@ -58,7 +58,7 @@ def save_native(
 
     Args:
         folder: made if need be; files of these names are replaced.
-        config: of the model.
+        config: the config of the model.
         lm: `state_dict()` of the decoder, in the dtype to be stored.
         codec: `state_dict()` of the codec, in the dtype to be stored.
         vocabulary: a SentencePiece model (or tokenizer.json, which only kiku reads in this layout);

@@ -1,5 +1,5 @@
-"""Supported values: those that a config must have, because others would mean another network; and
-those that a layout can express, because others would be lost when it is written.
+"""Checks values of a config: whether kiku builds them, because others would mean another network;
+and whether a layout can express them, because others would be lost when it is written.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -28,7 +28,7 @@ def check_supported(values: Mapping[str, Any], supported: Supported, section: st
             )
 
 
-def check_said(
+def check_lossless(
     layout: str,
     config: ModelConfig | CodecConfig,
     read: Callable[[], ModelConfig | CodecConfig],

@@ -1,4 +1,4 @@
-"""Uploading a folder to a repository on the hub."""
+"""Uploads a folder to a repository on the hub."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -37,7 +37,7 @@ def weights_of(files: Files, config: ModelConfig) -> tuple[Weights, Weights]:
 
 
 class _Reader:
-    """`Weights` of one network."""
+    """The `Weights` of one network: reads a tensor each time it is asked for."""
 
     def __init__(self, source: Source) -> None:
         self._stored = source.stored

@@ -123,7 +123,7 @@ def convert_model(
     """Convert a model for ONNX Runtime, as the first use of it would; print where it is.
 
     The folder holds all that is needed: it can be copied to another machine and named there as the
-    model. One that is there already is read as a whole, and made anew if it is damaged.
+    model. One that is there already is read as a whole, and made again if it is damaged.
     """
     from kiku.converted import convert
     from kiku.graph import check_precision

@@ -2,11 +2,11 @@
 
     conversion.py  convert: what exists already is used, everything else is made
     build.py       makes a model in a folder that gets its final name once it is complete
-    model.py       a converted model: is it one, open it
-    manifest.py    what a folder says of itself, and whether that is true
-    integrity.py   is it whole? one line for each file
+    model.py       finds out whether a folder holds a converted model, and opens it
+    manifest.py    what a folder states of its model, and whether that is true
+    integrity.py   checks whether a model is whole, one line for each file
     cache.py       where converted models are kept, and under which names
-    lock.py        one process at a time
+    lock.py        lets one process at a time make a model
 
 A folder holds all that is needed to run the model, so it can be copied to a machine that has
 neither the checkpoint nor PyTorch. Reads checkpoints through `kiku.checkpoint`, writes graphs

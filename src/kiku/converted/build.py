@@ -1,4 +1,4 @@
-"""Making a converted model, in a folder that gets its final name once the model is complete."""
+"""Makes a converted model, in a folder that gets its final name once the model is complete."""
 
 import errno
 import logging
@@ -48,7 +48,7 @@ class Order:
     name: str
     precision: str
     identity: str
-    """Identity of the checkpoint (see `checkpoint.identity`)."""
+    """The identity of the checkpoint (see `checkpoint.identity`)."""
     format: int
     revision: str | None
 
@@ -99,9 +99,9 @@ class Build:
             order.name, order.precision, self.folder,
         )  # fmt: skip
         self.part.mkdir()
-        told = _Told(config, codec, lm)
-        graph.write_codec(self.part, config.codec, told.codec, order.precision)
-        graph.write_decoder(self.part, config.lm, told.lm, order.precision)
+        weights = _CountedWeights(config, codec, lm)
+        graph.write_codec(self.part, config.codec, weights.codec, order.precision)
+        graph.write_decoder(self.part, config.lm, weights.lm, order.precision)
         names = [*GRAPH_FILES]
         if order.files.vocabulary is not None:
             names.append(VOCABULARIES[order.files.vocabulary.suffix == ".json"])
@@ -168,8 +168,8 @@ class Build:
             )
 
 
-class _Told:
-    """The weights; logs now and then how many of them have been read."""
+class _CountedWeights:
+    """The weights of a model, as they are read; logs now and then how many have been read."""
 
     def __init__(self, config: ModelConfig, codec: Weights, lm: Weights) -> None:
         self.codec, self.lm = self._told_by(codec), self._told_by(lm)

@@ -33,9 +33,9 @@ class Entry:
 
     folder: Path
     name: str
-    """Name of the checkpoint, as far as a folder's name can hold it."""
+    """The name of the checkpoint, as far as a folder's name can hold it."""
     title: str
-    """Name of the checkpoint, as its manifest has it."""
+    """The name of the checkpoint, as the manifest states it."""
     precision: str
     is_whole: bool
     """Whether the model is complete; if not, a conversion was stopped here, or is going on."""
@@ -97,7 +97,7 @@ def temporary_folder() -> Path:
 
 
 def entries() -> list[Entry]:
-    """What is in the cache, by name."""
+    """The entries of the cache, in the order of their names."""
     try:
         folders = sorted(path for path in cache_folder().iterdir() if path.is_dir())
     except (OSError, NoCache):
@@ -193,9 +193,9 @@ def lock_of(folder: Path) -> Path:
     """The file that a writer of `folder` locks; each folder has its own. It is never removed: a
     process that waits for a file must not see it replaced.
 
-    It lies in `locks` beside the cache or, for a folder elsewhere, hidden beside that folder. So it
-    is found from the folder alone: processes that share a volume may have different caches, and see
-    the volume under different paths.
+    It lies in `locks` next to the cache or, for a folder elsewhere, hidden next to that folder. So
+    it is found from the folder alone: processes that share a volume may have different caches, and
+    see the volume under different paths.
     """
     place = folder.parent.resolve()
     try:

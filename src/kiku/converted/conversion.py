@@ -55,13 +55,14 @@ def convert(
 ) -> ConvertedModel:
     """Make the graphs of a checkpoint, unless they exist already.
 
-    Memory holds about one tensor at a time. However it ends, half a model is never taken for a
-    whole one. Several processes may ask for the same model: one makes it, the others wait.
+    Memory holds about one tensor at a time. However the conversion ends, half a model is never
+    taken for a whole one. Several processes may ask for the same model: one makes it, the others
+    wait.
 
     Args:
         source: "demo", a folder, a repository id, or what `find` gave.
-        precision: of the decoder's weights, one of `kiku.graph.PRECISIONS`; None takes int8, but
-            float32 for decoders below 100 million weights.
+        precision: the precision of the decoder's weights, one of `kiku.graph.PRECISIONS`; None
+            takes int8, but float32 for decoders below 100 million weights.
         revision: of a repository: branch, tag or commit.
         folder: where to put it; None is the cache (see `cache.cache_folder`).
         checksums: if the graphs exist already, read all of them to see whether they are undamaged.
@@ -167,7 +168,7 @@ def _convert(
 
 
 def _existing(order: Order, folder: Path, *, checksums: bool, tell: bool) -> ConvertedModel | None:
-    """The model in the folder, if it is the one that was ordered, and whole."""
+    """The model in the folder, if it is whole and the one that was ordered; else None."""
     if not is_converted(folder):
         _refuse_strangers(folder)
         return None
@@ -176,7 +177,7 @@ def _existing(order: Order, folder: Path, *, checksums: bool, tell: bool) -> Con
     except CheckpointError as e:
         _refuse_strangers(folder)
         if tell:
-            _log.warning("%s: it is made anew", str(e).removesuffix(ADVICE))
+            _log.warning("%s: it is made again", str(e).removesuffix(ADVICE))
         return None
     found = (model.manifest.identity, model.precision)
     if found != (order.identity, order.precision):

@@ -1,4 +1,4 @@
-"""Is this converted model whole? One line for each file."""
+"""Checks whether a converted model is whole, with one line for each file."""
 
 from pathlib import Path
 

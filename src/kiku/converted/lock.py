@@ -1,4 +1,4 @@
-"""One process at a time: a lock on a file, which ends with the process that holds it."""
+"""Lets one process at a time do something: a lock on a file, which ends with its process."""
 
 import errno
 from collections.abc import Callable, Generator
@@ -15,7 +15,7 @@ def locked(path: Path, waiting: Callable[[], None]) -> Generator[None]:
     """Hold the lock while the block runs. The file stays; it is empty.
 
     Args:
-        path: of the lock file; its folder is made.
+        path: the path of the lock file; its folder is made.
         waiting: called once if another process (or thread) holds the lock. If it raises, there is
             no wait.
 

@@ -1,4 +1,4 @@
-"""The manifest of a converted model: `kiku-onnx.json`, beside the graphs."""
+"""The manifest of a converted model: `kiku-onnx.json`, next to the graphs."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -44,14 +44,14 @@ class Manifest:
     format: int
     """`kiku.graph.FORMAT` of the kiku that wrote it."""
     kiku: str
-    """Version of the kiku that wrote it."""
+    """The version of kiku that wrote it."""
     precision: str
     name: str
     """Name of the checkpoint: "demo", a repository id, the last part of a folder's path."""
     revision: str | None
-    """The commit, if it came from a repository."""
+    """The commit of the checkpoint, if it came from a repository."""
     identity: str
-    """Digest of the checkpoint's files and config."""
+    """The digest of the checkpoint's files and config."""
     config: ModelConfig
     files: Mapping[str, Checked]
 
@@ -66,7 +66,7 @@ class Manifest:
         return sum(file.num_bytes for file in self.files.values())
 
     def to_json(self) -> str:
-        """The contents of the file."""
+        """The text of the manifest's file."""
         values: dict[str, Any] = {
             "format": self.format,
             "kiku": self.kiku,
@@ -96,7 +96,7 @@ def read_manifest(path: Path, *, format: int) -> Manifest:
 
     Args:
         path: of the file.
-        format: the only one that can be run.
+        format: the only format that can be run.
 
     Raises:
         CheckpointError: it cannot be read, is damaged, or is of another format.

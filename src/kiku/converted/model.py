@@ -1,4 +1,4 @@
-"""A folder with a converted model: is it one, and open it."""
+"""Finds out whether a folder holds a converted model, and opens it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +49,7 @@ def expanded(folder: str | Path) -> Path:
     """The path of a folder as it was given, with `~` replaced by the home folder.
 
     Raises:
-        CheckpointError: there is no such home.
+        CheckpointError: there is no such home folder.
     """
     try:
         return Path(folder).expanduser()

@@ -2,21 +2,19 @@
 step.
 
 The same code runs on a processor with graphs off, slowly: that is how it is tested. What the device
-computes is in `kiku.engine.gpu`. This module has what the host knows: how far every slot has come,
-and what the decoder has read ahead for it.
+computes is in `kiku.engine.gpu`. This module turns the engine's questions into calls, and answers
+them from what the decoder has read ahead where it can.
 """
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from kiku.codec import MimiEncoder, as_stored
+from kiku.codec import MimiEncoder
 from kiku.config import REWIND_FRAMES, WORD_START_ID
 from kiku.decoding import DRAW
 from kiku.engine.backend import Said
@@ -25,20 +23,12 @@ from kiku.engine.gpu.ahead import Ahead, Draws
 from kiku.engine.gpu.attention import pick_attend
 from kiku.engine.gpu.draws import draw_numbers, pick_draw
 from kiku.engine.gpu.launches import Launch, Launches, LaunchOptions
-from kiku.engine.gpu.memory import (
-    Room,
-    free_bytes,
-    no_weights,
-    slot_bytes,
-    told_as,
-)
-from kiku.engine.gpu.network import Network, Remembered, one_table
+from kiku.engine.gpu.memory import free_bytes, no_weights, out_of_memory_as, room_for
+from kiku.engine.gpu.network import Network, Remembered, Table, one_table
 from kiku.engine.gpu.options import GpuOptions
-from kiku.engine.gpu.pasts import Pasts
 from kiku.engine.gpu.place import Place
-from kiku.engine.gpu.precision import products
-from kiku.engine.gpu.rings import RING_DTYPES, Rings, position_of
-from kiku.engine.gpu.room import workspace_bytes
+from kiku.engine.gpu.rings import RING_DTYPES
+from kiku.engine.gpu.slots import SlotMark, Slots
 from kiku.engine.torch import digest_of_model, pick_device
 from kiku.errors import ConfigError
 from kiku.lm import LM
@@ -71,11 +61,9 @@ def cuda_engine(
 
 @dataclass(frozen=True, slots=True)
 class _CudaMark:
-    """Where a slot stood."""
+    """Where a slot stood: its state, its last token, and how the next one is drawn."""
 
-    pasts: Tensor
-    heard: int
-    read: int
+    state: SlotMark
     token: tuple[int, Draws]
 
 
@@ -96,127 +84,65 @@ class CudaBackend:
         options: GpuOptions | None = None,
     ) -> None:
         """See `cuda_engine`."""
-        self.options = options = options or GpuOptions()
-        self.device = pick_gpu(device)
+        options, gpu = options or GpuOptions(), pick_gpu(device)
+        options.check(gpu)
         self.codec_config, self.lm_config = codec.config, lm.config
-        self.num_slots = slots
-        options.check(self.device)
-        self.width = max(options.sizes)
-        self._heard = np.zeros(slots + 1, np.int64)  # latents of the codec
-        self._read = np.zeros(slots + 1, np.int64)  # columns of the decoder
-        self._ahead = Ahead(slots, self.width, lm.config)
+        self.num_slots, self.width = slots, max(options.sizes)
         self.num_launches = 0
         """How often the device was given something to compute."""
-        with told_as(lambda: no_weights(codec, lm, self.device)):
-            codec = codec.to(self.device).eval().requires_grad_(False)
-            lm = lm.to(self.device).eval().requires_grad_(False)
+        with out_of_memory_as(lambda: no_weights(codec, lm, gpu)):
+            codec = codec.to(gpu).eval().requires_grad_(False)
+            lm = lm.to(gpu).eval().requires_grad_(False)
             digest = digest_of_model(codec, lm)
             with torch.inference_mode():
                 table = one_table(lm)  # on the caller's stream, which gets the freed memory
         dtype = lm.out_norm.weight.dtype
         kv = dtype if options.kv == "auto" else RING_DTYPES[options.kv]
-        self.description, self.signature = self._names(dtype, kv, digest)
-        self._place = Place(self.device)
+        self.description, self.signature = _names(lm, kv, gpu, digest)
+        self._ahead = Ahead(slots, self.width, lm.config)
+        self._place = Place(gpu, tf32=options.tf32)
         self._place.follow()
-        room = self._room(codec, kv)
+        free = options.memory_bytes
+        if free is None and gpu.type == "cuda":
+            free = free_bytes(gpu)
+        room = room_for(codec, lm.config, slots, self.width, kv, free)
         room.check()
-        with told_as(room.ran_out):
-            self.launches = self._made(codec, lm, kv, table)
-            self.first, self._primed = self._prime()
-
-    def _made(
-        self, codec: MimiEncoder, lm: LM, kv: torch.dtype, table: tuple[Tensor, Tensor]
-    ) -> Launches:
-        """Allocate the state of all slots, and make every launch over it."""
-        options, device = self.options, self.device
-        with self._on_device():
-            self._pasts, self._codec_rings, self._rings = self._memories(codec, lm, kv)
-            keys, codec_keys = (
-                Remembered(rings, pick_attend(options.attention, rings, device))
-                for rings in (self._rings, self._codec_rings)
-            )
-            draw = pick_draw(options.sampling, lm.config.text_vocab_size, device)
-            self.can_draw = draw is not None
-            network = Network(
-                codec, lm, pasts=self._pasts, codec_keys=codec_keys, keys=keys, table=table,
-                draw=draw,
-            )  # fmt: skip
-            graphs = device.type == "cuda" if options.graphs is None else options.graphs
+        with out_of_memory_as(room.ran_out), self._place.entered():
+            self._slots = Slots(codec, lm, slots, self.width, kv, gpu)
+            network = _network(codec, lm, self._slots, table, options)
+            self.can_draw = network.draw is not None
+            graphs = gpu.type == "cuda" if options.graphs is None else options.graphs
             which = LaunchOptions(graphs, options.guess, options.sizes, options.rows)
-            return Launches(network, self.num_slots, device, which)
+            self.launches = Launches(network, slots, gpu, which)
+            self.first = self._prime()
 
-    def _names(self, dtype: torch.dtype, kv: torch.dtype, digest: str) -> tuple[str, str]:
-        weights, kept = (str(one).removeprefix("torch.") for one in (dtype, kv))
-        sizes = self.lm_config.transformer
-        return (
-            f"cuda {weights}, keys in {kept}, on {self.device.type}",
-            f"cuda {weights} kv {kept} {sizes.num_layers}x{sizes.dim} window {sizes.window} "
-            f"K {self.lm_config.num_codebooks} model {digest}",
-        )
-
-    def _room(self, codec: MimiEncoder, kv: torch.dtype) -> Room:
-        """How much memory the slots take, and how much is free for them."""
-        lm, slots = self.lm_config, self.num_slots
-        pasts = Pasts(codec, 0, torch.device("meta")).width
-        each = slot_bytes(codec.config, lm, kv, pasts, self.width)
-        workspace = workspace_bytes(codec.config, lm, slots, self.width)
-        free = self.options.memory_bytes
-        if free is None and self.device.type == "cuda":
-            free = free_bytes(self.device)
-        return Room(slots, each, workspace, free, kv)
-
-    def _memories(self, codec: MimiEncoder, lm: LM, kv: torch.dtype) -> tuple[Pasts, Rings, Rings]:
-        """Allocate the state of all slots: convolutions, the codec's rings, the decoder's rings."""
-        slots, device, inner = self.num_slots, self.device, codec.config.transformer
-        latents = self.width * inner.positions_per_frame
-        return (
-            Pasts(codec, slots, device),
-            Rings(inner, slots, latents, torch.float32, device),
-            Rings(lm.config.transformer, slots, self.width, kv, device),
-        )
-
-    def _prime(self) -> tuple[Said, dict[str, Tensor]]:
-        """The decoder's output for the initial column, and what its rings then hold."""
+    def _prime(self) -> Said:
+        """The decoder's output for the initial column. What its rings then hold is kept."""
         lm = self.lm_config
         # All rows of a call are alike: those that are not needed write to the spare slot too.
         n = self.launches.rows[1][0]
         columns = np.full((n, 1, 1 + lm.num_codebooks), lm.initial_code, np.int64)
         columns[:, 0, 0] = lm.initial_text_id
         spare = np.full(n, self.num_slots)
-        with self._on_device():
-            said = self._said(n, 1, logits=True)
-            self._read_now(spare, columns, np.zeros(n, np.int64), np.zeros(n, DRAW), said)
-            pauses = None if said.pauses is None else said.pauses[:1]
-            assert said.logits is not None
-            first = Said(said.tokens[:1], said.logprobs[:1], pauses, said.logits[:1])
-            return first, self._rings.first(self.num_slots)
-
-    @contextmanager
-    def _on_device(self) -> Generator[None]:
-        """See `Place`."""
-        tf32 = self.options.tf32
-        with (
-            torch.inference_mode(),
-            products(tf32=tf32),
-            as_stored(self.device),
-            self._place.entered(),
-        ):
-            yield
+        said = self._said(n, 1, logits=True)
+        self._read_now(spare, columns, np.zeros(n, np.int64), np.zeros(n, DRAW), said)
+        self._slots.initial = self._slots.rings.first(self.num_slots)
+        pauses = None if said.pauses is None else said.pauses[:1]
+        assert said.logits is not None
+        return Said(said.tokens[:1], said.logprobs[:1], pauses, said.logits[:1])
 
     # Slots.
 
     def forget(self, slot: int) -> None:
         """See `Backend.forget`."""
-        with self._on_device():
-            self._pasts.rows[slot].zero_()
-        self._heard[slot] = 0
+        with self._place.entered():
+            self._slots.forget(slot)
         self._ahead.forget(slot)
 
     def begin(self, slot: int) -> None:
         """See `Backend.begin`: copies what the initial column left in the rings."""
-        with self._on_device():
-            self._rings.put_first(slot, self._primed)
-        self._read[slot] = 1
+        with self._place.entered():
+            self._slots.begin(slot)
         self._ahead.forget(slot)
         self._ahead.put_token(slot, int(self.first.tokens[0, 0]))
 
@@ -227,8 +153,8 @@ class CudaBackend:
         the same launch."""
         n, T, _ = frames.shape
         codes = np.empty((n, T, self.codec_config.num_codebooks), np.int64)
-        with self._on_device():
-            for first, size in _parts(T, self.options.sizes):
+        with self._place.entered():
+            for first, size in _parts(T, self.launches.sizes):
                 most = self.launches.rows[size][-1]
                 for at in range(0, n, most):
                     rows = slice(at, at + most)
@@ -237,33 +163,40 @@ class CudaBackend:
         return codes
 
     def _hear(self, slots: Ints, frames: NDArray[np.float32], ahead: bool) -> Ints:
+        """[n, T, K] codes of `frames` by one launch; with `ahead` the decoder reads in it, too."""
         n, T, size = frames.shape
         launch = self.launches.of("step" if ahead else "encode", T, n)
         given = launch.given.host
         given["slots"][:n] = slots
-        given["heard"][:n] = self._heard[slots]
+        given["heard"][:n] = self._slots.heard[slots]
         given["pcm"][:n] = frames.reshape(n, T * size)
         draws = self._ahead.next_draws(slots)
         if ahead:
-            given["read"][:n] = self._read[slots]
+            given["read"][:n] = self._slots.read[slots]
             given["texts"][:n] = self._ahead.next_tokens(slots)
             given["limits"][:n] = self._ahead.limits(slots)
             _put_draws(launch, draws)
-        self.launches.run(launch)
+        with_logits = ahead and self._ahead.wants_logits(slots)
+        self.launches.run(launch, num_logits=n if with_logits else 0)
         self.num_launches += 1
-        self._heard[slots] += T * self.codec_config.downsample
+        self._slots.heard[slots] += T * self.codec_config.downsample
         codes = launch.told.host["codes"][:n]
         if ahead:
-            columns = np.full((n, T, 1 + self.lm_config.num_codebooks), self.options.guess)
-            columns[:, 0, 0] = given["texts"][:n]
-            heard = codes[:, :, : self.lm_config.num_codebooks]
-            numbers = np.arange(self.lm_config.num_codebooks)
-            columns[:, :, 1:] = np.where(numbers < given["limits"][:n, None, None], heard, -1)
-            told = launch.told.host
-            pauses = told["pauses"][:n] if "pauses" in told else None
-            said = Said(told["tokens"][:n], told["logprobs"][:n], pauses, None)
-            self._ahead.put(slots, columns, draws, said, self.num_launches)
+            self._ahead.put(
+                slots, self._read_columns(launch, n), draws, _output(launch, n), self.num_launches
+            )
         return codes
+
+    def _read_columns(self, launch: Launch, n: int) -> Ints:
+        """[n, T, 1 + K] the columns that the decoder read in a "step"."""
+        given, codes = launch.given.host, launch.told.host["codes"][:n]
+        K = self.lm_config.num_codebooks
+        columns = np.full((n, codes.shape[1], 1 + K), self.launches.guess)
+        columns[:, 0, 0] = given["texts"][:n]
+        columns[:, :, 1:] = np.where(
+            np.arange(K) < given["limits"][:n, None, None], codes[:, :, :K], -1
+        )
+        return columns
 
     def read(
         self,
@@ -281,19 +214,19 @@ class CudaBackend:
         run = self.num_launches if logits else None
         there = self._ahead.answers(slots, columns, counts, draws, run)
         missing = np.setdiff1d(np.arange(n), there)
-        with self._on_device():
+        with self._place.entered():
             if len(there):
                 self._answer(slots[there], there, said)
             most = self.launches.rows[self._size(T)][-1]
             for at in range(0, len(missing), most):
                 rows = missing[at : at + most]
                 part = self._said(len(rows), T, logits=logits)
-                start = self._read[slots[rows]]
+                start = self._slots.read[slots[rows]]
                 self._read_now(slots[rows], columns[rows], start, draws[rows], part)
                 _put(said, rows, part)
-        self._read[slots] += counts
+        self._slots.read[slots] += counts
         self._ahead.forget(slots)
-        self._ahead.note(slots, columns, draws, said.tokens, counts)
+        self._ahead.note(slots, columns, draws, said, counts)
         return said
 
     def _answer(self, slots: Ints, rows: Ints, said: Said) -> None:
@@ -303,31 +236,30 @@ class CudaBackend:
         if said.pauses is not None:
             said.pauses[rows] = pauses
         if said.logits is not None:
-            launch = self.launches.last
-            assert launch is not None
-            places = torch.from_numpy(self._ahead.rows(slots)).to(self.device)  # pyright: ignore[reportUnknownMemberType]
-            said.logits[rows] = launch.logits[places, :T].cpu().numpy()
+            said.logits[rows] = self.launches.logits(self._ahead.rows(slots), T)
 
     def _read_now(self, slots: Ints, columns: Ints, start: Ints, draws: Draws, said: Said) -> None:
         """Run one launch of the decoder for n slots, and fill `said` with its output."""
         n, T, _ = columns.shape
         launch = self.launches.of("read", self._size(T), n)
-        given, told = launch.given.host, launch.told.host
+        given = launch.given.host
         given["slots"][:n], given["read"][:n] = slots, start
         given["columns"][:n, :T] = columns
         given["columns"][:n, T:] = 0
         _put_draws(launch, draws)
-        self.launches.run(launch)
+        self.launches.run(launch, num_logits=0 if said.logits is None else n)
         self.num_launches += 1
-        said.tokens[...], said.logprobs[...] = told["tokens"][:n, :T], told["logprobs"][:n, :T]
+        told = _output(launch, n)
+        said.tokens[...], said.logprobs[...] = told.tokens[:, :T], told.logprobs[:, :T]
         if said.pauses is not None:
-            said.pauses[...] = told["pauses"][:n, :T]
+            assert told.pauses is not None
+            said.pauses[...] = told.pauses[:, :T]
         if said.logits is not None:
-            said.logits[...] = launch.logits[:n, :T].cpu().numpy()
+            said.logits[...] = self.launches.logits(np.array(range(n), np.int64), T)
 
     def _size(self, T: int) -> int:
         """Columns of the smallest call that has room for T of each row."""
-        return next(size for size in self.options.sizes if size >= T)
+        return next(size for size in self.launches.sizes if size >= T)
 
     def _said(self, n: int, T: int, *, logits: bool) -> Said:
         """An output of zeros, to be filled."""
@@ -341,7 +273,7 @@ class CudaBackend:
 
     def rewind(self, slots: Ints, columns: Ints) -> None:
         """See `Backend.rewind`: nothing moves on the device."""
-        self._read[slots] -= columns
+        self._slots.read[slots] -= columns
         self._ahead.forget(slots)
         self._ahead.note_back(slots, columns)
 
@@ -349,50 +281,56 @@ class CudaBackend:
 
     def mark(self, slot: int) -> Any:
         """See `Backend.mark`."""
-        with self._on_device():
-            pasts = self._pasts.rows[slot].clone()
-        token = self._ahead.token_state(slot)
-        return _CudaMark(pasts, int(self._heard[slot]), int(self._read[slot]), token)
+        with self._place.entered():
+            return _CudaMark(self._slots.mark(slot), self._ahead.token_state(slot))
 
     def go_back(self, slot: int, mark: Any) -> None:
         """See `Backend.go_back`."""
         assert isinstance(mark, _CudaMark)
-        with self._on_device():
-            self._pasts.rows[slot].copy_(mark.pasts)
-        self._heard[slot], self._read[slot] = mark.heard, mark.read
+        with self._place.entered():
+            self._slots.go_back(slot, mark.state)
         self._ahead.forget(slot)
         self._ahead.put_token(slot, *mark.token)
 
     def save(self, slot: int) -> dict[str, NDArray[Any]]:
-        """See `Backend.save`. Of keys and values it holds the window only, in the dtype they are
-        kept in (bfloat16 and float8 as their bits)."""
-        heard, read = int(self._heard[slot]), int(self._read[slot])
-        with self._on_device():
-            codec = {**self._pasts.save(slot), **self._codec_rings.save(slot, heard)}
-            decoder = self._rings.save(slot, read)
-        codec["position"], decoder["position"] = np.array([heard]), np.array([read])
-        return {f"codec.{name}": array for name, array in codec.items()} | {
-            f"decoder.{name}": array for name, array in decoder.items()
-        }
+        """See `Backend.save`, and `Slots.save` for what it holds."""
+        with self._place.entered():
+            return self._slots.save(slot)
 
     def restore(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
         """See `Backend.restore`."""
-        codec, decoder = _under("codec.", saved), _under("decoder.", saved)
-        heard, read = position_of(codec), position_of(decoder)
-        known = (
-            self._pasts.num_saved + 2 + len(self._codec_rings.tensors) + len(self._rings.tensors)
-        )
-        if len(saved) != known or len(codec) + len(decoder) != known:
-            raise ValueError("it holds parts that are not known")
-        with self._on_device():
-            pasts = torch.from_numpy(self._pasts.check(codec))  # pyright: ignore[reportUnknownMemberType]
-            codec_rings = self._codec_rings.check(heard, codec)
-            rings = self._rings.check(read, decoder)
-            self._pasts.rows[slot].copy_(pasts)
-            self._codec_rings.restore(slot, heard, codec_rings)
-            self._rings.restore(slot, read, rings)
-        self._heard[slot], self._read[slot] = heard, read
+        with self._place.entered():
+            self._slots.restore(slot, saved)
         self._ahead.forget(slot)
+
+
+def _network(
+    codec: MimiEncoder, lm: LM, slots: Slots, table: Table, options: GpuOptions
+) -> Network:
+    """Both networks over the memory of the slots, with the kernels that work on their device."""
+    device = slots.rings.keys.device
+    weights = lm.out_norm.weight.dtype
+    keys, codec_keys = (
+        Remembered(
+            rings, pick_attend(options.attention, rings, device, sizes=options.sizes, dtype=dtype)
+        )
+        for rings, dtype in ((slots.rings, weights), (slots.codec_rings, torch.float32))
+    )
+    draw = pick_draw(options.sampling, lm.config.text_vocab_size, device)
+    return Network(
+        codec, lm, pasts=slots.pasts, codec_keys=codec_keys, keys=keys, table=table, draw=draw
+    )
+
+
+def _names(lm: LM, kv: torch.dtype, device: torch.device, digest: str) -> tuple[str, str]:
+    """The backend's description, for people, and its signature, by which saved slots are known."""
+    weights, kept = (str(one).removeprefix("torch.") for one in (lm.out_norm.weight.dtype, kv))
+    sizes = lm.config.transformer
+    return (
+        f"cuda {weights}, keys in {kept}, on {device.type}",
+        f"cuda {weights} kv {kept} {sizes.num_layers}x{sizes.dim} window {sizes.window} "
+        f"K {lm.config.num_codebooks} model {digest}",
+    )
 
 
 def pick_gpu(name: str | None) -> torch.device:
@@ -419,21 +357,21 @@ def _parts(T: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def _put_draws(launch: Launch, draws: Draws) -> None:
-    """Tell a call how its rows draw; nothing where the host draws."""
+    """Put into a call how its rows draw; nothing where the host draws."""
     if "draws" in launch.given.host:
         launch.given.host["draws"][: len(draws)] = draw_numbers(draws)
 
 
+def _output(launch: Launch, n: int) -> Said:
+    """What a call gave for its first n rows, without logits: views of its buffers."""
+    told = launch.told.host
+    pauses = told["pauses"][:n] if "pauses" in told else None
+    return Said(told["tokens"][:n], told["logprobs"][:n], pauses, None)
+
+
 def _put(said: Said, rows: Ints, part: Said) -> None:
+    """Put the output of some slots into the rows that are theirs."""
     said.tokens[rows], said.logprobs[rows] = part.tokens, part.logprobs
     for whole, own in ((said.pauses, part.pauses), (said.logits, part.logits)):
         if whole is not None and own is not None:
             whole[rows] = own
-
-
-def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {
-        name.removeprefix(prefix): array
-        for name, array in arrays.items()
-        if name.startswith(prefix)
-    }

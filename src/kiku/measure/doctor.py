@@ -1,6 +1,6 @@
 """What is installed here, which of the processor's instructions are used, and what speed to expect.
 
-Only looks and measures; prints nothing.
+This module looks and measures; it prints nothing.
 """
 
 import importlib.metadata
@@ -57,7 +57,7 @@ class Kernel:
     precision: str
     instructions: str
     by: str
-    """"kiku-kernels" or "ONNX Runtime"."""
+    """Whose operators multiply: "kiku-kernels" or "ONNX Runtime"."""
     note: str
 
 
@@ -68,9 +68,9 @@ class Expected:
     shape: str
     precision: str
     limit_ms: float
-    """Reading the weights from memory, and nothing else."""
+    """The time to read the weights from memory, and for nothing else."""
     typical_ms: float
-    """At the usual share of the limit, `TYPICAL_SHARE`."""
+    """The time at the usual share of the limit, `TYPICAL_SHARE`."""
 
     @property
     def real_time(self) -> bool:
@@ -86,7 +86,7 @@ class DoctorReport:
     python: str
     system: str
     packages: dict[str, str | None]
-    """Needed package -> version, None where it is missing."""
+    """Needed package -> its version, None where it is missing."""
     extras: dict[str, bool]
     machine: Machine
     kernels: tuple[Kernel, ...]
@@ -96,7 +96,7 @@ class DoctorReport:
     """The folder for converted models; None if there is none."""
     cache_bytes: int
     microphones: int | None
-    """How many there are; None if the package for them is not installed."""
+    """How many converted models there are; None if the package for them is not installed."""
 
     @property
     def missing(self) -> list[str]:
@@ -104,7 +104,7 @@ class DoctorReport:
         return [name for name, version in self.packages.items() if version is None]
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The fields as plain values, ready for JSON."""
         return {**asdict(self), "missing": self.missing}
 
 
@@ -137,10 +137,10 @@ def examine(*, bandwidth: Callable[[], float] | None = None) -> DoctorReport:
 
 
 def kernels_of(machine: Machine, own: "Kernels") -> tuple[Kernel, ...]:
-    """Which instructions multiply matrices, and whose operators use them.
+    """For each precision the instructions that multiply matrices, and whose operators use them.
 
     Args:
-        machine: this one.
+        machine: this machine.
         own: kiku's operators, or the reason why there are none.
     """
     by, reason = ("kiku-kernels", "") if own.library else ("ONNX Runtime", f"; {own.reason}")

@@ -65,7 +65,7 @@ def is_dummy_model(folder: str | Path) -> bool:
 
 
 def open_dummy_model(folder: Path, *, slots: int = 1, threads: int | None = None) -> Recognizer:
-    """A recognizer around what `write_dummy_model` wrote; its words mean nothing.
+    """A recognizer of a model that `write_dummy_model` wrote; its words mean nothing.
 
     Raises:
         CheckpointError: the folder holds something else.
@@ -75,7 +75,9 @@ def open_dummy_model(folder: Path, *, slots: int = 1, threads: int | None = None
     try:
         config = ModelConfig.from_dict(_read(folder / NOTE)["config"])
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder} holds no random model ({error}); write it anew") from error
+        raise CheckpointError(
+            f"{folder} holds no random model ({error}); write it again"
+        ) from error
     engine = onnx_engine(folder, config, slots=slots, threads=threads)
     return Recognizer(engine, config, _vocabulary(config), name=folder.name)
 
@@ -83,7 +85,8 @@ def open_dummy_model(folder: Path, *, slots: int = 1, threads: int | None = None
 def open_model(
     source: str | Path, *, precision: str | None = None, slots: int = 1, threads: int | None = None
 ) -> Recognizer:
-    """A dummy model's folder, or whatever `kiku.load` takes, on the engine for CPUs."""
+    """A recognizer of a dummy model's folder, or of whatever `kiku.load` takes, on the engine for
+    CPUs."""
     if is_dummy_model(source):
         return open_dummy_model(Path(source), slots=slots, threads=threads)
     from kiku import loading

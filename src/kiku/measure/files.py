@@ -20,7 +20,7 @@ from kiku.stream import WordSession
 
 @dataclass(frozen=True, slots=True)
 class FileSpeed:
-    """One recording, transcribed both ways."""
+    """How long one recording took in blocks, and frame by frame."""
 
     sound_s: float
     block_s: float
@@ -32,12 +32,12 @@ class FileSpeed:
     ratio: float
     """How many times faster blocks are."""
     frames_per_pass: float
-    """Frames that a pass of the decoder brought, in blocks."""
+    """Frames that a pass of the decoder brought on average, in blocks."""
     words: int
     same_words: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The fields as plain values, ready for JSON."""
         return asdict(self)
 
 
@@ -53,7 +53,7 @@ def capped(recognizer: Recognizer, max_block: int) -> Recognizer:
 
 
 def joined_sound(paths: Sequence[str | Path], sample_rate: int) -> NDArray[np.float32]:
-    """[S] all recordings, one after the other.
+    """[S] the sound of all recordings, one after the other.
 
     Raises:
         AudioError: one cannot be read.
@@ -74,7 +74,7 @@ def file_speed(
     Args:
         recognizer: with a free slot.
         samples: [S] at the model's rate.
-        rounds: after one that warms up and is not counted.
+        rounds: how often it is transcribed each way, after one round that is not counted.
         clock: gives seconds.
     """
     single = capped(recognizer, 1)
@@ -131,8 +131,8 @@ def product(
     frames per pass that were measured on another.
 
     Args:
-        single_ms: a step of one frame.
-        pass_ms: a pass over a block of that size, all of it.
+        single_ms: the time of a step of one frame.
+        pass_ms: block size -> the time of a whole pass over a block of that size.
         frames_per_pass: block size -> frames that a pass brings.
 
     Returns:

@@ -50,11 +50,11 @@ class Options:
     """
 
     dtype: str | None = None
-    """Of the decoder's weights, one of `DTYPES`; None is bfloat16 on a GPU, and what kiku chooses
-    on a processor."""
+    """The type of the decoder's weights, one of `DTYPES`; None is bfloat16 on a GPU, and what kiku
+    chooses on a processor."""
     kv_dtype: str | None = None
-    """Of keys and values; None is bfloat16 on a GPU, and on a processor what kiku keeps there with
-    kiku-kernels: float16 if weights are rounded, else float32."""
+    """The type of keys and values; None is bfloat16 on a GPU, and on a processor what kiku keeps
+    there with kiku-kernels: float16 if weights are rounded, else float32."""
     p99_ms: float = 80.0
     """Milliseconds that 99 of 100 steps may take at most."""
     efficiency: float = 0.5
@@ -188,7 +188,7 @@ class Fits:
         return self.fixed.value + streams * self.stream.value
 
     def problem(self) -> str:
-        """Why not even one stream fits."""
+        """Why not even one stream fits; None if one does."""
         options, usable = self._options, self._usable
         weights = f"the weights take {size(self.fixed.value)}"
         if usable is not None and self.bytes_of(1) > usable:

@@ -24,14 +24,14 @@ _CORE_INT8 = {
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """A machine, as far as it decides how many streams fit."""
+    """The numbers of a machine that decide how many streams fit."""
 
     name: str
     kind: Literal["gpu", "cpu"]
     memory_bytes: float | None
-    """None if it is not known."""
+    """Bytes of its memory; None if that is not known."""
     bandwidth: float
-    """Bytes a second that its memory gives."""
+    """Bytes a second that can be read from its memory."""
     rates: Mapping[str, float]
     """Type of numbers -> operations a second, a multiplication and an addition being two; of dense
     matrices."""
@@ -52,7 +52,7 @@ class Hardware:
         return self.rates[self.computed_as(dtype)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The fields as plain values, ready for JSON."""
         return {**asdict(self), "rates": dict(self.rates)}
 
 
@@ -142,8 +142,8 @@ def gpu(
 
     Args:
         name: one of `GPUS`, or any other where all three numbers are given.
-        memory_gb: in place of the data sheet's, for example for a part of a GPU.
-        bandwidth_gb_s: likewise.
+        memory_gb: takes the place of the data sheet's, for example for a part of a GPU.
+        bandwidth_gb_s: takes the place of the data sheet's.
         tflops: dense, in bfloat16. 8 bits are then taken to be as fast, and float32 to be 16 times
             slower.
 

@@ -63,9 +63,9 @@ class Measured:
 
     machine: str
     kv_dtype: str = "float32"
-    """Type of the keys and values."""
+    """The type of the keys and values."""
     live: tuple[tuple[int, float], ...] = ()
-    """Streams with full windows, and the p99 of a step in ms; fewest first."""
+    """Numbers of streams with full windows, and the p99 of their steps in ms; the fewest first."""
     fixed_bytes: float | None = None
     stream_bytes: float | None = None
     speed: float | None = None

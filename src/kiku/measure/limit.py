@@ -16,18 +16,18 @@ _HEAD_BITS = 8  # of the text head's weights, at least
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A step of one stream's decoder, if nothing but reading took time."""
+    """The time of a step of one stream's decoder if nothing but reading took time."""
 
     precision: str
     weight_bytes: int
     window_bytes: int
-    """Keys and values of a full window, which a step reads too."""
+    """Bytes of the keys and values of a full window, which a step reads too."""
     ms: float
     """Milliseconds to read the weights; `ms_full_window` is with a full window."""
     ms_full_window: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The fields as plain values, ready for JSON."""
         return asdict(self)
 
 

@@ -39,13 +39,14 @@ class Machine:
     processor: str
     architecture: str
     instructions: tuple[str, ...] | None
-    """Those that matter for products of matrices; None where the system does not tell."""
+    """Instruction sets that matter for products of matrices; None where the system does not
+    tell."""
     threads: int
     """Processors that this process may use."""
     memory_bytes: int | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The fields as plain values, ready for JSON."""
         return asdict(self)
 
 
@@ -128,7 +129,7 @@ class MemoryReader:
 
         Args:
             size: bytes that are read: many times the processor's caches.
-            threads: how many read; None takes all that this process may use.
+            threads: how many threads read; None takes as many as this process may use.
             clock: gives seconds.
         """
         self._size, self._clock = size, clock

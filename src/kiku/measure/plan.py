@@ -58,7 +58,7 @@ class Need:
     """Bytes in use on each machine."""
     machine_hours_per_day: float
     cost_per_day: float | None
-    """None if no price is given."""
+    """What the machines cost a day, in the currency of the price; None if no price is given."""
     basis: Basis
 
 
@@ -73,22 +73,22 @@ class Plan:
     fixed_bytes: Figure
     """Bytes of the weights; if measured, those of the program too."""
     stream_bytes: Figure
-    """Bytes of a stream."""
+    """Bytes that each stream takes."""
     by_memory: Figure | None
-    """Live streams; None where the memory is not known."""
+    """Live streams that the memory holds; None where its size is not known."""
     by_time: Figure
     """Live streams whose steps are within `p99_ms`."""
     at_most: int
-    """Live streams by memory, and by time with an efficiency of 1."""
+    """Live streams that memory and time would allow with an efficiency of 1."""
     streams: Figure
     """Live streams: the smaller of `by_memory` and `by_time`."""
     step_ms: Figure | None
-    """A step of that many streams, p99; None without any."""
+    """The p99 of a step of that many streams, in milliseconds; None where no stream fits."""
     recordings: Figure | None
-    """Seconds of sound a second; None where the model does not fit."""
+    """Seconds of recordings that are transcribed in a second; None where the model does not fit."""
     recordings_at_once: int
     problem: str | None
-    """Why no stream fits."""
+    """Why no stream fits; None if one does."""
     live_need: Need | None
     recordings_need: Need | None
     published: tuple[known.Beside, ...]
@@ -98,7 +98,7 @@ class Plan:
     assumptions: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The fields as plain values, ready for JSON."""
         return {**asdict(self), "hardware": self.hardware.to_dict()}
 
 

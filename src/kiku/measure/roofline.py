@@ -18,7 +18,7 @@ from kiku.measure.hardware import Hardware
 from kiku.measure.limit import weight_bytes
 
 KV_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "fp8": 8}
-"""Bits of a number in keys and values."""
+"""How many bits a number of keys and values has, by its type."""
 
 _FLOAT32 = 4  # bytes
 _CODEC_8_BITS = 1 + 4 / 32  # bytes: a scale for each block of 32
@@ -34,15 +34,15 @@ class NetworkCost:
 
     name: str
     weight_bytes: float
-    """Read once a step."""
+    """Bytes that are read once a step."""
     stream_bytes: float
-    """Read for each stream."""
+    """Bytes that are read for each stream of a step."""
     ops: tuple[tuple[str, float], ...]
-    """Type of numbers, and operations in it for each stream."""
+    """Types of numbers, and the operations in each of them for each stream of a step."""
     kept_bytes: float
-    """In memory, however many streams there are."""
+    """Bytes that are kept in memory however many streams there are."""
     kept_stream_bytes: float
-    """In memory for each stream."""
+    """Bytes that are kept in memory for each stream."""
 
     def ms(self, hardware: Hardware, streams: int) -> float:
         """Milliseconds of a step of `streams` streams, at best."""

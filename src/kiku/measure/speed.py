@@ -34,7 +34,7 @@ class LiveTimes:
     decoder: Times
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The fields as plain values, ready for JSON."""
         return asdict(self)
 
 
@@ -45,7 +45,7 @@ class BlockTimes:
     size: int
     past: int
     step: Times
-    """Of whole blocks, not of single frames."""
+    """The times of whole blocks, not of single frames."""
     ms_per_frame: float
     codec_ms_per_frame: float | None
     decoder_ms_per_frame: float | None
@@ -55,7 +55,7 @@ class BlockTimes:
     """Whether every guess was made to be right, so that a block costs the fewest passes."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The fields as plain values, ready for JSON."""
         return asdict(self)
 
 
@@ -65,17 +65,17 @@ class Soak:
 
     hours: float
     position: int
-    """Frames at the end."""
+    """Frames that the stream had processed at the end."""
     after_a_minute: Times
     at_the_end: Times
     change: float
-    """Of the median, as a part of the earlier one: 0.05 is five percent slower."""
+    """By how much the median grew, as a part of the earlier one: 0.05 is five percent slower."""
     resident_after_a_minute: int | None
-    """Bytes."""
+    """Bytes of the process that are in memory."""
     resident_at_the_end: int | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The fields as plain values, ready for JSON."""
         return asdict(self)
 
 
@@ -96,7 +96,7 @@ def full_window(config: ModelConfig) -> int:
 
 
 class Speed:
-    """Measures one engine, which nothing else uses meanwhile."""
+    """Measures the steps of one engine, which nothing else uses meanwhile."""
 
     def __init__(
         self,
@@ -109,9 +109,9 @@ class Speed:
         """Measure nothing yet.
 
         Args:
-            engine: all slots free.
-            config: of its model.
-            sound: [S] the streams' sound, over and over; None is `noise`.
+            engine: an engine with all slots free.
+            config: the config of its model.
+            sound: [S] what the streams are given, over and over; None is `noise`.
             clock: gives seconds.
 
         Raises:
@@ -194,7 +194,7 @@ class Speed:
         """One stream for hours of sound, as fast as it goes.
 
         Args:
-            hours: of sound.
+            hours: hours of sound.
             count: steps that are measured after a minute, and again at the end.
             silent: see `block`: quicker, the same memory.
         """
@@ -231,8 +231,8 @@ class Speed:
         frames, and the others copy its state.
 
         Args:
-            count: how many.
-            past: frames.
+            count: how many slots.
+            past: frames that each has processed.
             silent: make the text silence from then on, too; for one slot only.
         """
         if past == 0:

@@ -30,16 +30,16 @@ class MemoryUse:
 
     after_load: int
     after_a_minute: int
-    """When one stream has processed a minute of sound."""
+    """Bytes when one stream has processed a minute of sound."""
     per_slot: int
-    """More bytes for another stream that has processed as much."""
+    """Bytes that another stream takes that has processed as much."""
     libraries: int
-    """Before the model was loaded."""
+    """Bytes before the model was loaded."""
     private: int | None = None
-    """After a minute, without mapped files such as the weights."""
+    """Bytes after a minute of sound, without mapped files such as the weights."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The fields as plain values, ready for JSON."""
         return asdict(self)
 
 
@@ -49,12 +49,12 @@ class StartUp:
 
     loaded_s: float
     first_tokens_s: float
-    """When the model had given output for the first sound."""
+    """Seconds until the model had given output for the first sound."""
     first_word_s: float | None
-    """None if it recognized no word."""
+    """Seconds until the first word; None if no word was recognized."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The fields as plain values, ready for JSON."""
         return asdict(self)
 
 
@@ -78,12 +78,13 @@ def memory(
     threads: int | None = None,
     runner: Runner = run_child,
 ) -> MemoryUse | None:
-    """See `MemoryUse`; None where the system does not tell how much memory a process has.
+    """The memory of a process that holds a model; None where the system does not tell how much
+    memory a process has.
 
     Args:
         model: what `kiku.load` takes, or the folder of a dummy model.
         precision: as `kiku.load`'s dtype.
-        threads: how many compute.
+        threads: how many threads compute.
         runner: starts the process.
 
     Raises:
@@ -102,13 +103,13 @@ def start(
     threads: int | None = None,
     runner: Runner = run_child,
 ) -> StartUp:
-    """See `StartUp`.
+    """How long a fresh process takes until a model has recognized something.
 
     Args:
         model: as for `memory`.
         sound: a recording.
         precision: as `kiku.load`'s dtype.
-        threads: how many compute.
+        threads: how many threads compute.
         runner: starts the process.
 
     Raises:

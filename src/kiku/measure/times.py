@@ -1,4 +1,4 @@
-"""Many durations in a few numbers."""
+"""Sums up many durations in a few numbers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -33,5 +33,5 @@ class Times:
         return cls(len(ms), *(round(x, 3) for x in (float(np.median(ms)), p90, p95, p99, max(ms))))
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The fields as plain values, ready for JSON."""
         return asdict(self)

@@ -42,10 +42,11 @@ class Ahead:
         self._num_said = np.zeros(num_slots, np.int64)
         self._limits = np.full(num_slots, num_codebooks, np.int64)
         self._draws, self._next_draws = np.zeros((2, num_slots), DRAW)
+        self._with_logits = np.zeros(num_slots, np.bool_)
 
     def put(self, slots: Ints, columns: Ints, draws: Draws, said: Said, run: int) -> None:
-        """The decoder has read `columns` [n, T, 1 + K] of n slots, the rows of launch `run`, and
-        drawn as `draws` says."""
+        """Keep what the decoder gave for `columns` [n, T, 1 + K] of n slots, which were the first n
+        rows of launch `run`; its tokens were drawn as `draws` says."""
         T = columns.shape[1]
         self._draws[slots] = draws
         self._counts[slots] = T
@@ -60,9 +61,9 @@ class Ahead:
     def answers(
         self, slots: Ints, columns: Ints, counts: Ints, draws: Draws, run: int | None
     ) -> Ints:
-        """Indices of the slots whose columns were all read ahead, and tokens drawn so. If logits
-        are wanted, `run` is the last launch, and only its slots count: its logits alone are still
-        there."""
+        """Indices of the slots whose columns were all read ahead, with tokens drawn as `draws`
+        says. If logits are wanted, `run` is the last launch, and only its slots count: no other
+        launch's logits are left."""
         T = int(columns.shape[1])
         beyond = np.arange(T) >= counts[:, None]
         other: Bools = np.not_equal(self._columns[slots, :T], columns)
@@ -87,13 +88,13 @@ class Ahead:
 
     # To guess the next columns.
 
-    def note(self, slots: Ints, columns: Ints, draws: Draws, tokens: Ints, counts: Ints) -> None:
-        """Note which columns [n, T, 1 + K] the decoder has read, how it drew, and the tokens that
-        it gave."""
+    def note(self, slots: Ints, columns: Ints, draws: Draws, said: Said, counts: Ints) -> None:
+        """Note which columns [n, T, 1 + K] the decoder has read, how it drew, and its output."""
         self._next_draws[slots] = draws
         self._move(slots, counts)
-        self._said[slots, : tokens.shape[1]] = tokens
+        self._said[slots, : said.tokens.shape[1]] = said.tokens
         self._num_said[slots] = counts
+        self._with_logits[slots] = said.logits is not None
         self._limits[slots] = (columns[:, 0, 1:] >= 0).sum(-1)
 
     def note_back(self, slots: Ints, columns: Ints) -> None:
@@ -102,19 +103,24 @@ class Ahead:
         self._move(slots, -columns)
 
     def _move(self, slots: Ints, columns: Ints) -> None:
-        """The noise of so many columns more was used. Who takes the likeliest uses none."""
+        """Count the noise of `columns` [n] more columns as used. Slots that take the likeliest
+        token use none."""
         draws = self._next_draws[slots]
         draws["drawn"] += np.where(draws["temperature"] > 0, self._vocab * columns, 0)
         self._next_draws[slots] = draws
 
     def next_draws(self, slots: Ints) -> Draws:
-        """[n] how each slot's next token is drawn, if as the last one."""
+        """[n] how each slot's next token is drawn if it is drawn as the last one was."""
         return self._next_draws[slots]
 
     def next_tokens(self, slots: Ints) -> Ints:
         """[n] the last token of each slot."""
         last = np.maximum(self._num_said[slots] - 1, 0)
         return self._said[slots, last]
+
+    def wants_logits(self, slots: Ints) -> bool:
+        """Whether one of these slots was last read with logits, and so most likely will be."""
+        return bool(self._with_logits[slots].any())
 
     def limits(self, slots: Ints) -> Ints:
         """[n] how many codebooks each slot reads the codes of."""

@@ -1,28 +1,25 @@
-"""Attention over rings: what every form of it does, the form in plain PyTorch, and the choice.
+"""Attention over rings: its interface, its form in plain PyTorch, and the choice of a form.
 
 The plain form copies whole rings to float32, which is correct but slow. The Triton kernels of
 `ring_attention` read only what a slot's queries see. Without Triton, or where its kernels fail, the
 plain form is used.
 """
 
-import logging
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from kiku.engine.gpu.kernel_choice import KernelChoice
 from kiku.engine.gpu.rings import Rings
-from kiku.engine.gpu.room import ROWS_AT_ONCE
-from kiku.errors import ConfigError
+from kiku.engine.gpu.room import ROWS_AT_ONCE, ring_capacity
 from kiku.nn.attention import visible_places
 from kiku.nn.rope import Rope, rotate
 
-_LOG = logging.getLogger(__name__)
-
 ATTENTIONS = ("auto", "triton", "plain")
-"""What may be chosen. "auto" takes the kernels on a CUDA device where they work."""
+"""The attentions that may be chosen. "auto" takes the kernels on a CUDA device where they work."""
 
 
 class Attend(Protocol):
@@ -40,9 +37,9 @@ class Attend(Protocol):
         """Turn queries and keys, put keys and values into the ring, and attend.
 
         Args:
-            qkv: [R, T, 3, H, D] what the input projection gave.
+            qkv: [R, T, 3, H, D] the output of the input projection.
             angles: cosines and sines [R, 1, T, D / 2] of the new positions.
-            rings: of all slots; written at the new positions.
+            rings: the rings of all slots; written at the new positions.
             layer: the layer's number.
             slots: [R] the slot of each row.
             start: [R] positions that each slot has processed before.
@@ -89,49 +86,56 @@ def _attend(q: Tensor, rings: Rings, layer: int, slots: Tensor, start: Tensor) -
     return weights @ values.masked_fill(~seen, 0.0)
 
 
-def pick_attend(name: str, rings: Rings, device: torch.device) -> Attend:
-    """The attention called `name`, one of `ATTENTIONS`, for such rings on such a device.
+def pick_attend(
+    name: str, rings: Rings, device: torch.device, *, sizes: Sequence[int], dtype: torch.dtype
+) -> Attend:
+    """The attention called `name`, one of `ATTENTIONS`, on a device.
+
+    Args:
+        name: "auto", "triton" or "plain".
+        rings: those that it is for.
+        device: where they are.
+        sizes: frames of a row that a call may take, as in `GpuOptions`.
+        dtype: of queries and results, which is that of the network's weights.
 
     Raises:
         ConfigError: "triton" was asked for and does not work here.
     """
     if name == "plain" or (name == "auto" and device.type != "cuda"):
         return attend_plainly
-    fault = kernel_fault(rings, device)
-    if fault is None:
-        from kiku.engine.gpu.ring_attention import attend_by_kernel
+    choice = KernelChoice[Attend](
+        kernel=_attend_by_kernel,
+        fallback=attend_plainly,
+        compare=lambda: attend_fault(rings, device, sizes, dtype),
+        option="attention",
+        without="plain",
+        warning="attention is plain PyTorch, which is slow",
+    )
+    return choice.pick(device, required=name == "triton")
 
-        return attend_by_kernel
-    if name == "triton":
-        raise ConfigError(f"attention='triton' does not work here: {fault}; 'plain' does")
-    _LOG.warning("attention is plain PyTorch, which is slow: %s", fault)
-    return attend_plainly
+
+def _attend_by_kernel() -> Attend:
+    from kiku.engine.gpu.ring_attention import attend_by_kernel  # Triton comes with PyTorch
+
+    return attend_by_kernel
 
 
-def kernel_fault(rings: Rings, device: torch.device) -> str | None:
-    """Why the Triton kernels cannot be used for such rings on such a device; None if they can.
+def attend_fault(
+    rings: Rings, device: torch.device, sizes: Sequence[int], dtype: torch.dtype
+) -> str | None:
+    """How the Triton kernels differ from plain PyTorch over rings like these, or why there is none
+    for them; None if they work."""
+    from kiku.engine.gpu.ring_attention import fits, trials
 
-    They are run to find out: Triton compiles a kernel when it is first run, and needs a C compiler
-    for that.
-    """
-    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        return "Triton's kernels run on CUDA devices"
-    try:
-        from kiku.engine.gpu.ring_attention import attend_by_kernel, fits, trials
-    except ImportError as error:
-        return f"Triton, which comes with PyTorch for CUDA, cannot be imported ({error})"
     if not fits(rings, device):
         return (
             f"there is no kernel for {rings.config.num_heads} heads of {rings.config.head_dim} in "
             f"{rings.dtype} on this device"
         )
-    try:
-        for trial in trials(rings, device):
-            error = _disagreement(attend_by_kernel, rings, trial, device)
-            if not error < _TOLERANCE:  # NaN is none
-                return f"the kernels are off by {error:.2g} from plain PyTorch in {trial}"
-    except Exception as failed:  # whatever a compiler may raise
-        return f"the kernels fail ({type(failed).__name__}: {str(failed).strip()[-200:]})"
+    for trial in trials(rings, device, sizes, dtype):
+        error = _disagreement(_attend_by_kernel(), rings, trial, device)
+        if not error < _TOLERANCE:  # NaN is none
+            return f"the kernels are off by {error:.2g} from plain PyTorch in {trial}"
     return None
 
 
@@ -141,9 +145,8 @@ class Trial:
 
     rows: int
     positions: int
-    window: int
     dtype: torch.dtype
-    """Of queries, and of what is given back."""
+    """The dtype of queries and of results."""
 
 
 _TOLERANCE = 0.05
@@ -152,21 +155,23 @@ to the other side."""
 
 
 def _disagreement(attend: Attend, like: Rings, trial: Trial, device: torch.device) -> float:
-    """The greatest difference from the plain form, over small rings of random numbers. Some of
-    their slots have wrapped around; no two rows have the same."""
+    """The greatest difference from the plain form, over rings of one layer with random numbers.
+    Rings are as long as those of the engine, so the engine runs the kernels that were compiled
+    here. Some slots have wrapped around, others are young; no two rows have the same."""
     R, T = trial.rows, trial.positions
-    config = replace(like.config, num_layers=1, window=trial.window)
+    config = replace(like.config, num_layers=1)
+    most = like.capacity - ring_capacity(config, 0)
     random = torch.Generator(device).manual_seed(0)
     rope = Rope(config.head_dim, config.rope_theta)
     rope.fill(device)
     slots = torch.arange(R, device=device).flip(0)
-    start = 3 + 197 * slots
+    start = (3 + 2 * like.capacity + 197 * slots) % (3 * like.capacity)
     shape = (R, T, 3, config.num_heads, config.head_dim)
     qkv = torch.randn(shape, generator=random, device=device).to(trial.dtype)
     angles = rope(start[:, None] + torch.arange(T, device=device))
     said: list[Tensor] = []
     for one in (attend, attend_plainly):
-        rings = Rings(config, R, T, like.dtype, device)
+        rings = Rings(config, R, most, like.dtype, device)
         places = torch.arange(rings.capacity, device=device).repeat(R, 1)
         random.manual_seed(1)
         ring = (R, config.num_heads, rings.capacity, config.head_dim)

@@ -1,7 +1,9 @@
 """CUDA graphs: work over fixed addresses, recorded once and replayed with one launch."""
 
+import gc
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Generator, Hashable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -31,12 +33,10 @@ class Graphs:
         self._side = _recordable(device) if device.type == "cuda" else None
 
     def add(self, key: Hashable, work: Work) -> None:
-        """Record `work`, which reads and writes fixed addresses, and never asks the host.
+        """Add `work`, which reads and writes fixed addresses, and never asks the host.
 
-        It is run a few times first, so what it changes must not belong to any stream of sound yet.
-
-        Raises:
-            RuntimeError: it cannot be recorded; a note says which work, and what to do.
+        On a GPU it is run a few times, so what it changes must not belong to any stream of sound
+        yet.
         """
         side = self._side
         if side is not None:
@@ -45,22 +45,34 @@ class Graphs:
                 for _ in range(_WARM_UPS):
                     work()
             torch.cuda.current_stream(self._device).wait_stream(side)
-        if self.enabled:
+        self._works[key] = work
+
+    def record(self) -> None:
+        """Record all work that was added; nothing where graphs are off.
+
+        All of it is recorded after all of it was run: memory that runs take is then given back
+        before the graphs take as much of their own. So only one of both is needed at a time.
+
+        Raises:
+            RuntimeError: it cannot be recorded; a note says which work, why, and what to do.
+        """
+        for key, work in self._works.items() if self.enabled else ():
             try:
                 self._graphs[key] = self._recorded(work)
             except RuntimeError as error:
+                *_, first = errors_of(error)
                 error.add_note(
                     f"while call {key} was recorded as a CUDA graph; GpuOptions(graphs=False) runs "
-                    "without graphs, slower"
+                    f"without graphs, slower; the first error was: {_first_line(first)}"
                 )
                 raise
-        self._works[key] = work
 
     def _recorded(self, work: Work) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         # Other threads may call CUDA meanwhile, for example to put sound on a device.
         with (
             RECORDING,
+            _no_collection(),
             torch.cuda.graph(
                 graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local"
             ),
@@ -74,6 +86,32 @@ class Graphs:
             self._graphs[key].replay()
         else:
             self._works[key]()
+
+
+@contextmanager
+def _no_collection() -> Generator[None]:
+    """Keep Python from collecting garbage meanwhile. A graph of a dropped engine may be part of it,
+    and CUDA destroys no graph while another one is recorded; PyTorch from 2.9 on does not collect
+    before it records."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def errors_of(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that were raised before it and led to it, the last one first."""
+    at: BaseException | None = error
+    while at is not None:
+        yield at
+        at = at.__cause__ or at.__context__
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or '(nothing)').splitlines()[0]}"
 
 
 def _recordable(device: torch.device) -> torch.cuda.Stream:

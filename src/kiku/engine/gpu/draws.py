@@ -4,8 +4,6 @@ Both do what `kiku.decoding.Sampler` does on the host, with the same numbers: th
 Philox of 64 bits, which follows from a key and a count, and scores are compared in float64.
 """
 
-import logging
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -15,25 +13,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kiku.decoding import DRAW, Sampler, SamplingParams
-from kiku.engine.gpu.layers import power_of_two
-from kiku.errors import ConfigError
+from kiku.engine.gpu.kernel_choice import KernelChoice
+from kiku.engine.gpu.layers import FUSED, power_of_two
 
 Draw = Callable[[Tensor, Tensor, Tensor], Tensor]
 """The tokens [R, T] for logits [R, T, V] in float32, the likeliest tokens [R, T], which it may
 write to, and how each row draws [R, `DRAW_WIDTH`]."""
 
 DRAW_WIDTH = DRAW.itemsize // 8
-"""Numbers of 64 bits in which a device is told how a row draws: those of `DRAW`, in their order."""
+"""How many numbers of 64 bits describe how a row draws: the fields of `DRAW`, in their order."""
 
 SAMPLINGS = ("auto", "triton", "plain", "host")
 
-_LOG = logging.getLogger(__name__)
-
 _FACTORS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
-"""Philox: by what the first and the third number are multiplied in a round."""
+"""The factors by which Philox multiplies the first and the third number in a round."""
 
 _STEPS = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
-"""Philox: what is added to the two halves of the key after a round."""
+"""The numbers that Philox adds to the two halves of the key after a round."""
 
 _ROUNDS = 10
 
@@ -41,7 +37,7 @@ _HALF = 0xFFFFFFFF
 """The lower 32 bits."""
 
 _LEAST = 2.0**-54
-"""In place of a random number 0, which has no logarithm; as in `Sampler`."""
+"""Takes the place of a random number 0, which has no logarithm; as in `Sampler`."""
 
 _AT_ONCE = 1 << 20
 """Logits that the plain form takes at once, which bounds what it needs between its operators."""
@@ -66,7 +62,7 @@ def _drawn(logits: Tensor, likeliest: Tensor, draws: Tensor) -> Tensor:
     top_k, drawn = draws[:, 1][:, None, None], draws[:, 5]
     by_chance = temperature > 0
     best = logits.amax(-1, keepdim=True)
-    scores = (logits.double() - best.double()) / temperature.where(by_chance, 1.0)
+    scores = (logits.double() - best.double()) / temperature.masked_fill(~by_chance, 1.0)
     scores = _cut(scores, top_k, top_p)
     steps = torch.arange(T, device=logits.device)
     numbers = uniform(draws[:, 3], draws[:, 4], drawn[:, None] + V * steps, V)
@@ -79,7 +75,7 @@ def _cut(scores: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     """[R, T, V] with minus infinity for what is not among the likeliest."""
     V = scores.shape[-1]
     down, order = scores.sort(dim=-1, descending=True, stable=True)
-    last = top_k.where(top_k > 0, V).clamp(max=V) - 1
+    last = top_k.masked_fill(top_k <= 0, V).clamp(max=V) - 1
     kth = down.gather(-1, last.expand(*down.shape[:-1], 1))
     down = down.masked_fill(down < kth, -torch.inf)
     shares = (down - down[..., :1]).exp()
@@ -139,9 +135,8 @@ def _signed(number: int) -> int:
 
 
 def pick_draw(name: str, vocab: int, device: torch.device) -> Draw | None:
-    """The drawing called `name`, one of `SAMPLINGS`, for a vocabulary of so many tokens; None
-    where the host shall draw. On a GPU the plain form is hundreds of launches: "auto" does not take
-    it there.
+    """The drawing called `name`, one of `SAMPLINGS`, among `vocab` tokens; None where the host
+    draws. On a GPU the plain form is hundreds of launches: "auto" does not take it there.
 
     Raises:
         ConfigError: "triton" was asked for and does not work here.
@@ -150,20 +145,23 @@ def pick_draw(name: str, vocab: int, device: torch.device) -> Draw | None:
         return None
     if name == "plain" or (name == "auto" and device.type != "cuda"):
         return draw_plainly
-    fault = draw_fault(vocab, device)
-    if fault is None:
-        return draw_by_kernel
-    if name == "triton":
-        raise ConfigError(f"sampling='triton' does not work here: {fault}; 'host' does")
-    _LOG.warning("tokens are drawn on the host, which is slower: %s", fault)
-    return None
+    choice = KernelChoice[Draw | None](
+        kernel=lambda: draw_by_kernel,
+        fallback=None,
+        compare=lambda: draw_fault(vocab, device),
+        option="sampling",
+        without="host",
+        warning="tokens are drawn on the host, which is slower",
+    )
+    return choice.pick(device, required=name == "triton")
 
 
 def draw_by_kernel(logits: Tensor, likeliest: Tensor, draws: Tensor) -> Tensor:
     """See `Draw`: one launch, which does next to nothing for rows that take the likeliest."""
     R, T, V = logits.shape
     width = power_of_two(V + 3)
-    _kernels().draw_kernel[(R, T)](logits, draws, likeliest, V, width, num_warps=_WARPS)
+    kernel = _kernels().draw_kernel[(R, T)]
+    kernel(logits, draws, likeliest, V, width, num_warps=_WARPS, **FUSED)
     return likeliest
 
 
@@ -174,31 +172,23 @@ def _kernels() -> Any:
 
 
 _WARPS = 16
-"""Of a program: a row's scores and noise stay in its registers."""
+"""Warps of a program: a row's scores and noise stay in its registers."""
 
 
 def draw_fault(vocab: int, device: torch.device) -> str | None:
-    """Why the kernel cannot draw among so many tokens on such a device; None if it can. It is run
-    to find out."""
-    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        return "Triton's kernels run on CUDA devices"
-    try:
-        given = trial(vocab, device)
-        ours, plain = (
-            draw(given[0].clone(), given[1].clone(), given[2])
-            for draw in (draw_by_kernel, draw_plainly)
-        )
-        wrong = int((ours != plain).sum())
-    except ImportError as error:
-        return f"Triton, which comes with PyTorch for CUDA, cannot be imported ({error})"
-    except Exception as failed:  # whatever a compiler may raise
-        return f"the kernel fails ({type(failed).__name__}: {str(failed).strip()[-200:]})"
+    """How the kernel's tokens differ from those of plain PyTorch on `device`; None if they are the
+    same."""
+    logits, likeliest, draws = trial(vocab, device)
+    ours, plain = (
+        draw(logits.clone(), likeliest.clone(), draws) for draw in (draw_by_kernel, draw_plainly)
+    )
+    wrong = int((ours != plain).sum())
     return f"the kernel draws {wrong} tokens otherwise than plain PyTorch" if wrong else None
 
 
 def trial(vocab: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits, likeliest tokens and draws of rows of every sort: greedy, at some temperatures, cut
-    by number and by share."""
+    """Logits, likeliest tokens and draws to try a form of drawing with: rows that are greedy, that
+    have several temperatures, and that are cut by number and by share."""
     ways = [
         None,
         SamplingParams(0.25, seed=1),

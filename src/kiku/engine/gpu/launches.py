@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from kiku.engine.gpu.capture import Graphs
 from kiku.engine.gpu.draws import DRAW_WIDTH
@@ -42,10 +43,57 @@ class LaunchOptions:
 class Launch:
     """One call of a fixed size."""
 
-    key: tuple[Kind, int, int]  # with T and R
+    key: tuple[Kind, int, int]
+    """What it runs, T and R."""
     given: Tray
+    """The arrays that go to the device."""
     told: Tray
-    logits: Tensor  # [R, T, V] on the device, until the next launch
+    """The arrays that come back from it, besides the logits."""
+    logits: Tray
+    """[R, T, V] float32; on the device until the next call, on the host where they were fetched."""
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """The arrays that go into a call and come out of it."""
+
+    frame_size: int
+    codec_codebooks: int
+    codebooks: int
+    """K: those that the decoder reads."""
+    pauses: int
+    vocab: int
+    draws: bool
+    """Whether the device draws tokens."""
+
+    def inputs(self, kind: Kind, T: int, R: int) -> Fields:
+        whole = torch.int64
+        fields: dict[str, tuple[tuple[int, ...], torch.dtype]] = {"slots": ((R,), whole)}
+        if kind != "read":
+            fields |= {"heard": ((R,), whole), "pcm": ((R, T * self.frame_size), torch.float32)}
+        if kind != "encode":
+            fields["read"] = ((R,), whole)
+            if self.draws:
+                fields["draws"] = ((R, DRAW_WIDTH), whole)
+        if kind == "step":
+            fields |= {"texts": ((R,), whole), "limits": ((R,), whole)}
+        if kind == "read":
+            fields["columns"] = ((R, T, 1 + self.codebooks), whole)
+        return fields
+
+    def outputs(self, kind: Kind, T: int, R: int) -> Fields:
+        fields: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+        if kind != "read":
+            fields["codes"] = ((R, T, self.codec_codebooks), torch.int64)
+        if kind != "encode":
+            fields |= {"tokens": ((R, T), torch.int64), "logprobs": ((R, T), torch.float32)}
+            if self.pauses:
+                fields["pauses"] = ((R, T, self.pauses), torch.float32)
+        return fields
+
+    def logits(self, kind: Kind, T: int, R: int) -> Fields:
+        del kind  # all calls share the memory, also those that give none
+        return {"logits": ((R, T, self.vocab), torch.float32)}
 
 
 class Launches:
@@ -63,61 +111,35 @@ class Launches:
             options: which calls there are.
         """
         self._network, self._device, self._spare = network, device, num_slots
-        self._guess, self.sizes = options.guess, options.sizes
+        self.guess, self.sizes = options.guess, options.sizes
         self.graphs = Graphs(device, enabled=options.graphs)
         self.rows = {T: row_sizes(T, num_slots, options.rows) for T in self.sizes}
-        codec, lm = network.codec.config, network.lm.config
-        self._numbers = (
-            codec.frame_size,
-            codec.num_codebooks,
-            lm.num_codebooks,
-            lm.num_pause_heads,
-        )
-        self._vocab = lm.text_vocab_size
-        keys: list[tuple[Kind, int, int]] = [
-            (kind, T, R) for kind in _KINDS for T in self.sizes for R in self.rows[T]
-        ]
-        self._given = Buffers(max(nbytes(self._inputs(*key)) for key in keys), device)
-        self._told = Buffers(max(nbytes(self._outputs(*key)) for key in keys), device)
-        most = max(T * R for _, T, R in keys)
-        self._logits = torch.empty(most, self._vocab, device=device)
-        self.last: Launch | None = None
-        """The call that ran last: its logits are still there."""
-        self._launches = {key: self._made(*key) for key in keys}
+        self._launches = self._made()
+        self._last: Launch | None = None
+        self._num_fetched = 0
+        """Rows of the last call whose logits are on the host."""
         for launch in self._launches.values():
             self.graphs.add(launch.key, self._work(launch))
             self.wait()
+        self.graphs.record()
 
-    def _inputs(self, kind: Kind, T: int, R: int) -> Fields:
-        samples, _, K, _ = self._numbers
-        whole = torch.int64
-        fields: dict[str, tuple[tuple[int, ...], torch.dtype]] = {"slots": ((R,), whole)}
-        if kind != "read":
-            fields |= {"heard": ((R,), whole), "pcm": ((R, T * samples), torch.float32)}
-        if kind != "encode":
-            fields["read"] = ((R,), whole)
-            if self._network.draw is not None:
-                fields["draws"] = ((R, DRAW_WIDTH), whole)
-        if kind == "step":
-            fields |= {"texts": ((R,), whole), "limits": ((R,), whole)}
-        if kind == "read":
-            fields["columns"] = ((R, T, 1 + K), whole)
-        return fields
-
-    def _outputs(self, kind: Kind, T: int, R: int) -> Fields:
-        _, codes, _, pauses = self._numbers
-        fields: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
-        if kind != "read":
-            fields["codes"] = ((R, T, codes), torch.int64)
-        if kind != "encode":
-            fields |= {"tokens": ((R, T), torch.int64), "logprobs": ((R, T), torch.float32)}
-            fields |= {"pauses": ((R, T, pauses), torch.float32)} if pauses else {}
-        return fields
-
-    def _made(self, kind: Kind, T: int, R: int) -> Launch:
-        given = Tray(self._inputs(kind, T, R), self._given)
-        told = Tray(self._outputs(kind, T, R), self._told)
-        return Launch((kind, T, R), given, told, self._logits[: R * T].view(R, T, self._vocab))
+    def _made(self) -> dict[tuple[Kind, int, int], Launch]:
+        """Every call. All of them share the same memory: they run one at a time."""
+        codec, lm = self._network.codec.config, self._network.lm.config
+        fields = _Fields(
+            codec.frame_size, codec.num_codebooks, lm.num_codebooks, lm.num_pause_heads,
+            lm.text_vocab_size, self._network.draw is not None,
+        )  # fmt: skip
+        keys: list[tuple[Kind, int, int]] = [
+            (kind, T, R) for kind in _KINDS for T in self.sizes for R in self.rows[T]
+        ]
+        made: dict[tuple[Kind, int, int], list[Tray]] = {key: [] for key in keys}
+        for of in (fields.inputs, fields.outputs, fields.logits):
+            shapes = {key: of(*key) for key in keys}
+            buffers = Buffers(max(map(nbytes, shapes.values())), self._device)
+            for key in keys:
+                made[key].append(Tray(shapes[key], buffers))
+        return {key: Launch(key, *trays) for key, trays in made.items()}
 
     def _work(self, launch: Launch) -> Callable[[], None]:
         """The work to be recorded. In its first runs all rows belong to the spare slot."""
@@ -136,7 +158,7 @@ class Launches:
             codes = self._network.hear(given["pcm"], given["slots"], given["heard"])
             told["codes"].copy_(codes)
             if kind == "step":
-                columns = self._network.columns(codes, given["texts"], given["limits"], self._guess)
+                columns = self._network.columns(codes, given["texts"], given["limits"], self.guess)
         if columns is not None:
             draws = given.get("draws")
             _tell(self._network.read(columns, given["slots"], given["read"], draws), launch)
@@ -149,15 +171,30 @@ class Launches:
             array[n:] = self._spare if name == "slots" else 0
         return launch
 
-    def run(self, launch: Launch) -> None:
-        """Send what was put into `given`, compute, and wait until all is in `told`."""
-        self.last = launch
+    def run(self, launch: Launch, *, num_logits: int = 0) -> None:
+        """Send what was put into `given`, compute, and wait until all is in `told`, and the logits
+        of the first `num_logits` rows are on the host."""
+        self._last, self._num_fetched = launch, 0
         try:
             launch.given.send()
             self.graphs.run(launch.key)
             launch.told.fetch()
+            if num_logits:
+                launch.logits.fetch(num_logits * _row_bytes(launch))
         finally:  # after an interrupt, too: the next call fills `given`, which is still being read
             self.wait()
+        self._num_fetched = num_logits
+
+    def logits(self, rows: NDArray[np.int64], T: int) -> NDArray[np.float32]:
+        """[n, T, V] for some rows of the call that ran last, and their first T columns. Where that
+        call did not fetch them, this waits for the device."""
+        launch, wanted = self._last, int(rows.max()) + 1
+        assert launch is not None
+        if wanted > self._num_fetched:
+            launch.logits.fetch(wanted * _row_bytes(launch))
+            self.wait()
+            self._num_fetched = wanted
+        return launch.logits.host["logits"][rows, :T]
 
     def wait(self) -> None:
         """Wait until the device has done all work that it was given."""
@@ -165,9 +202,15 @@ class Launches:
             torch.cuda.current_stream(self._device).synchronize()
 
 
+def _row_bytes(launch: Launch) -> int:
+    """Bytes of one row's logits."""
+    return launch.logits.host["logits"][0].nbytes
+
+
 def _tell(spoken: Spoken, launch: Launch) -> None:
+    """Copy the decoder's output to where the call's results are fetched from."""
     told = launch.told.device
-    launch.logits.copy_(spoken.logits)
+    launch.logits.device["logits"].copy_(spoken.logits)
     told["tokens"].copy_(spoken.tokens)
     told["logprobs"].copy_(spoken.logprobs)
     if spoken.pauses is not None:

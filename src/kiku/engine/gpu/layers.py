@@ -4,7 +4,6 @@ In PyTorch a norm in float32 is nine launches and a gate two. A single stream wa
 not for memory.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,16 +11,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from kiku.engine.gpu.kernel_choice import KernelChoice
 from kiku.nn.transformer import FeedForward, RMSNorm, Transformer, TransformerLayer
 
-_LOG = logging.getLogger(__name__)
-
 FUSED = {"enable_fp_fusion": True}
-"""A product and the sum after it may be rounded once. Stated because Triton's default is going to
-change."""
+"""Options of a launch: a product and the sum after it may be rounded once. Stated because Triton's
+default is going to change."""
 
 _NUMBERS = 1024
-"""Numbers of a row that one program of the gate takes."""
+"""How many numbers of a row one program of the gate takes."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ PLAIN = Between(lambda norm, x: norm(x), lambda feed_forward, x: feed_forward(x)
 
 
 def norm_by_kernel(norm: nn.Module, x: Tensor) -> Tensor:
-    """As `norm(x)`; other norms than `RMSNorm` are one launch as they are."""
+    """The same as `norm(x)`. Norms other than `RMSNorm` are one launch in PyTorch already."""
     if not isinstance(norm, RMSNorm):
         return norm(x)
     kernels = _kernels()
@@ -48,7 +46,8 @@ def norm_by_kernel(norm: nn.Module, x: Tensor) -> Tensor:
 
 
 def feed_forward_by_kernel(feed_forward: FeedForward, x: Tensor) -> Tensor:
-    """As `feed_forward(x)`; without a gate that is one launch between two products as it is."""
+    """The same as `feed_forward(x)`. Without a gate that is one launch between two products in
+    PyTorch already."""
     if not feed_forward.gated:
         return feed_forward(x)
     wide = feed_forward.linear_in(x).contiguous()
@@ -63,26 +62,25 @@ BY_KERNEL = Between(norm_by_kernel, feed_forward_by_kernel)
 
 
 def pick_between(transformer: Transformer, device: torch.device) -> Between:
-    """The kernels, if they give what PyTorch gives for this transformer; else PyTorch."""
-    try:
-        layer = cast("Sequence[TransformerLayer]", transformer.layers)[0]
-        error = _disagreement(layer, device)
-    except Exception as failed:  # whatever a compiler may raise
-        fault = f"fail ({type(failed).__name__}: {str(failed).strip()[-200:]})"
-    else:
-        if error < _TOLERANCE:
-            return BY_KERNEL
-        fault = f"are off by {error:.2g} from plain PyTorch"
-    _LOG.warning("norms and gates are plain PyTorch, which is slower: their kernels %s", fault)
-    return PLAIN
+    """The kernels, if their results are those of PyTorch for this transformer; else PyTorch."""
+    layer = cast("Sequence[TransformerLayer]", transformer.layers)[0]
+    choice = KernelChoice(
+        kernel=lambda: BY_KERNEL,
+        fallback=PLAIN,
+        compare=lambda: between_fault(layer, device),
+        option="attention",
+        without="plain",
+        warning="norms and gates are plain PyTorch, which is slower",
+    )
+    return choice.pick(device)
 
 
 _TOLERANCE = 0.02
 """Greatest difference allowed, in shares of the greatest number: two roundings of 16 bits."""
 
 
-def _disagreement(layer: TransformerLayer, device: torch.device) -> float:
-    """The greatest difference of the kernels from PyTorch, for two rows of random numbers."""
+def between_fault(layer: TransformerLayer, device: torch.device) -> str | None:
+    """How the kernels differ from PyTorch for two rows of random numbers; None if they do not."""
     weight = layer.feed_forward.linear_in.weight
     random = torch.Generator(device).manual_seed(0)
     x = torch.randn(2, 1, weight.shape[1], generator=random, device=device).to(weight.dtype)
@@ -93,7 +91,8 @@ def _disagreement(layer: TransformerLayer, device: torch.device) -> float:
     ):
         share = (ours.float() - plain.float()).abs().max() / plain.float().abs().max()
         worst = torch.maximum(worst, share)  # NaN, where one is
-    return float(worst)
+    error = float(worst)
+    return None if error < _TOLERANCE else f"the kernels are off by {error:.2g} from plain PyTorch"
 
 
 def _kernels() -> Any:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from kiku.codec import MimiEncoder
 from kiku.config import CodecConfig, LMConfig
-from kiku.engine.gpu.capture import RECORDING
+from kiku.engine.gpu.capture import RECORDING, errors_of
+from kiku.engine.gpu.pasts import Pasts
 from kiku.engine.gpu.rings import FLOAT8, ring_bytes
-from kiku.engine.gpu.room import slots_in
+from kiku.engine.gpu.room import slots_in, workspace_bytes
 from kiku.errors import ConfigError
 
 
@@ -63,32 +65,48 @@ class Room:
         advice += ["keep keys and values in float8"] if self.kv != FLOAT8 else []
         return ConfigError(
             f"{self.slots} slots of {self.each / 1e6:.0f} MB do not fit into the "
-            f"{(self.free or 0) / 1e9:.1f} GB that are free on the device beside the weights: "
+            f"{(self.free or 0) / 1e9:.1f} GB that are free on the device besides the weights: "
             f"{fit} do; {', or '.join(advice or ['end what else is on the device'])}"
         )
+
+
+def room_for(
+    codec: MimiEncoder, lm: LMConfig, slots: int, width: int, kv: torch.dtype, free: int | None
+) -> Room:
+    """The memory that `slots` slots take, of the `free` bytes that there are; one call takes
+    `width` frames of a slot at most."""
+    pasts = Pasts(codec, 0, torch.device("meta")).width
+    each = slot_bytes(codec.config, lm, kv, pasts, width)
+    return Room(slots, each, workspace_bytes(codec.config, lm, slots, width), free, kv)
 
 
 def free_bytes(device: torch.device) -> int:
     """Bytes of a GPU's memory that are free."""
     # PyTorch keeps the memory of freed tensors, and CUDA counts it as taken. An engine that was
-    # dropped may still hold tensors: its parts refer to one another, and wait to be collected.
-    gc.collect()
+    # dropped may still hold tensors and graphs: its parts refer to one another, and wait to be
+    # collected. No graph may be destroyed while another one is recorded.
     with RECORDING:
+        gc.collect()
         torch.cuda.empty_cache()
     return int(torch.cuda.mem_get_info(device)[0])
 
 
 @contextmanager
-def told_as(refusal: Callable[[], ConfigError]) -> Generator[None]:
-    """Raise `refusal()` in place of any error by which a device runs out of memory meanwhile."""
+def out_of_memory_as(refusal: Callable[[], ConfigError]) -> Generator[None]:
+    """Raise `refusal()` in place of any error that comes from a device without free memory."""
     try:
         yield
     except RuntimeError as error:
-        # Libraries and graphs have no error class of their own for it.
-        signs = ("out of memory", "ALLOC_FAILED")
-        if isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs):
+        # While a graph is recorded, the error of its end hides the one that ended it.
+        if any(_is_out_of_memory(one) for one in errors_of(error)):
             raise refusal() from error
         raise
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # Libraries and graphs have no error class of their own for it.
+    signs = ("out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
 
 
 def no_weights(codec: nn.Module, lm: nn.Module, device: torch.device) -> ConfigError:

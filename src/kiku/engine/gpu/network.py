@@ -17,6 +17,9 @@ from kiku.engine.gpu.rings import Rings
 from kiku.lm import LM
 from kiku.nn.transformer import Transformer, TransformerLayer
 
+Table = tuple[Tensor, Tensor]
+"""The decoder's embeddings in one table, and the row where each begins; see `one_table`."""
+
 _FRAMES = 256
 """Frames that the convolutions take at once, at most: more would need gigabytes between the layers,
 and be no quicker."""
@@ -51,10 +54,10 @@ class Network:
         pasts: Pasts,
         codec_keys: Remembered,
         keys: Remembered,
-        table: tuple[Tensor, Tensor],
+        table: Table,
         draw: Draw | None = None,
     ) -> None:
-        """All of it is on one device; `table` is what `one_table` gives. Where attention is by
+        """All tensors are on one device; `table` is what `one_table` returns. Where attention is by
         Triton's kernels, the decoder's norms and gates are, too. `draw` draws tokens by chance."""
         self.codec, self.lm = codec, lm
         self.pasts, self.codec_keys, self.keys = pasts, codec_keys, keys
@@ -164,7 +167,7 @@ def _advance(
     return x
 
 
-def one_table(lm: LM) -> tuple[Tensor, Tensor]:
+def one_table(lm: LM) -> Table:
     """The decoder's embeddings stacked in one table, and the row where each begins [1 + K].
 
     The modules' weights become views of the table, so nothing is kept twice.

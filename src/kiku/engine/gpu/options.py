@@ -19,11 +19,11 @@ class GpuOptions:
     """How a `CudaBackend` computes."""
 
     kv: str = "auto"
-    """The dtype of the decoder's keys and values: "float32", "bfloat16", "float16", "float8" (e4m3,
-    with a scale for each key and value); "auto" is the dtype of the weights."""
+    """The dtype in which the decoder's keys and values are kept: "float32", "bfloat16", "float16",
+    "float8" (e4m3, with a scale for each key and value); "auto" is the dtype of the weights."""
     attention: str = "auto"
-    """By Triton's kernels ("triton") or in plain PyTorch ("plain"); "auto" takes the kernels on a
-    CUDA device where they work."""
+    """Whether attention is by Triton's kernels ("triton") or in plain PyTorch ("plain"); "auto"
+    takes the kernels on a CUDA device where they work."""
     sampling: str = "auto"
     """Where tokens are drawn by chance: on the device by a Triton kernel ("triton") or in plain
     PyTorch ("plain"), or on the host ("host"). On a CUDA device "auto" takes the kernel where it

@@ -40,7 +40,7 @@ class Pasts:
         """The states for the codec's modules, as views of `rows` [R, N] that they advance in place.
 
         Args:
-            rows: a copy of some rows.
+            rows: a copy of the rows of some slots.
             begun: [R] whether each slot has processed any sound.
         """
         parts = self._views(rows)
@@ -61,12 +61,12 @@ class Pasts:
         return views
 
     def save(self, slot: int) -> dict[str, NDArray[Any]]:
-        """A copy on the host, by the names of the convolutions."""
+        """A copy of a slot's pasts on the host, by the names of the convolutions."""
         row = self.rows[slot].cpu()
         return {f"past.{name}": part.numpy().copy() for name, part in self._views(row).items()}
 
     def check(self, saved: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """The row [N] that `saved` makes.
+        """The row [N] that the saved arrays make together.
 
         Raises:
             ValueError: an array has another shape or dtype, or is not finite.

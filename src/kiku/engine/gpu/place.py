@@ -1,9 +1,13 @@
-"""Where an engine computes: a device, and on a GPU a stream of the engine's own."""
+"""How and where an engine computes: its device, on a GPU a CUDA stream of its own, and PyTorch's
+modes."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
+
+from kiku.codec import as_stored
+from kiku.engine.gpu.precision import products
 
 
 class Place:
@@ -11,9 +15,9 @@ class Place:
     thread has a current device and stream of its own, and work on two streams may run in either
     order."""
 
-    def __init__(self, device: torch.device) -> None:
-        """No work is given yet."""
-        self.device = device
+    def __init__(self, device: torch.device, *, tf32: bool = False) -> None:
+        """No work is given yet. With `tf32` products of float32 may be rounded to TF32."""
+        self.device, self._tf32 = device, tf32
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def follow(self) -> None:
@@ -23,9 +27,11 @@ class Place:
 
     @contextmanager
     def entered(self) -> Generator[None]:
-        """Put the calling thread on this device and stream, and afterwards back where it was."""
-        if self._stream is None:
-            yield
-        else:
-            with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
+        """Put the calling thread on this device and stream, without gradients and autocast, and
+        afterwards back where it was."""
+        with torch.inference_mode(), products(tf32=self._tf32), as_stored(self.device):
+            if self._stream is None:
                 yield
+            else:
+                with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
+                    yield

@@ -48,8 +48,8 @@ def _settings() -> list[_Setting]:
 
 
 class _Products:
-    """The callers inside `products`, and the settings before the first one came in. All threads
-    share the settings."""
+    """Who is inside `products`, and what the settings were before the first caller came in. All
+    threads of the process share the settings."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -84,9 +84,9 @@ if hasattr(os, "register_at_fork"):  # threads that are inside stay in the paren
 
 @contextmanager
 def products(*, tf32: bool = False) -> Generator[None]:
-    """Make products and convolutions of float32 exact meanwhile. With `tf32` they may be rounded,
-    unless another caller needs them exact. Afterwards the settings are put back. By itself cuDNN
-    would round to TF32, and then codes differ from those of every other device."""
+    """Make products and convolutions of float32 exact while the block runs, and put the settings
+    back afterwards. With `tf32` they may be rounded, unless another caller needs them exact. By
+    itself cuDNN would round to TF32, and then codes differ from those of every other device."""
     _PRODUCTS.enter(tf32)
     try:
         yield

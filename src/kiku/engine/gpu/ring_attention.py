@@ -6,6 +6,7 @@ The number of programs follows from shapes alone, never from how far slots have 
 asks the host, and the calls can be recorded in a CUDA graph.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,6 @@ from kiku.engine.gpu.attention import Trial
 from kiku.engine.gpu.layers import FUSED, power_of_two
 from kiku.engine.gpu.ring_kernels import Shape
 from kiku.engine.gpu.rings import FLOAT8, Rings
-from kiku.engine.gpu.room import ring_capacity
 
 ring_kernels: Any = untyped_kernels
 
@@ -33,9 +33,9 @@ _MULTIPROCESSORS = 132
 """Multiprocessors of an H100 or H200, for the interpreter; a CUDA device is asked instead."""
 
 _NUMBERS = 4096
-"""Numbers of the keys in a block. With as many of values that makes some 16 kilobytes in 16 bits,
-and a multiprocessor holds several blocks at once. Fetching 4.8 TB/s needs some 25 kilobytes on
-their way to each multiprocessor."""
+"""How many numbers the keys of a block have. Keys and values of a block are some 16 kilobytes in 16
+bits, and a multiprocessor holds several blocks at once. Fetching 4.8 TB/s needs some 25 kilobytes
+on their way to each multiprocessor."""
 
 
 def attend_by_kernel(
@@ -81,7 +81,7 @@ def _shape(T: int, rings: Rings) -> Shape:
 
 
 def _block(width: int) -> int:
-    """Keys of a block, of heads that are so wide."""
+    """How many keys a block has, of heads that are `width` wide."""
     return max(_SIXTEEN, _NUMBERS // width)
 
 
@@ -89,32 +89,25 @@ def shares(programs: int, heads: int, width: int, keys: int, processors: int) ->
     """Into how many parts each head's keys are split, in whole blocks.
 
     Args:
-        programs: of each head, without splitting.
+        programs: programs of each head without splitting.
         heads: H.
         width: D.
-        keys: the most that a row's queries see.
+        keys: how many keys a row's queries see at most.
         processors: multiprocessors of the device.
     """
     wanted = -(-_PROGRAMS_EACH * processors // (programs * heads))
     return max(1, min(wanted, -(-keys // _block(width))))
 
 
-def trials(rings: Rings, device: torch.device) -> list[Trial]:
+def trials(
+    rings: Rings, device: torch.device, sizes: Sequence[int], dtype: torch.dtype
+) -> list[Trial]:
     """Calls that together run every form of the kernels that an engine's calls over such rings
-    run: one query and several, up to the most, with and without sharing out a head's keys, in
-    float32 and in the 16 bits of weights."""
-    config = rings.config
-    most = rings.capacity - ring_capacity(config, 0)
-    frame = config.positions_per_frame
-    window = 2 * _block(config.head_dim) + 8  # more than two blocks, so they can be shared out
-    enough = -(-_PROGRAMS_EACH * _multiprocessors(device) // config.num_heads)
-    narrow = rings.dtype if rings.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
-    return [
-        Trial(rows, positions, window, dtype)
-        for positions in sorted({frame, min(_SIXTEEN, most), most})
-        for rows in (1, max(2, enough))
-        for dtype in (torch.float32, narrow)
-    ]
+    run: of each size, for one row, whose keys are shared out most, and for as many rows as need no
+    sharing."""
+    frame = rings.config.positions_per_frame
+    unshared = -(-_PROGRAMS_EACH * _multiprocessors(device) // rings.config.num_heads)
+    return [Trial(rows, size * frame, dtype) for size in sizes for rows in (1, max(2, unshared))]
 
 
 def fits(rings: Rings, device: torch.device) -> bool:

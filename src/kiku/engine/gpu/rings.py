@@ -16,11 +16,11 @@ from kiku.config import MAX_POSITION, TransformerConfig
 from kiku.engine.gpu.room import ring_capacity
 
 FLOAT8 = torch.float8_e4m3fn
-"""One sign, four bits of exponent, three of mantissa; 448 is the greatest."""
+"""Numbers of 8 bits: one of sign, four of exponent, three of mantissa; 448 is the greatest."""
 
 FLOAT8_MAX = 448.0
 LEAST_SCALE = 1e-20
-"""Used in place of 0 if a key is nothing but zeros."""
+"""The scale of a key that is nothing but zeros, in place of 0."""
 
 _BITS = {torch.bfloat16: torch.int16, FLOAT8: torch.uint8}
 """Dtypes that numpy does not have, and the integers as which their bits are saved."""
@@ -48,11 +48,11 @@ class Rings:
         """All slots are new and empty.
 
         Args:
-            config: of the transformer.
+            config: the numbers of the transformer.
             num_slots: B.
             max_new: positions that one call appends at most.
-            dtype: of what is kept; `FLOAT8` has a scale for each key and each value.
-            device: where.
+            dtype: the dtype of keys and values; `FLOAT8` has a scale for each of them.
+            device: where they are kept.
         """
         self.config, self.dtype, self.num_slots = config, dtype, num_slots
         self.capacity = ring_capacity(config, max_new)
@@ -67,7 +67,7 @@ class Rings:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """All that is kept, by name."""
+        """The tensors that hold the rings, by name."""
         kept = {"keys": self.keys, "values": self.values}
         if self.dtype == FLOAT8:
             kept |= {"key_scales": self.key_scales, "value_scales": self.value_scales}
@@ -107,7 +107,7 @@ class Rings:
         return {name: kept[:, slot, :, 0].clone() for name, kept in self.tensors.items()}
 
     def put_first(self, slot: int, first: Mapping[str, Tensor]) -> None:
-        """Put what `first` gave into place 0 of a slot."""
+        """Put what `first` returned into place 0 of a slot, in all layers."""
         for name, kept in self.tensors.items():
             kept[:, slot, :, 0].copy_(first[name])
 
@@ -143,20 +143,22 @@ class Rings:
         return checked
 
     def restore(self, slot: int, position: int, checked: Mapping[str, Tensor]) -> None:
-        """Put what `check` let through into any slot."""
+        """Put the tensors that `check` returned into a slot, which need not be the one they came
+        from."""
         places = self._places(position)
         for name, kept in self.tensors.items():
             kept[:, slot][:, :, places] = checked[name].to(kept.device)
 
 
 def ring_bytes(config: TransformerConfig, max_new: int, dtype: torch.dtype) -> int:
-    """Bytes of one slot."""
+    """Bytes that the rings of one slot take."""
     width = config.head_dim * dtype.itemsize + (4 if dtype == FLOAT8 else 0)
     return 2 * config.num_layers * config.num_heads * ring_capacity(config, max_new) * width
 
 
 def to_float8(x: Tensor) -> tuple[Tensor, Tensor]:
-    """[..., D] -> its numbers in float8, as bits, and the scale [...] to multiply them by."""
+    """[..., D] -> the numbers in float8, as bits [..., D], and the scales [...] to multiply them
+    by."""
     wide = x.float()
     scale = wide.abs().amax(-1).clamp(min=LEAST_SCALE) / FLOAT8_MAX
     return (wide / scale.unsqueeze(-1)).to(FLOAT8).view(torch.uint8), scale
@@ -182,7 +184,7 @@ def _checked(name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: torc
 
 
 def position_of(saved: Mapping[str, NDArray[Any]]) -> int:
-    """The position in a saved slot; ValueError where it is none."""
+    """The position in a saved slot; ValueError where there is no valid one."""
     position = saved["position"]
     if position.shape != (1,) or position.dtype != np.int64:
         raise ValueError("a position of another shape")

@@ -6,16 +6,16 @@ Arithmetic only, without PyTorch: `kiku plan` uses it where PyTorch is not insta
 from kiku.config import REWIND_FRAMES, CodecConfig, LMConfig, TransformerConfig
 
 SIZES = (1, 4, 16)
-"""Frames, or columns, of each row in one call."""
+"""How many frames, or columns, of each row a call may take."""
 
 MAX_FRAMES = 2048
-"""Rows times frames of a call, at most."""
+"""The most that rows times frames of a call may be."""
 
 ROWS_AT_ONCE = 32
-"""Rows whose rings are copied at once: a thousand would take tens of gigabytes."""
+"""How many rows' rings plain attention copies at once: a thousand would take tens of gigabytes."""
 
 _GRAPHS = 1_000_000_000
-"""What recorded graphs and the libraries keep, roughly."""
+"""Bytes that recorded graphs and the libraries keep, roughly."""
 
 _BETWEEN_LAYERS = 6
 """Size of what is in memory between the codec's layers at once, in outputs of its first layer,

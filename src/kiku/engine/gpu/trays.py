@@ -32,8 +32,8 @@ class Tray:
 
     def __init__(self, fields: Fields, buffers: Buffers) -> None:
         """Make views of the buffers; nothing is moved."""
-        self._size = nbytes(fields)
-        self._bytes = (buffers.host[: self._size], buffers.device[: self._size])
+        self.buffers, size = buffers, nbytes(fields)
+        self._bytes = (buffers.host[:size], buffers.device[:size])
         self.device = _views(fields, buffers.device)
         self.host: dict[str, NDArray[Any]] = {
             name: view.numpy() for name, view in _views(fields, buffers.host).items()
@@ -44,10 +44,11 @@ class Tray:
         host, device = self._bytes
         device.copy_(host, non_blocking=True)
 
-    def fetch(self) -> None:
-        """Device to host; does not wait: the arrays are filled once the device has finished."""
+    def fetch(self, most: int | None = None) -> None:
+        """Device to host, all of it or the first `most` bytes; does not wait: the arrays are filled
+        once the device has finished."""
         host, device = self._bytes
-        host.copy_(device, non_blocking=True)
+        host[:most].copy_(device[:most], non_blocking=True)
 
 
 def nbytes(fields: Fields) -> int:
