@@ -11,14 +11,7 @@ from kiku.calibration import KINDS, CalibrationKind
 from kiku.cli import terminal
 from kiku.cli.columns import columns
 from kiku.cli.loaded import ModelSettings, load_with
-from kiku.cli.options import (
-    CalibrationFile,
-    Hotwords,
-    SoundOptions,
-    Temperature,
-    TextOptions,
-    stream_options,
-)
+from kiku.cli.options import SoundOptions, WordOptions
 from kiku.cli.outputs import exists, make_folder, refuse_no_file, same_file
 from kiku.cli.progress import Meter
 from kiku.cli.terminal import FAILED, INTERRUPTED
@@ -113,17 +106,6 @@ class RowOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class WordOptions:
-    """How text is picked."""
-
-    TITLE: ClassVar[str] = TextOptions.TITLE
-
-    hotwords: Hotwords = None
-    temperature: Temperature = 0.0
-    calibration: CalibrationFile = None
-
-
-@dataclass(frozen=True, slots=True)
 class ReportOptions:
     """What is measured, and where it goes."""
 
@@ -165,10 +147,7 @@ def evaluate(
         raise typer.BadParameter(
             f"{report.normalise!r} is none of {', '.join(CHOICES)}", param_hint="--normalise"
         )
-    stream = stream_options(
-        hotwords=words.hotwords, temperature=words.temperature, channel="mix", start=0.0, end=None,
-        calibration=words.calibration,
-    )  # fmt: skip
+    stream = words.stream_options()
     manifest = read_manifests(manifests, only=_values_of(rows.only))
     # Before a model is loaded for minutes.
     check(manifest, by=by, normalise=report.normalise)

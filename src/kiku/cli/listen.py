@@ -92,20 +92,10 @@ class SourceOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class TurnOptions:
-    """When a line ends."""
-
-    TITLE: ClassVar[str] = WritingOptions.TITLE
+class CaptionedOptions(WritingOptions):
+    """What is written while the sound comes, when a line ends, and where it goes."""
 
     turns: _Turns = TurnsWanted.MEDIUM
-
-
-@dataclass(frozen=True, slots=True)
-class FileOptions:
-    """Where results go."""
-
-    TITLE: ClassVar[str] = WritingOptions.TITLE
-
     output: _Output = None
     force: _Force = False
 
@@ -117,9 +107,7 @@ def listen(
     sound: SoundOptions,
     model: ModelSettings,
     text: TextOptions,
-    writing: WritingOptions,
-    ends: TurnOptions,
-    files: FileOptions,
+    writing: CaptionedOptions,
     quiet: _Quiet = False,
 ) -> int:
     """Caption what is said into a microphone, or in a recording as if it were said now.
@@ -131,12 +119,12 @@ def listen(
     if place.list_mics:
         _say_devices()
         return 0
-    output = None if str(files.output) == STANDARD else files.output
+    output = None if str(writing.output) == STANDARD else writing.output
     wanted = _formats(writing.formats, output)
     options = heard(sound, text)
     _check(place, options, sound.raw)
     writing.refuse(wanted)
-    if files.force and output is None:
+    if writing.force and output is None:
         raise typer.BadParameter("it is about files: add -o DIR", param_hint="--force")
     notices: deque[str] = deque()
     hearing = (
@@ -144,16 +132,16 @@ def listen(
         if place.source is None
         else _recording(place.source, place.speed, options, sound.raw_format)
     )
-    named = _files(output, hearing.stem, wanted, force=files.force)
+    named = _files(output, hearing.stem, wanted, force=writing.force)
     outputs = _Outputs(
-        wanted, named, writing.captions(model.model), hearing.has_end, files.force, quiet
+        wanted, named, writing.captions(model.model), hearing.has_end, writing.force, quiet
     )
     meter = Meter(quiet=quiet)
     recognizer = load_with(model, meter, slots=hearing.num_channels)
     if recognizer is None:
         return INTERRUPTED
     options = text.prompted(options, recognizer)
-    with recognizer.stream(_live(options, hearing, ends.turns)) as stream:
+    with recognizer.stream(_live(options, hearing, writing.turns)) as stream:
         listening = Listening(
             stream, hearing.sound, notices, outputs.sinks(), label=hearing.label, quiet=quiet,
             debug=context.ensure_object(terminal.Context).debug,
@@ -194,10 +182,7 @@ def _recording(source: str, speed: float, options: StreamOptions, raw: RawFormat
         )
     if not isinstance(found, Recording):
         raise found
-    sound = Played(
-        found.source, speed, start_s=options.start_s, end_s=options.end_s, raw=raw,
-        track=options.track,
-    )  # fmt: skip
+    sound = Played(found.source, speed, options, raw=raw)
     count = found.num_channels(raw, options.track) if options.channel == "each" else 1
     has_end = found.source != STDIN
     stem = found.name if found.stem.casefold().endswith(PARTIAL) else found.stem

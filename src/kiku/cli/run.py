@@ -33,8 +33,10 @@ class Request:
     """What to do with every recording."""
 
     formats: Sequence[str]
-    to_files: bool
-    """Whether results go into files; else they go to standard output, in one format."""
+    output: Path | None
+    """The folder for results, or the file; None is standard output, in one format."""
+    is_one_file: bool
+    """Whether `output` is a file, for the one recording in the one format."""
     captions: CaptionOptions
     words: bool
     """Whether txt is a table of words."""
@@ -49,6 +51,11 @@ class Request:
     """How samples without a header are written."""
     at_once: int = 1
     """Recordings that are transcribed side by side."""
+
+    @property
+    def to_files(self) -> bool:
+        """Whether results go into files."""
+        return self.output is not None
 
     @property
     def is_json_lines(self) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from kiku.checkpoint import DEMO
 from kiku.cli import terminal
 from kiku.cli.outputs import make_folder, refuse_existing, refuse_no_file, same_file, write_whole
 from kiku.cli.progress import Meter
+from kiku.cli.themes import themed
 from kiku.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,23 +69,32 @@ _Device = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class PieceOptions:
+    """Which pieces the new vocabulary has."""
+
+    pieces: Annotated[
+        int, typer.Option(metavar="N", min=1, help="New ones at most; with --new, all.")
+    ] = 200
+    any_letters: Annotated[
+        bool,
+        typer.Option("--any-letters", help="Also pieces of letters that the model has already."),
+    ] = False
+    new: Annotated[
+        _Kind | None, typer.Option(help="A vocabulary of these texts alone, of this kind.")
+    ] = None
+
+
 @app.command("vocab")
+@themed
 def vocab(
+    *,
     manifest: _Manifest,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="The folder for the model.")
     ],
     model: _Model = DEMO,
-    pieces: Annotated[
-        int, typer.Option(metavar="N", min=1, help="New ones at most; with --new, all.")
-    ] = 200,
-    any_letters: Annotated[
-        bool,
-        typer.Option("--any-letters", help="Also pieces of letters that the model has already."),
-    ] = False,
-    new: Annotated[
-        _Kind | None, typer.Option(help="A vocabulary of these texts alone, of this kind.")
-    ] = None,
+    wanted: PieceOptions,
     layout: Annotated[
         _ModelLayout, typer.Option(help="Kyutai's, or transformers'.")
     ] = _ModelLayout.NATIVE,
@@ -101,7 +112,8 @@ def vocab(
     rows = [row for one in manifest for row in read_rows(one)]
     from kiku.train.vocab import VocabOptions, make_vocabulary
 
-    options = VocabOptions(pieces, any_letters, "" if new is None else new.value)
+    kind = "" if wanted.new is None else wanted.new.value
+    options = VocabOptions(wanted.pieces, wanted.any_letters, kind)
     done = make_vocabulary(rows, model, output, options, layout=layout.value, force=force)
     if done.left_out:
         terminal.error(f"{layout} has no place for {', '.join(done.left_out)}: left out")
@@ -109,31 +121,40 @@ def vocab(
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class ExampleOptions:
+    """What an example holds."""
+
+    delay: Annotated[
+        float | None,
+        typer.Option("--delay", metavar="SECONDS", min=0.0, help="Of the text; else the model's."),
+    ] = None
+    lead: Annotated[
+        str,
+        typer.Option(metavar="zero|pad", help="Before the delay: nothing is taught, or PAD is."),
+    ] = "zero"
+    most: Annotated[
+        float, typer.Option("--most-s", metavar="SECONDS", min=1.0, help="Of one example.")
+    ] = 60.0
+    augment: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML: copies, speed, noise, join, ...")
+    ] = None
+    sound: Annotated[
+        bool, typer.Option("--sound", help="Keep the sound, too: for a run that trains the codec.")
+    ] = False
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0
+
+
 @app.command("pack")
+@themed
 def pack(
+    *,
     manifest: _Manifest,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="PACK", help="The folder for the pack.")
     ],
     model: _Model = DEMO,
-    delay: Annotated[
-        float | None,
-        typer.Option("--delay", metavar="SECONDS", min=0.0, help="Of the text; else the model's."),
-    ] = None,
-    lead: Annotated[
-        str,
-        typer.Option(metavar="zero|pad", help="Before the delay: nothing is taught, or PAD is."),
-    ] = "zero",
-    most: Annotated[
-        float, typer.Option("--most-s", metavar="SECONDS", min=1.0, help="Of one example.")
-    ] = 60.0,
-    augment: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="TOML: copies, speed, noise, join, ...")
-    ] = None,
-    sound: Annotated[
-        bool, typer.Option("--sound", help="Keep the sound, too: for a run that trains the codec.")
-    ] = False,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0,
+    example: ExampleOptions,
     device: _Device = "auto",
 ) -> int:
     """Turn recordings and their words into codes and text, ready to train on.
@@ -146,9 +167,9 @@ def pack(
     from kiku.train.places import check_pack_folder
 
     need_torch("kiku train pack")
-    if lead not in ("zero", "pad"):
-        raise typer.BadParameter(f"{lead!r} is neither zero nor pad", param_hint="--lead")
-    augmentation = None if augment is None else read_augmentation(augment)
+    if example.lead not in ("zero", "pad"):
+        raise typer.BadParameter(f"{example.lead!r} is neither zero nor pad", param_hint="--lead")
+    augmentation = None if example.augment is None else read_augmentation(example.augment)
     rows = [row for one in manifest for row in read_rows(one)]
     check_pack_folder(output)  # before a model is loaded
     from kiku.checkpoint import load
@@ -157,8 +178,9 @@ def pack(
     from kiku.train.pack import pack as pack_rows
 
     options = PackOptions(
-        delay_s=delay, lead=lead, most_s=most, seed=seed, augmentation=augmentation, sound=sound
-    )
+        delay_s=example.delay, lead=example.lead, most_s=example.most, seed=example.seed,
+        augmentation=augmentation, sound=example.sound,
+    )  # fmt: skip
     counter = _Counter("packed")
     done = pack_rows(
         rows, load(model), output, options, device=choose_device(device), on_unit=counter.update

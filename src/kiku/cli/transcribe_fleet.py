@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -12,9 +12,10 @@ import typer
 from kiku.cli import terminal
 from kiku.cli.columns import columns
 from kiku.cli.loaded import ModelSettings
-from kiku.cli.options import formats_of
+from kiku.cli.options import SoundOptions, TextOptions, formats_of
 from kiku.cli.progress import LINE_EVERY_S, clock
 from kiku.cli.terminal import FAILED
+from kiku.cli.transcribe_options import RecordingOptions, ResultOptions
 from kiku.errors import InputError, MissingExtra
 from kiku.options import StreamOptions
 
@@ -77,35 +78,41 @@ class FleetOptions:
                 raise typer.BadParameter("it is about --ray", param_hint=option)
 
 
-def refuse_with_ray(given: Mapping[str, object]) -> None:
-    """Raise BadParameter for options that mean nothing on Ray; those not given are false."""
-    for option, value in given.items():
-        if value:
+def refuse_with_ray(sound: SoundOptions, text: TextOptions, results: ResultOptions) -> None:
+    """Raise BadParameter for options that mean nothing on Ray."""
+    for option, is_given in (
+        ("--raw", sound.raw is not None),
+        ("--prompt", text.prompt is not None),
+        ("--words", results.words),
+        ("--force", results.force),
+        ("--skip-existing", results.skip_existing),
+        *results.caption_options(),
+    ):
+        if is_given:
             raise typer.BadParameter("it does not go with --ray; leave it out", param_hint=option)
 
 
 def on_ray(
-    paths: Sequence[str],
-    output: str | None,
-    formats: Sequence[str] | None,
+    recordings: RecordingOptions,
+    results: ResultOptions,
     settings: ModelSettings,
     options: StreamOptions,
     fleet: FleetOptions,
     *,
-    slots: int | None,
     quiet: bool,
 ) -> int:
     """Transcribe on Ray; give the exit code."""
     from kiku import fleet as room
 
-    address, sources = _address_in(paths)
+    address, sources = _address_in(recordings.paths)
+    output = results.place
     if output is None:
         raise typer.BadParameter("--ray writes into a folder: name one", param_hint="-o")
-    named = formats_of(formats, _FORMATS) or ["jsonl"]
+    named = formats_of(results.formats, _FORMATS) or ["jsonl"]
     settings.apply()  # processes of this machine inherit that
     model = room.ModelSettings(
         settings.model, settings.revision, settings.engine, settings.device, settings.dtype,
-        settings.threads, slots,
+        settings.threads, recordings.slots,
     )  # fmt: skip
     try:
         run = room.Run(address, fleet.actors, fleet.limit_hours, fleet.retry_failed)
