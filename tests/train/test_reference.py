@@ -13,7 +13,7 @@ from kiku.checkpoint import load
 from kiku.errors import ConfigError, TrainingError
 from kiku.lm import LM
 from kiku.nn.state import all_active
-from kiku.train.batches import Batch, collate
+from kiku.train.batches import TrainingBatch, collate
 from kiku.train.examples import PackOptions
 from kiku.train.fit import fit
 from kiku.train.folders import read_rows
@@ -35,7 +35,7 @@ LORA = "[lora]\nrank = 4\nalpha = 8\ndropout = 0.2\nnew_pieces = 3\n"
 KEEP = "[loss]\nhidden_codes = 0.1\nwrong_text = 0.1\nkeep = 2.0\n"
 
 
-def marked_batch(*marks: bool) -> Batch:
+def marked_batch(*marks: bool) -> TrainingBatch:
     return replace(two_examples(), keep=torch.tensor(marks))
 
 
@@ -197,7 +197,7 @@ def moved_by_a_lesson(keep: float) -> tuple[float, float]:
     whole = training_module(lm, keep=keep)
     one = replace(marked_batch(True, False), pauses=torch.full((2, 14, 4), -100))
     old = said(tiny.lm(), columns())[0]
-    learned = one if keep else Batch(one.codes[1:], one.text[1:], one.pauses[1:], (1,))
+    learned = one if keep else TrainingBatch(one.codes[1:], one.text[1:], one.pauses[1:], (1,))
     optimizer = torch.optim.AdamW(lm.parameters(), lr=3e-3)
     for _ in range(40):
         optimizer.zero_grad()

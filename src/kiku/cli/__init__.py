@@ -55,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _open_closed()
     with _quiet_interrupts():
-        from kiku.cli.app import main as run
-    return run(arguments)
+        from kiku.cli.app import run_command
+    return run_command(arguments)
 
 
 def _open_closed() -> None:

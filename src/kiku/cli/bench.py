@@ -15,7 +15,7 @@ from kiku.audio import read_chunks
 from kiku.checkpoint import DEMO
 from kiku.cli import terminal
 from kiku.cli.columns import columns
-from kiku.cli.outputs import refuse_folder, write_whole
+from kiku.cli.outputs import refuse_folder, write_result
 from kiku.cli.progress import Meter
 from kiku.cli.themes import themed
 
@@ -144,7 +144,7 @@ def bench(
     for part in parts:
         terminal.echo("\n" + columns(_TABLES[part](found[part])))
     if file is not None:
-        write_whole(file, json.dumps(found, indent=2) + "\n")
+        write_result(file, json.dumps(found, indent=2) + "\n")
     return 0
 
 

@@ -20,9 +20,9 @@ from kiku.cli.feed import Played, Sound
 from kiku.cli.inputs import STDIN, Recording, find_recordings
 from kiku.cli.listening import Listening, Sink
 from kiku.cli.live_results import TEXTS, LiveFile, Printed
-from kiku.cli.loaded import ModelSettings, load_with
+from kiku.cli.loaded import ModelOptions, load_with
 from kiku.cli.options import SoundOptions, TextOptions, WritingOptions, formats_of, heard
-from kiku.cli.outputs import PARTIAL, STANDARD, format_of, make_folder, refuse_existing
+from kiku.cli.outputs import PARTIAL, STANDARD, file_format_of, make_folder, refuse_existing
 from kiku.cli.progress import Meter
 from kiku.cli.raw import RawFormat
 from kiku.cli.terminal import INTERRUPTED
@@ -105,7 +105,7 @@ def listen(
     context: typer.Context,
     place: SourceOptions,
     sound: SoundOptions,
-    model: ModelSettings,
+    model: ModelOptions,
     text: TextOptions,
     writing: CaptionedOptions,
     quiet: _Quiet = False,
@@ -287,7 +287,7 @@ def _formats(given: Sequence[str] | None, output: Path | None) -> list[str]:
         if len(named) > 1:
             raise typer.BadParameter("several formats need a folder: add -o DIR", param_hint="-f")
         return named or ["txt"]
-    file_format = format_of(output, TEXTS)
+    file_format = file_format_of(output, TEXTS)
     if file_format is None:
         return named or list(TEXTS)
     if named and named != [file_format]:
@@ -304,7 +304,7 @@ def _files(
     """Where results go, by format; raises before anything is loaded if they cannot go there."""
     if output is None:
         return {}
-    if format_of(output, TEXTS) is None:
+    if file_format_of(output, TEXTS) is None:
         files = {ending: output / f"{stem}.{ending}" for ending in formats}
         make_folder(output)
     else:

@@ -151,7 +151,7 @@ class NeedOptions:
 
 
 @themed
-def plan(
+def plan_command(
     *,
     model: _Model = "1b",
     place: HardwareOptions,
@@ -165,15 +165,14 @@ def plan(
     be read and computed, and states what it assumes. Nothing is downloaded for known models.
     """
     from kiku.measure.fits import Options
-    from kiku.measure.plan import Wanted, model_of
-    from kiku.measure.plan import plan as planned
+    from kiku.measure.plan import Wanted, model_of, plan
 
     try:
         options = Options(**asdict(fit))
         wanted = Wanted(**asdict(need))
         model_of(model)  # before the memory is read
         hardware, machine = place.chosen()
-        found = planned(model, hardware, options, wanted, machine=machine)
+        found = plan(model, hardware, options, wanted, machine=machine)
     except InputError as error:
         raise typer.BadParameter(_as_typed(str(error))) from None
     terminal.echo(json.dumps(found.to_dict(), indent=2) + "\n" if as_json else _text(found))

@@ -11,7 +11,7 @@ import typer
 
 from kiku.checkpoint import DEMO
 from kiku.cli import terminal
-from kiku.cli.outputs import make_folder, refuse_existing, refuse_no_file, same_file, write_whole
+from kiku.cli.outputs import make_folder, refuse_existing, refuse_no_file, same_file, write_result
 from kiku.cli.progress import Meter
 from kiku.cli.themes import themed
 from kiku.errors import InputError
@@ -87,7 +87,7 @@ class PieceOptions:
 
 @app.command("vocab")
 @themed
-def vocab(
+def vocab_command(
     *,
     manifest: _Manifest,
     output: Annotated[
@@ -147,7 +147,7 @@ class ExampleOptions:
 
 @app.command("pack")
 @themed
-def pack(
+def pack_command(
     *,
     manifest: _Manifest,
     output: Annotated[
@@ -175,14 +175,14 @@ def pack(
     from kiku.checkpoint import load
     from kiku.train.device import choose_device
     from kiku.train.examples import PackOptions
-    from kiku.train.pack import pack as pack_rows
+    from kiku.train.pack import pack
 
     options = PackOptions(
         delay_s=example.delay, lead=example.lead, most_s=example.most, seed=example.seed,
         augmentation=augmentation, sound=example.sound,
     )  # fmt: skip
     counter = _Counter("packed")
-    done = pack_rows(
+    done = pack(
         rows, load(model), output, options, device=choose_device(device), on_unit=counter.update
     )
     terminal.echo(_pack_report(done))
@@ -192,7 +192,7 @@ def pack(
 
 
 @app.command("align")
-def align(
+def align_command(
     manifest: _Manifest,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The manifest with times.")
@@ -222,19 +222,16 @@ def align(
     _check_aligned([output, report, drawn], manifest, force=force)
     rows = [row for one in manifest for row in read_rows(one)]
     from kiku.checkpoint import load
-    from kiku.train.align import AlignOptions, page_of, report_of
-    from kiku.train.align import align as align_rows
+    from kiku.train.align import AlignOptions, align, page_of, report_of
     from kiku.train.device import choose_device
 
     meter = Meter(quiet=False, forced=True)
     options = AlignOptions(steps=steps, seed=seed)
-    done = align_rows(
-        rows, load(model), options, device=choose_device(device), on_progress=meter.note
-    )
+    done = align(rows, load(model), options, device=choose_device(device), on_progress=meter.note)
     write_manifest(done.rows, output)
-    write_whole(report, json.dumps(report_of(done), indent=1, ensure_ascii=False) + "\n")
+    write_result(report, json.dumps(report_of(done), indent=1, ensure_ascii=False) + "\n")
     lines = [f"{len(done.rows):,} rows have times now: {output}"]
-    write_whole(drawn, page_of(done))
+    write_result(drawn, page_of(done))
     for name, found in (("left out", done.left_out), ("to look at", done.doubtful)):
         if found:
             lines.append(f"{name}: {len(found):,} (all of them are in {report})")
@@ -259,7 +256,7 @@ def _check_aligned(files: Sequence[Path], manifests: Sequence[Path], *, force: b
 
 
 @app.command("fit")
-def fit(
+def fit_command(
     config: Annotated[
         Path, typer.Argument(metavar="CONFIG", help="A TOML file: see docs/teach.md.")
     ],
@@ -274,16 +271,16 @@ def fit(
 
     need_torch("kiku train fit")
     settings = read_settings(config)
-    from kiku.train.fit import fit as run
+    from kiku.train.fit import fit
 
-    done = run(settings, on_progress=lambda line: terminal.echo(f"{line}\n"))
+    done = fit(settings, on_progress=lambda line: terminal.echo(f"{line}\n"))
     if done.step == done.resumed_at:
         terminal.echo(f"{done.folder} is finished already\n")
     return 0
 
 
 @app.command("export")
-def export(
+def export_command(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="A run's folder, or an adapter of PEFT's.")
     ],
@@ -311,14 +308,14 @@ def export(
 
     need_torch("kiku train export")
     from kiku.checkpoint.loading import DTYPES
-    from kiku.train.export import export as write
+    from kiku.train.export import export
 
     if dtype not in ("auto", *DTYPES):
         raise typer.BadParameter(
             f"there is no {dtype!r}; there are auto, {', '.join(DTYPES)}", param_hint="--dtype"
         )
     which = "last" if last else "average"
-    done = write(
+    done = export(
         run, output, layout=layout.value, which=which, dtype=dtype, model=model, force=force
     )
     if done.left_out:

@@ -8,25 +8,25 @@ import typer
 
 from kiku.cli import terminal
 from kiku.cli.inputs import Recording
-from kiku.cli.loaded import ModelSettings, load_with
+from kiku.cli.loaded import ModelOptions, load_with
 from kiku.cli.options import SoundOptions, TextOptions, formats_of, heard
-from kiku.cli.outputs import exists, format_of, make_folder, name_outputs, refuse_existing
+from kiku.cli.outputs import exists, file_format_of, make_folder, name_outputs, refuse_existing
 from kiku.cli.progress import Meter
-from kiku.cli.run import TXT, Request, Run
+from kiku.cli.run import TXT, TranscribeRequest, TranscribeRun
 from kiku.cli.terminal import FAILED, INTERRUPTED
 from kiku.cli.themes import themed
-from kiku.cli.transcribe_fleet import FleetOptions, on_ray, refuse_with_ray
+from kiku.cli.transcribe_fleet import FleetOptions, refuse_with_ray, transcribe_on_ray
 from kiku.cli.transcribe_options import ProgressOptions, RecordingOptions, ResultOptions
 from kiku.errors import ConfigError, KikuError, OutputError
 from kiku.text import FORMATS
 
 
 @themed
-def transcribe(
+def transcribe_command(
     context: typer.Context,
     recordings: RecordingOptions,
     sound: SoundOptions,
-    model: ModelSettings,
+    model: ModelOptions,
     text: TextOptions,
     results: ResultOptions,
     fleet: FleetOptions,
@@ -41,14 +41,14 @@ def transcribe(
     options = heard(sound, text, recordings.max_duration)
     if fleet.ray:
         refuse_with_ray(sound, text, results)
-        return on_ray(recordings, results, model, options, fleet, quiet=shown.quiet)
+        return transcribe_on_ray(recordings, results, model, options, fleet, quiet=shown.quiet)
     fleet.refuse()
     found = recordings.found()
     named = formats_of(results.formats, FORMATS)
     output = None if results.place is None else Path(results.place)
-    file_format = None if output is None else format_of(output, FORMATS)
+    file_format = None if output is None else file_format_of(output, FORMATS)
     _check_file(output, file_format, named, len(found))
-    request = Request(
+    request = TranscribeRequest(
         formats=[file_format] if file_format else named or [TXT],
         output=output,
         is_one_file=file_format is not None,
@@ -71,8 +71,8 @@ def transcribe(
 
 def _run(
     found: Sequence[Recording | KikuError],
-    request: Request,
-    settings: ModelSettings,
+    request: TranscribeRequest,
+    settings: ModelOptions,
     text: TextOptions,
     meter: Meter,
     *,
@@ -98,13 +98,13 @@ def _run(
     if recognizer is None:
         return INTERRUPTED
     request = replace(request, options=text.prompted(options, recognizer))
-    return Run(recognizer, request, outputs, meter, debug=debug).all(to_do)
+    return TranscribeRun(recognizer, request, outputs, meter, debug=debug).all(to_do)
 
 
 def _to_do(
     found: Sequence[Recording | KikuError],
     outputs: Mapping[Recording, Mapping[str, Path]],
-    request: Request,
+    request: TranscribeRequest,
 ) -> list[Recording | KikuError]:
     """What is left to do: recordings that are done are left out, and one that would overwrite a
     file is replaced by the error."""
@@ -143,7 +143,7 @@ def _check_file(
         )
 
 
-def _check(request: Request) -> None:
+def _check(request: TranscribeRequest) -> None:
     """Refuse what makes no sense before anything is loaded."""
     if request.skip_existing and not request.to_files:
         raise typer.BadParameter("it is about files: add -o DIR", param_hint="--skip-existing")
@@ -169,7 +169,7 @@ def _check(request: Request) -> None:
 
 
 def _outputs(
-    request: Request, recordings: Sequence[Recording]
+    request: TranscribeRequest, recordings: Sequence[Recording]
 ) -> Mapping[Recording, dict[str, Path]]:
     """The files for each recording, by format; their folder is made."""
     output = request.output

@@ -11,7 +11,7 @@ import typer
 
 from kiku.cli import terminal
 from kiku.cli.columns import columns
-from kiku.cli.loaded import ModelSettings
+from kiku.cli.loaded import ModelOptions
 from kiku.cli.options import SoundOptions, TextOptions, formats_of
 from kiku.cli.progress import LINE_EVERY_S, clock
 from kiku.cli.terminal import FAILED
@@ -92,10 +92,10 @@ def refuse_with_ray(sound: SoundOptions, text: TextOptions, results: ResultOptio
             raise typer.BadParameter("it does not go with --ray; leave it out", param_hint=option)
 
 
-def on_ray(
+def transcribe_on_ray(
     recordings: RecordingOptions,
     results: ResultOptions,
-    settings: ModelSettings,
+    settings: ModelOptions,
     options: StreamOptions,
     fleet: FleetOptions,
     *,
@@ -181,7 +181,7 @@ def _closing(report: "Report") -> str:
     )
 
 
-def _plan(found: "Survey", settings: ModelSettings, fleet: FleetOptions) -> Iterable[Sequence[str]]:
+def _plan(found: "Survey", settings: ModelOptions, fleet: FleetOptions) -> Iterable[Sequence[str]]:
     yield "recordings", f"{found.files:,}", f"{found.finished:,} are finished"
     if found.failed_before:
         yield "", "", f"{found.failed_before:,} of them not whole; --retry-failed hears them again"
@@ -191,8 +191,7 @@ def _plan(found: "Survey", settings: ModelSettings, fleet: FleetOptions) -> Iter
         return
     from kiku.measure import hardware, known, machine
     from kiku.measure.fits import Options
-    from kiku.measure.plan import Wanted
-    from kiku.measure.plan import plan as planned
+    from kiku.measure.plan import Wanted, plan
 
     here = None
     if fleet.gpu is not None:
@@ -204,8 +203,8 @@ def _plan(found: "Survey", settings: ModelSettings, fleet: FleetOptions) -> Iter
             hardware.cpu_of(this, machine.read_bandwidth(1 << 28, seconds=0.5)),
         )
     wanted = Wanted(hours_per_day=max(found.hours, 1e-3), price=fleet.price)
-    plan = planned(settings.model, place, Options(settings.dtype), wanted, machine=here)
-    need, speed = plan.recordings_need, plan.recordings
+    counted = plan(settings.model, place, Options(settings.dtype), wanted, machine=here)
+    need, speed = counted.recordings_need, counted.recordings
     if need is None or speed is None:
         yield "kiku plan", "", f"the model does not fit on {place.name}"
         return
