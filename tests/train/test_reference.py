@@ -1,8 +1,6 @@
 """What was said before is kept: the divergence, the decoder as it was, whole runs."""
 
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from tests.train.packs import write_config, write_pack
 from tests.train.recordings import write_corpus
 from tests.train.runs import curve_of, quiet, state_of
 from tests.train.test_training_module import batch as two_examples
+from tests.train.torchrun import torchrun
 
 SIZE = len(tiny.PIECES)
 LORA = "[lora]\nrank = 4\nalpha = 8\ndropout = 0.2\nnew_pieces = 3\n"
@@ -353,11 +352,7 @@ def test_the_weight_has_bounds(tmp_path: Path, keep: str) -> None:
 def test_two_processes_keep_as_one_does(config, tmp_path: Path) -> None:
     alone, together = config("alone", train="accumulate = 2"), config("together")
     fit(alone, on_progress=quiet)
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
-        "-m", "kiku", "train", "fit", str(tmp_path / "together.toml"),
-    ]  # fmt: skip
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    ran = torchrun("-m", "kiku", "train", "fit", str(tmp_path / "together.toml"))
     assert ran.returncode == 0, ran.stderr
     one, two = state_of(alone), state_of(together)
     for name in one.weights:
