@@ -8,7 +8,7 @@ import pytest
 from kiku.errors import InputError
 from kiku.evaluate.manifest import SpokenWord, read_manifests
 from kiku.fleet.sources import find_items
-from kiku.train.manifest import TimedWord, read_manifest
+from kiku.train.manifest import TimedWord, read_training_manifest
 
 LISTS = [["one", 0.1, 0.5], ["two", 0.6, 1]]
 OBJECTS = [{"text": "one", "start": 0.1, "end": 0.5}, {"word": "two", "start": 0.6, "end": 1}]
@@ -38,7 +38,7 @@ def test_what_one_command_reads_the_others_read(
     )  # fmt: skip
     assert said.words == (SpokenWord("one", 0.1, 0.5), SpokenWord("two", 0.6, 1.0))
 
-    (learnt,) = read_manifest(manifest)
+    (learnt,) = read_training_manifest(manifest)
     assert (learnt.path, learnt.text, learnt.speaker) == (tmp_path / "a.wav", "One, two.", "ann")
     assert learnt.words == (TimedWord("one", 0.1, 0.5), TimedWord("two", 0.6, 1.0))
 
@@ -62,7 +62,7 @@ def test_parts_are_read_or_refused_and_never_taken_for_the_whole(
     wanted = part["start"] or 0, part.get("end")
     (_, one) = read_manifests([manifest]).utterances
     assert (one.start_s, one.end_s) == wanted
-    (_, learnt) = read_manifest(manifest)
+    (_, learnt) = read_training_manifest(manifest)
     assert (learnt.start, learnt.end) == wanted
     with pytest.raises(InputError, match=rf"m\.jsonl, line 2: means a part of a\.wav \({said}\)"):
         find_items(manifest)

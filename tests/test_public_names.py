@@ -1,9 +1,11 @@
 """What the package promises by name."""
 
+import ast
 import importlib
 import pkgutil
 import re
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +55,23 @@ def test_every_room_lists_names_that_it_has(room: str) -> None:
 def test_the_version_is_the_installed_one() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", kiku.__version__)
     assert version("kiku") == kiku.__version__
+
+
+SAME_AS_ELSEWHERE = {
+    # What other packages call them, whose interfaces these rooms have.
+    "Segment", "Word", "KyutaiSpeechToTextConfig", "KyutaiSpeechToTextFeatureExtractor",
+    "KyutaiSpeechToTextForConditionalGeneration", "KyutaiSpeechToTextModel",
+    "KyutaiSpeechToTextPreTrainedModel", "KyutaiSpeechToTextProcessor",
+    "RecordingDecoder",  # what a recognizer asks of a decoder, and the service's
+}  # fmt: skip
+
+
+def test_a_class_shares_its_name_with_no_other() -> None:
+    found: dict[str, set[str]] = {}
+    for path in sorted(Path(kiku.__file__).parent.rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, set()).add(str(path))
+    assert "StreamOptions" in found
+    shared = {name: files for name, files in found.items() if len(files) > 1}
+    assert shared.keys() <= SAME_AS_ELSEWHERE, shared

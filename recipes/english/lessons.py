@@ -14,7 +14,7 @@ from torch import Tensor
 from kiku.text import Vocabulary
 from kiku.text.extension import trained
 from kiku.train.augment import Augmentation, Augmenter
-from kiku.train.sounds import Piece
+from kiku.train.sounds import SpokenPiece
 from kiku.writing import in_place_of
 from recipes.demo.corpus import SAMPLE_RATE, Corpus, Recording
 from recipes.english.trunk import STATE
@@ -148,11 +148,11 @@ class Sentences:
         for row in rows:
             sources = [self.sources[index] for index in row]
             pieces = [
-                self.augmenter.changed(Piece(corpus.audio(recording), ()), rng)
+                self.augmenter.changed(SpokenPiece(corpus.audio(recording), ()), rng)
                 for corpus, recording in sources
             ]
             whole = self.augmenter.joined(pieces, rng)
-            late = Piece(with_tail(whole.samples), ())
+            late = SpokenPiece(with_tail(whole.samples), ())
             sounds.append(self.augmenter.surrounded(late, rng).samples)
             words = [word for _, recording in sources for word in recording.words]
             spelled.append(self.vocabulary.encode(" ".join(words)))

@@ -65,7 +65,7 @@ def test_what_comes_before_the_start_is_not_waited_for_nor_what_is_behind_the_en
 ) -> None:
     clock = Clock()
     played = Played(
-        str(speech(tmp_path / "a.wav", 4.0)), 1.0, start_s=2.0, end_s=3.0,
+        str(speech(tmp_path / "a.wav", 4.0)), 1.0, StreamOptions(start_s=2.0, end_s=3.0),
         clock=clock, wait=clock.wait,
     )  # fmt: skip
     given = sum(len(piece.samples) for piece in played.pieces() if isinstance(piece, Piece))
@@ -80,9 +80,10 @@ def test_nothing_is_read_behind_the_end(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(feed, "read_file", chunks)
     given = sum(
-        len(piece.samples) for piece in Played("a.wav", 0.0, end_s=1.0).pieces()
+        len(piece.samples)
+        for piece in Played("a.wav", 0.0, StreamOptions(end_s=1.0)).pieces()
         if isinstance(piece, Piece)
-    )  # fmt: skip
+    )
     assert given == 24_000
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import kiku
 from kiku.audio import StreamWarning
-from kiku.cli.options import stream_options
+from kiku.cli.options import SoundOptions, TextOptions, heard
 from kiku.options import DecodingOptions, Hotword, StreamOptions
 from tests.audio.sounds import voice
 from tests.cli.conftest import Ran
@@ -38,12 +38,12 @@ BOTH = pytest.mark.parametrize("command", [TRANSCRIBE, LISTEN], ids=["transcribe
     ],
 )
 def test_a_hotword_may_have_a_boost(typed: str, meant: Hotword) -> None:
-    options = stream_options(hotwords=[typed], temperature=0.0, channel="mix", start=0.0, end=None)
+    options = heard(SoundOptions(), TextOptions(hotwords=[typed]))
     assert options.decoding.phrases == (meant,)
 
 
 def test_nothing_typed_is_the_default() -> None:
-    options = stream_options(hotwords=None, temperature=0.0, channel="mix", start=0.0, end=None)
+    options = heard(SoundOptions(), TextOptions())
     assert options.to_dict() == StreamOptions().to_dict()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kiku.cli.inputs import Recording
-from kiku.cli.outputs import name_outputs, partial_of, refuse_existing, write_whole
+from kiku.cli.outputs import name_outputs, partial_of, refuse_existing, write_result
 from kiku.errors import ConfigError, OutputError
 
 
@@ -62,7 +62,7 @@ def test_existing_files_are_seen(tmp_path: Path) -> None:
 def test_a_file_is_replaced_whole_and_readable_as_others_are(tmp_path: Path) -> None:
     target, plain = tmp_path / "a.txt", tmp_path / "plain"
     target.write_text("old and longer")
-    write_whole(target, "né\n")
+    write_result(target, "né\n")
     plain.touch()
     assert target.read_bytes() == "né\n".encode()
     assert target.stat().st_mode == plain.stat().st_mode
@@ -81,7 +81,7 @@ def test_a_device_is_written_to_and_stays_one(tmp_path: Path) -> None:
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     try:
         refuse_existing({"txt": tmp_path / "pipe"})
-        write_whole(tmp_path / "pipe", "words\n")
+        write_result(tmp_path / "pipe", "words\n")
         assert os.read(reader, 100) == b"words\n"
     finally:
         os.close(reader)
@@ -89,5 +89,5 @@ def test_a_device_is_written_to_and_stays_one(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_letters_lose_no_text(tmp_path: Path) -> None:
-    write_whole(tmp_path / "a.json", '{"model": "caf\udce9"}')
+    write_result(tmp_path / "a.json", '{"model": "caf\udce9"}')
     assert json.loads((tmp_path / "a.json").read_text())["model"] == "caf\udce9"

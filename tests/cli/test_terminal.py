@@ -15,7 +15,7 @@ from rich.console import Console
 
 from kiku.cli import progress, terminal
 from kiku.cli.progress import Bars, Meter
-from kiku.cli.word_output import Flow, Lines, Table
+from kiku.cli.word_output import Flow, Lines, WordTable
 from kiku.text import Word, write_txt
 from tests.checkpoint.models import write_native_folder
 from tests.cli.conftest import Ran
@@ -97,14 +97,14 @@ def test_what_is_shown_is_the_text_file(
         (Lines, "[0] a b\n[1] x y\n"),
         (Flow, "[0] a\n[1] x\n[0] b\n[1] y\n"),
         (
-            Table,
+            WordTable,
             "     0.00      0.50   0.900  [0] a\n     0.20      0.40   0.900  [1] x\n"
             "     0.60      0.80   0.900  [0] b\n     0.70      0.90   0.900  [1] y\n",
         ),
     ],
 )
 def test_words_of_channels_are_marked(
-    output: type[Lines | Flow | Table], written: str, capsys: pytest.CaptureFixture[str]
+    output: type[Lines | Flow | WordTable], written: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = output()
     for text, start, end, channel in (

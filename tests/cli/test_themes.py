@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kiku.cli.loaded import ModelSettings
+from kiku.cli.loaded import ModelOptions
 from kiku.converted import cache_folder
 from kiku.errors import ConfigError
 from kiku.recognizer import Recognizer
@@ -88,7 +88,7 @@ def test_converted_models_are_kept_where_it_is_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("KIKU_CACHE", str(tmp_path / "usual"))
-    ModelSettings(model_dir=tmp_path / "here").apply()
+    ModelOptions(model_dir=tmp_path / "here").apply()
     assert cache_folder() == tmp_path / "here" / "onnx"
 
 

@@ -11,7 +11,7 @@ import pytest
 from kiku.cli import transcribe_fleet
 from kiku.fleet import Progress
 from kiku.fleet.batch import Run as FleetRun
-from kiku.fleet.settings import Request
+from kiku.fleet.settings import BatchRequest
 from tests.cli.conftest import Ran
 from tests.fleet.conftest import Processes
 
@@ -20,11 +20,11 @@ Speech = Callable[..., Path]
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Request, FleetRun]]:
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[BatchRequest, FleetRun]]:
     """What was asked of Ray."""
-    found: list[tuple[Request, FleetRun]] = []
+    found: list[tuple[BatchRequest, FleetRun]] = []
 
-    def on_ray(request: Request, run: FleetRun) -> AbstractContextManager[Processes]:
+    def on_ray(request: BatchRequest, run: FleetRun) -> AbstractContextManager[Processes]:
         found.append((request, run))
         return Processes().make(request, run)
 
@@ -48,7 +48,7 @@ def _texts(out: Path) -> list[str]:
 
 
 def test_rows_and_captions(
-    run: Run, calls: Path, tmp_path: Path, asked: list[tuple[Request, FleetRun]]
+    run: Run, calls: Path, tmp_path: Path, asked: list[tuple[BatchRequest, FleetRun]]
 ) -> None:
     out = tmp_path / "out"
     ran = run("transcribe", "--ray", "head:6379", calls, "-o", out, "-f", "jsonl,srt",
@@ -84,7 +84,7 @@ def test_failures_are_counted(run: Run, calls: Path, tmp_path: Path) -> None:
 
 
 def test_a_dry_run_tells_what_it_would_take(
-    run: Run, calls: Path, tmp_path: Path, asked: list[tuple[Request, FleetRun]]
+    run: Run, calls: Path, tmp_path: Path, asked: list[tuple[BatchRequest, FleetRun]]
 ) -> None:
     out = tmp_path / "out"
     ran = run("transcribe", "--ray", calls, "-o", out, "--dry-run", "--gpu", "l4",
@@ -143,7 +143,7 @@ def test_what_makes_no_sense(
 
 def test_a_file_may_be_called_as_an_address(
     run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    asked: list[tuple[Request, FleetRun]],
+    asked: list[tuple[BatchRequest, FleetRun]],
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     speech(tmp_path / "auto")

@@ -406,7 +406,7 @@ def counted(owner, name):
 counted(kiku.graph.writer.GraphWriter, "tensor")
 counted(build, "put_away")
 counted(build, "sha256_of")
-counted(build.Manifest, "to_json")
+counted(build.ConvertedManifest, "to_json")
 counted(pathlib.Path, "replace")
 for line in sys.stdin:
     stop = int(line)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kiku import Recognizer
-from kiku.evaluate.hearing import Heard, HeardPart, HeardWord
+from kiku.evaluate.hearing import HeardPart, HeardUtterance, HeardWord
 from kiku.evaluate.manifest import Utterance
 from kiku.evaluate.normalising import basic
 from kiku.evaluate.scoring import Scored, score
@@ -82,4 +82,6 @@ def scored(
         else heard
     )
     utterance = Utterance(name, Path(name), text, **of_utterance)
-    return score(utterance, Heard(name, PART, seconds, tuple(words), (), (), 0.1), normalise)
+    return score(
+        utterance, HeardUtterance(name, PART, seconds, tuple(words), (), (), 0.1), normalise
+    )

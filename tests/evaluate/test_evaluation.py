@@ -27,7 +27,7 @@ from kiku.evaluate import clips as clips_room
 from kiku.evaluate.clips import data_uri, excerpts
 from kiku.evaluate.hearing import HeardWord
 from kiku.evaluate.picture import reliability_svg
-from kiku.evaluate.report import tables
+from kiku.evaluate.report import report_tables
 from kiku.evaluate.scoring import Trust
 from kiku.evaluate.trust import reliability
 from kiku.options import StreamOptions
@@ -351,7 +351,7 @@ def test_rows_without_the_field_are_a_group_with_a_name(say: Say, manifest: Make
     say("a.wav", "one")
     rows = [{"path": "a.wav", "text": "one", "id": str(i)} for i in range(2)]
     found = evaluate([manifest(rows[0] | {"speaker": "ann"}, rows[1])], echo(), by=["speaker"])
-    (table,) = (one for one in tables(found) if one.title == "By speaker")
+    (table,) = (one for one in report_tables(found) if one.title == "By speaker")
     assert [row[:3] for row in table.rows] == [("(not said)", "1", "1"), ("ann", "1", "1")]
 
 

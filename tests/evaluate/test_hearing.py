@@ -10,7 +10,7 @@ import pytest
 from kiku import Recognizer, StreamOptions
 from kiku.calibration import Calibration
 from kiku.errors import InputError
-from kiku.evaluate.hearing import Heard, HeardPart, HearingOptions, hear, sound_of
+from kiku.evaluate.hearing import HeardPart, HeardUtterance, HearingOptions, hear, sound_of
 from kiku.evaluate.manifest import Span, Utterance
 from tests import tiny
 from tests.evaluate.conftest import CONFIG, FRAME_S, Say, echo
@@ -24,7 +24,7 @@ def utterance(path: Path, **changes: object) -> Utterance:
     return replace(Utterance(path.name, path, ""), **changes)  # pyright: ignore[reportArgumentType]
 
 
-def texts(heard: Heard) -> list[str]:
+def texts(heard: HeardUtterance) -> list[str]:
     return [word.text for word in heard.words]
 
 
@@ -32,7 +32,7 @@ def heard_of(
     utterances: list[Utterance],
     options: HearingOptions = LIVE,
     make: Callable[[], Recognizer] = echo,
-) -> dict[str, Heard]:
+) -> dict[str, HeardUtterance]:
     return {one.id: one for one in hear(make(), utterances, options)}
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kiku.evaluate.hearing import Heard, HeardWord
+from kiku.evaluate.hearing import HeardUtterance, HeardWord
 from kiku.evaluate.manifest import Span, SpokenWord, Utterance
 from kiku.evaluate.normalising import basic, normaliser
 from kiku.evaluate.scoring import Trust, TurnErrors, score
@@ -58,7 +58,9 @@ def test_a_word_is_right_only_if_all_that_came_of_it_is() -> None:
 
 def test_ends_of_turns() -> None:
     utterance = Utterance("a", Path("a"), "x", turns=(Span(1, 2), Span(4, 6), Span(7, 8)))
-    heard = Heard("a", PART, 10.0, (), ends=(2.5, 3.0, 5.0, 9.0), eager_ends=(2.2, 5.5), took_s=0)
+    heard = HeardUtterance(
+        "a", PART, 10.0, (), ends=(2.5, 3.0, 5.0, 9.0), eager_ends=(2.2, 5.5), took_s=0
+    )
     assert score(utterance, heard, basic).turns == TurnErrors(
         turns=3, false_ends=1, false_eager_ends=1, misses=1, end_delays=(0.5, 1.0),
         eager_delays=(0.2, 1.0),

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 from kiku.errors import ConfigError, OutputError
-from kiku.evaluate.hearing import Heard, HeardWord
-from kiku.evaluate.store import NAME, Store, forget, read_results
+from kiku.evaluate.hearing import HeardUtterance, HeardWord
+from kiku.evaluate.store import NAME, ResultStore, forget, read_results
 from tests.evaluate.conftest import PART
 
 SETTINGS = {"model": "demo", "chunk_s": 0.08}
-ONE = Heard("a", PART, 1.5, (HeardWord("wörd", 0.1, 0.5, 0.9, None),), (1.0,), (), 0.2)
-OTHER = Heard("b", PART, 1.5, (), (), (), 0.2, "cannot be read")
+ONE = HeardUtterance("a", PART, 1.5, (HeardWord("wörd", 0.1, 0.5, 0.9, None),), (1.0,), (), 0.2)
+OTHER = HeardUtterance("b", PART, 1.5, (), (), (), 0.2, "cannot be read")
 
 
-def keep(folder: Path, *heard: Heard, **changes: object) -> dict[str, Heard]:
-    with Store(folder, {**SETTINGS, **changes}) as store:
+def keep(folder: Path, *heard: HeardUtterance, **changes: object) -> dict[str, HeardUtterance]:
+    with ResultStore(folder, {**SETTINGS, **changes}) as store:
         for one in heard:
             store.add(one)
         return store.heard
@@ -31,13 +31,13 @@ def test_what_was_kept_is_there_again(tmp_path: Path) -> None:
 
 
 def test_the_last_result_of_an_utterance_counts(tmp_path: Path) -> None:
-    later = Heard("b", PART, 1.5, (), (), (), 0.2)
+    later = HeardUtterance("b", PART, 1.5, (), (), (), 0.2)
     keep(tmp_path, OTHER, later)
     assert keep(tmp_path) == {"b": later}
 
 
 def test_a_result_is_on_the_disk_before_the_next(tmp_path: Path) -> None:
-    with Store(tmp_path, SETTINGS) as store:
+    with ResultStore(tmp_path, SETTINGS) as store:
         store.add(ONE)
         assert read_results(tmp_path)[1] == {"a": ONE}
 
@@ -79,7 +79,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str, number: int) -> None
 
 
 def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
-    with Store(tmp_path, SETTINGS), pytest.raises(OutputError, match="another run writes"):
+    with ResultStore(tmp_path, SETTINGS), pytest.raises(OutputError, match="another run writes"):
         keep(tmp_path)
     keep(tmp_path)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kiku.errors import InputError, MissingExtra
 from kiku.evaluate import normalising
-from kiku.evaluate.aligning import align, character_errors, check_extra, sources
+from kiku.evaluate.aligning import align_words, character_errors, check_extra, sources
 from kiku.evaluate.normalising import basic, normaliser
 
 
@@ -60,7 +60,7 @@ def test_without_the_packages_one_sentence_says_what_to_do(monkeypatch: pytest.M
 
 def test_words_are_aligned() -> None:
     said, heard = ["the", "cat", "sat", "on", "the", "mat"], ["a", "cat", "on", "the", "big", "mat"]
-    assert [(pair.kind, pair.reference, pair.heard) for pair in align(said, heard)] == [
+    assert [(pair.kind, pair.reference, pair.heard) for pair in align_words(said, heard)] == [
         ("substitute", 0, 0),
         ("equal", 1, 1),
         ("delete", 2, None),
@@ -69,9 +69,9 @@ def test_words_are_aligned() -> None:
         ("insert", None, 4),
         ("equal", 5, 5),
     ]
-    assert align([], []) == ()
-    assert [pair.kind for pair in align([], ["a"])] == ["insert"]
-    assert [pair.kind for pair in align(["a"], [])] == ["delete"]
+    assert align_words([], []) == ()
+    assert [pair.kind for pair in align_words([], ["a"])] == ["insert"]
+    assert [pair.kind for pair in align_words(["a"], [])] == ["delete"]
 
 
 def test_characters_are_counted_with_spaces() -> None:
@@ -85,7 +85,7 @@ WORDS = st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=12)
 
 @given(WORDS, WORDS)
 def test_an_alignment_holds_every_word_once_in_order(said: list[str], heard: list[str]) -> None:
-    pairs = align(said, heard)
+    pairs = align_words(said, heard)
     assert [pair.reference for pair in pairs if pair.reference is not None] == [*range(len(said))]
     assert [pair.heard for pair in pairs if pair.heard is not None] == [*range(len(heard))]
     for pair in pairs:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from kiku.audio import duration_s
-from kiku.fleet.batch import Broken, Run, Stage
+from kiku.fleet.batch import Broken, Round, Run
 from kiku.fleet.planning import Block
-from kiku.fleet.settings import Request
+from kiku.fleet.settings import BatchRequest
 from kiku.fleet.sources import Item
 from kiku.fleet.transcriber import Transcribed, Transcriber
 from tests.cli.simple import SimpleBackend, simple_recognizer
@@ -63,19 +63,19 @@ class Processes:
         """A round breaks off when so many recordings are done."""
         self.twice = False
         """Every recording is answered twice."""
-        self.rounds: list[tuple[Stage, list[list[str]]]] = []
+        self.rounds: list[tuple[Round, list[list[str]]]] = []
         """The stage of each, and the names in its blocks."""
         self.heard: list[str] = []
         """Names, each as often as it was heard."""
 
     @contextmanager
-    def make(self, request: Request, run: Run) -> "Generator[Processes]":
+    def make(self, request: BatchRequest, run: Run) -> "Generator[Processes]":
         """For `run_batch`."""
         backend = SimpleBackend(self.slots)
         self._transcriber = Transcriber(request, simple_recognizer(backend, request.settings.model))
         yield self
 
-    def transcribe(self, blocks: Sequence[Block], stage: Stage) -> Iterator[Transcribed]:
+    def transcribe(self, blocks: Sequence[Block], stage: Round) -> Iterator[Transcribed]:
         """See `Workers.transcribe`."""
         names = [[Path(item.path).name for item in block] for block in blocks]
         self.rounds.append((stage, names))

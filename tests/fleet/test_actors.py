@@ -16,7 +16,7 @@ from kiku.errors import CheckpointError, InputError
 from kiku.fleet import on_ray
 from kiku.fleet.on_ray import _Actor, _held, _reason  # pyright: ignore[reportPrivateUsage]
 from kiku.fleet.resources import room_for, wait_for_room, why_no_gpu
-from kiku.fleet.settings import ModelSettings, Request
+from kiku.fleet.settings import BatchRequest, ModelSettings
 from tests.cli.simple import SimpleBackend, simple_recognizer
 from tests.fleet.conftest import MakeSpeech
 
@@ -198,7 +198,7 @@ def batch(speech: MakeSpeech, tmp_path: Path) -> Callable[[str], dict[str, list[
 
 @pytest.mark.usefixtures("backend")
 def test_a_block_becomes_rows(batch: Callable[[str], dict[str, list[str]]]) -> None:
-    actor = _Actor(Request(ModelSettings("simple")))
+    actor = _Actor(BatchRequest(ModelSettings("simple")))
     heard = [json.loads(text) for one in actor(batch("many")) for text in one["result"]]
     assert [one["rows"][0]["text"] for one in heard] == ["zero", "zero one two"]
 
@@ -210,7 +210,7 @@ def test_without_its_model_it_says_why(
         raise CheckpointError(f"{model} is not here")
 
     monkeypatch.setattr(kiku, "load", load)
-    (said,) = _Actor(Request(ModelSettings("simple")))(batch("many"))
+    (said,) = _Actor(BatchRequest(ModelSettings("simple")))(batch("many"))
     assert said == {"result": ['{"cannot": "simple is not here"}']}
 
 
@@ -226,7 +226,7 @@ def test_it_ends_where_something_unexpected_happens_unless_it_is_the_last_time(
         raise Ended(code)
 
     monkeypatch.setattr(on_ray.os, "_exit", end)
-    actor = _Actor(Request(ModelSettings("simple")))
+    actor = _Actor(BatchRequest(ModelSettings("simple")))
     backend.break_at = 5
     with pytest.raises(Ended):
         list(actor(batch("few")))

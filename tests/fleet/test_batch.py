@@ -14,13 +14,13 @@ import pytest
 from kiku.errors import InputError, KikuError, MissingExtra
 from kiku.fleet.batch import KILLED, Broken, Run, run_batch, survey, transcribe
 from kiku.fleet.progress import Counter, Progress
-from kiku.fleet.settings import ModelSettings, Request
-from kiku.fleet.store import Store
+from kiku.fleet.settings import BatchRequest, ModelSettings
+from kiku.fleet.store import RowStore
 from kiku.options import StreamOptions
 from tests.conftest import ROOT
 from tests.fleet.conftest import MakeSpeech, Processes
 
-REQUEST = Request(ModelSettings("simple"))
+REQUEST = BatchRequest(ModelSettings("simple"))
 
 pytestmark = pytest.mark.usefixtures("probes_are_quick")
 
@@ -33,7 +33,7 @@ def output(tmp_path: Path) -> str:
 
 def rows_in(output: str) -> dict[str, dict[str, Any]]:
     """By name; each recording once."""
-    with Store(output) as store:
+    with RowStore(output) as store:
         rows = list(store.rows())
     assert max(Count(row["path"] for row in rows).values(), default=1) == 1
     return {Path(row["path"]).name: row for row in rows}
@@ -70,7 +70,7 @@ def test_what_changed_is_heard_again(
     run_batch(processes.make, calls, output, REQUEST)
     assert sorted(processes.heard) == ["0.wav", "new.wav"]
     processes.heard.clear()
-    other = Request(REQUEST.settings, StreamOptions(end_s=0.5))
+    other = BatchRequest(REQUEST.settings, StreamOptions(end_s=0.5))
     run_batch(processes.make, calls, output, other)
     assert len(processes.heard) == 7
 
@@ -102,7 +102,7 @@ def test_a_broken_recording_is_a_row_with_its_problem(
     assert processes.heard == ["cut.wav"]  # whose size is another
     run_batch(processes.make, calls, output, REQUEST, run=Run(retry_failed=True))
     assert processes.heard == ["cut.wav", "broken.wav"]
-    with Store(output) as store:
+    with RowStore(output) as store:
         paths = Count(Path(row["path"]).name for row in store.rows())
     assert paths["broken.wav"] == 1
 
@@ -127,7 +127,7 @@ def test_what_is_not_heard_again_keeps_its_row(
     run_batch(processes.make, calls, output, REQUEST, run=limit)
     assert processes.heard == ["a.wav", "a.wav"]
 
-    def no_model(request: Request, run: Run) -> Any:
+    def no_model(request: BatchRequest, run: Run) -> Any:
         raise KikuError("no such model")
 
     def stop(_: Progress) -> None:
@@ -153,7 +153,7 @@ def test_a_run_that_is_killed_behind_the_new_row_leaves_it(
     run_batch(processes.make, calls, output, REQUEST)
     processes.deadly = []
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "_take_out_old", lambda _: None)
+        patch.setattr(RowStore, "_take_out_old", lambda _: None)
         run_batch(processes.make, calls, output, REQUEST, run=AGAIN)
     assert survey(calls, output, model="simple").failed_before == 0
     assert survey(calls, output, model="simple", run=AGAIN).items == []
@@ -254,9 +254,9 @@ def test_channels_one_by_one(
     speech: MakeSpeech, tmp_path: Path, output: str, processes: Processes
 ) -> None:
     speech(tmp_path / "two.wav", 1.0, 2)
-    request = Request(REQUEST.settings, StreamOptions(channel="each"))
+    request = BatchRequest(REQUEST.settings, StreamOptions(channel="each"))
     run_batch(processes.make, tmp_path / "two.wav", output, request, ["jsonl", "srt"])
-    with Store(output) as store:
+    with RowStore(output) as store:
         rows = list(store.rows())
     assert [(row["channel"], row["text"]) for row in rows] == [(0, "zero one"), (1, "zero one")]
     assert "[1] zero" in (Path(output) / "captions" / "two.wav.srt").read_text()
@@ -304,7 +304,7 @@ def test_captions_do_not_replace_those_of_another_run(
         speech(tmp_path / folder / name, seconds)
     run_batch(processes.make, tmp_path / "x", output, REQUEST, formats)
     first = captions.read_text()
-    other = Request(REQUEST.settings, StreamOptions(end_s=0.2))
+    other = BatchRequest(REQUEST.settings, StreamOptions(end_s=0.2))
     for source, request in (("y", REQUEST), ("x", other)):
         with pytest.raises(InputError, match=r"would be called .*\.wav, as those of .*x/.* are"):
             run_batch(processes.make, tmp_path / source, output, request, formats)
@@ -323,7 +323,7 @@ def test_captions_of_a_run_that_was_killed_before_its_rows_are_its_own(
     calls: Path, output: str, processes: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "flush", lambda _: None)
+        patch.setattr(RowStore, "flush", lambda _: None)
         run_batch(processes.make, calls, output, REQUEST, ["jsonl", "srt"])
     assert rows_in(output) == {}
     assert run_batch(processes.make, calls, output, REQUEST, ["jsonl", "srt"]).progress.files == 6

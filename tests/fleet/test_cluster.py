@@ -9,8 +9,8 @@ import pytest
 from kiku import fleet
 from kiku.errors import InputError
 from kiku.fleet import on_ray
-from kiku.fleet.cluster import cluster_of, refuse_silent
-from kiku.fleet.settings import ModelSettings, Request
+from kiku.fleet.cluster import cluster_of, refuse_unanswered
+from kiku.fleet.settings import BatchRequest, ModelSettings
 
 HEAD = "127.0.0.1:6379"
 
@@ -75,7 +75,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def go(ray: _Ray, address: str | None) -> None:
         monkeypatch.setattr(on_ray, "import_ray", lambda *_: ray)
-        with on_ray.on_ray(Request(ModelSettings()), fleet.Run(address)):
+        with on_ray.on_ray(BatchRequest(ModelSettings()), fleet.Run(address)):
             pass
 
     return go
@@ -110,10 +110,10 @@ def test_a_new_one_is_told_how_many_processors_it_has(use: Any) -> None:
 def test_where_nobody_listens_ray_is_not_asked(use: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        refuse_silent(f"127.0.0.1:{port}")
+        refuse_unanswered(f"127.0.0.1:{port}")
     ray = _Ray()
     with pytest.raises(InputError, match=rf"nothing answers at 127.0.0.1:{port} \("):
         use(ray, f"127.0.0.1:{port}")
     assert not ray.asked
     with pytest.raises(InputError, match=r"nothing answers at 127\.0\.0\.1:99999"):
-        refuse_silent("127.0.0.1:99999")
+        refuse_unanswered("127.0.0.1:99999")

@@ -20,7 +20,7 @@ import pytest
 
 import kiku
 from kiku.fleet.resources import why_no_gpu
-from kiku.fleet.store import Store
+from kiku.fleet.store import RowStore
 from tests.conftest import ROOT
 
 pytestmark = [
@@ -97,7 +97,7 @@ def _report(driver: Any) -> dict[str, Any]:
 
 def _rows(output: Path) -> dict[str, dict[str, Any]]:
     """By path; each once."""
-    with Store(str(output)) as store:
+    with RowStore(str(output)) as store:
         rows = list(store.rows())
     found = {row["path"]: row for row in rows}
     assert len(found) == len(rows)

@@ -7,7 +7,7 @@ import pytest
 
 from kiku.errors import AudioError, ConfigError
 from kiku.fleet.rows import Key, captions_of, row_of_problem, rows_of
-from kiku.fleet.settings import ModelSettings, Request
+from kiku.fleet.settings import BatchRequest, ModelSettings
 from kiku.options import Recovery, StreamOptions
 from kiku.text import CaptionOptions, Word, write_srt
 from kiku.transcription import Transcript
@@ -64,15 +64,15 @@ def test_captions_are_those_of_the_transcript(channel: int) -> None:
 
 def test_the_digest_changes_with_whatever_changes_the_words() -> None:
     same = [
-        Request(ModelSettings("demo")),
-        Request(ModelSettings("demo", threads=3, slots=9)),
+        BatchRequest(ModelSettings("demo")),
+        BatchRequest(ModelSettings("demo", threads=3, slots=9)),
     ]
     others = [
-        Request(ModelSettings("other")),
-        Request(ModelSettings("demo", dtype="int4")),
-        Request(ModelSettings("demo", engine="torch")),
-        Request(ModelSettings("demo"), StreamOptions(channel="each")),
-        Request(ModelSettings("demo"), StreamOptions(end_s=3.0)),
+        BatchRequest(ModelSettings("other")),
+        BatchRequest(ModelSettings("demo", dtype="int4")),
+        BatchRequest(ModelSettings("demo", engine="torch")),
+        BatchRequest(ModelSettings("demo"), StreamOptions(channel="each")),
+        BatchRequest(ModelSettings("demo"), StreamOptions(end_s=3.0)),
     ]
     assert same[0].digest == same[1].digest
     assert len({request.digest for request in [same[0], *others]}) == 6
@@ -81,6 +81,6 @@ def test_the_digest_changes_with_whatever_changes_the_words() -> None:
 def test_options_that_cannot_be_written_down_are_refused() -> None:
     own = StreamOptions(recovery=Recovery(policies=[]))
     with pytest.raises(ConfigError, match="cannot be written down"):
-        Request(ModelSettings(), own).check()
+        BatchRequest(ModelSettings(), own).check()
     with pytest.raises(ConfigError, match="slots must be at least 1"):
         ModelSettings(slots=0)

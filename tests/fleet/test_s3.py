@@ -13,14 +13,14 @@ import pytest
 
 from kiku.errors import InputError, OutputError
 from kiku.fleet.batch import Run, run_batch
-from kiku.fleet.settings import ModelSettings, Request
-from kiku.fleet.store import Store
+from kiku.fleet.settings import BatchRequest, ModelSettings
+from kiku.fleet.store import RowStore
 from tests.fleet.conftest import Processes
 
 pytest.importorskip("s3fs", reason="s3fs is not installed")
 server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
 
-REQUEST = Request(ModelSettings("simple"))
+REQUEST = BatchRequest(ModelSettings("simple"))
 
 pytestmark = [
     pytest.mark.usefixtures("probes_are_quick"),
@@ -60,7 +60,7 @@ def test_from_a_bucket_into_another(bucket: Any, processes: Processes) -> None:
     run_batch(processes.make, source, output, REQUEST, formats)  # what is missing
     assert run_batch(processes.make, source, output, REQUEST, formats).progress.of == 0
     assert sorted(processes.heard) == [f"{number}.wav" for number in range(6)]
-    with Store(output) as store:
+    with RowStore(output) as store:
         rows = {row["path"]: row for row in store.rows()}
     assert rows["s3://calls/2026/1/5.wav"]["text"] == "zero one two"
     assert {row["problem"] for row in rows.values()} == {None}
@@ -93,4 +93,4 @@ def test_a_key_that_is_refused_is_told(
     with pytest.raises(InputError, match=r"s3://calls/2026: cannot be looked at \(.+\)"):
         run_batch(processes.make, source, output, REQUEST)
     with pytest.raises(OutputError, match=r"texts/2026 cannot be .* \(.+\): check the place"):
-        Store(output)
+        RowStore(output)

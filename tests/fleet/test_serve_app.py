@@ -9,7 +9,15 @@ import pytest
 from kiku.converted.manifest import MANIFEST
 from kiku.engine import choice
 from kiku.errors import ConfigError, MissingExtra
-from kiku.fleet.serve_app import Scale, app, application, build_app, check_ingress, options, read
+from kiku.fleet.serve_app import (
+    Scale,
+    app,
+    application,
+    build_app,
+    check_ingress,
+    deployment_options,
+    read_arguments,
+)
 from kiku.serve.app import App
 from kiku.serve.service import _default_slots  # pyright: ignore[reportPrivateUsage]
 from kiku.serve.settings import Settings
@@ -23,7 +31,7 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_arguments_are_settings_and_the_scale():
-    settings, scale = read(
+    settings, scale = read_arguments(
         {"model": "demo", "slots": "4", "gpus": 1, "max-replicas": "3", "insecure": True,
          "languages": ["en", "fr"]},
         {"KIKU_SLOTS": "9", "KIKU_THREADS": "2"},
@@ -47,7 +55,7 @@ def test_arguments_are_settings_and_the_scale():
 )
 def test_arguments_that_cannot_be_are_told(args: dict[str, Any], said: str):
     with pytest.raises(ConfigError, match=said):
-        read(args, {})
+        read_arguments(args, {})
 
 
 def test_a_replica_has_many_slots_where_its_model_runs_on_a_gpu(
@@ -91,20 +99,22 @@ def test_without_its_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_deployment_leaves_refusing_to_kiku_and_draining_its_time():
-    found = options(8, Scale(min_replicas=2, max_replicas=2, gpus=1.0, cpus=4.0), {})
+    found = deployment_options(8, Scale(min_replicas=2, max_replicas=2, gpus=1.0, cpus=4.0), {})
     assert found["max_ongoing_requests"] > 8
     assert found["num_replicas"] == 2
     assert "autoscaling_config" not in found
     assert found["ray_actor_options"] == {"num_gpus": 1.0, "num_cpus": 4.0}
     assert found["graceful_shutdown_timeout_s"] > 30
-    longer = options(8, Scale(), {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "600"})
+    longer = deployment_options(
+        8, Scale(), {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "600"}
+    )
     assert longer["graceful_shutdown_timeout_s"] > 600
     with pytest.raises(ConfigError, match="number of seconds"):
-        options(8, Scale(), {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "long"})
+        deployment_options(8, Scale(), {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "long"})
 
 
 def test_replicas_are_counted_by_their_slots():
-    found = options(10, Scale(min_replicas=1, max_replicas=5), {})
+    found = deployment_options(10, Scale(min_replicas=1, max_replicas=5), {})
     autoscaling = found["autoscaling_config"]
     assert (autoscaling["min_replicas"], autoscaling["max_replicas"]) == (1, 5)
     assert autoscaling["target_ongoing_requests"] == pytest.approx(7.0)

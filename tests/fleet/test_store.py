@@ -12,26 +12,26 @@ import pytest
 
 from kiku.errors import InputError, OutputError
 from kiku.fleet import store as room
-from kiku.fleet.rows import Key, Row, key_in, row_of_problem, rows_of
-from kiku.fleet.settings import ModelSettings, Request
-from kiku.fleet.store import Store
+from kiku.fleet.rows import Key, ResultRow, key_in, row_of_problem, rows_of
+from kiku.fleet.settings import BatchRequest, ModelSettings
+from kiku.fleet.store import RowStore
 from kiku.text import Word
 from kiku.transcription import Transcript
 
-REQUEST = Request(ModelSettings("demo"))
-OTHER = Request(ModelSettings("other"))
+REQUEST = BatchRequest(ModelSettings("demo"))
+OTHER = BatchRequest(ModelSettings("other"))
 
 
-def _key(name: str, request: Request = REQUEST) -> Key:
+def _key(name: str, request: BatchRequest = REQUEST) -> Key:
     return Key(f"/calls/{name}", 10, request.settings.model, request.digest)
 
 
-def _rows(name: str, request: Request = REQUEST) -> list[Row]:
+def _rows(name: str, request: BatchRequest = REQUEST) -> list[ResultRow]:
     words = (Word("hello", 0.1, 0.5, 0.9),)
     return rows_of(_key(name, request), Transcript(words, 1.0), "mix")
 
 
-def _failed(name: str) -> list[Row]:
+def _failed(name: str) -> list[ResultRow]:
     return [row_of_problem(_key(name), "it is broken")]
 
 
@@ -63,10 +63,10 @@ class Buckets(fsspec.get_filesystem_class("memory")):  # pyright: ignore
 
 def test_a_bucket_that_is_not_there_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     files = Buckets()
-    monkeypatch.setattr(room, "place_of", lambda path: (files, path.removeprefix("s3://")))
+    monkeypatch.setattr(room, "file_system_of", lambda path: (files, path.removeprefix("s3://")))
     monkeypatch.setattr(room, "rename", lambda *_: None)
     for bucket in ("texts", "texst"):
-        with Store(f"s3://{bucket}/out") as store:
+        with RowStore(f"s3://{bucket}/out") as store:
             told = nullcontext() if bucket == "texts" else pytest.raises(OutputError)
             with told as error:
                 store.begin(REQUEST)
@@ -84,14 +84,14 @@ def _names(output: str) -> list[str]:
 def test_rows_come_back_and_are_finished(kind: str, output: str) -> None:
     if kind == "parquet":
         pytest.importorskip("pyarrow", reason="pyarrow, of the extra fleet, is not installed")
-    with Store(output, [kind]) as store:
+    with RowStore(output, [kind]) as store:
         assert store.finished(REQUEST) == {}
         store.add("a.wav", _rows("a.wav"))
         store.add("b.wav", _failed("b.wav"))
-    other = Request(ModelSettings("demo", dtype="int4"))
-    with Store(output, [kind]) as store:
+    other = BatchRequest(ModelSettings("demo", dtype="int4"))
+    with RowStore(output, [kind]) as store:
         store.add("c.wav", _rows("c.wav", other))
-    with Store(output) as store:
+    with RowStore(output) as store:
         assert store.finished(REQUEST) == {_key("a.wav"): True, _key("b.wav"): False}
         assert store.finished(other) == {_key("c.wav", other): True}
         assert list(store.rows()) == [
@@ -108,14 +108,14 @@ def test_names_that_are_not_utf8_lose_no_rows(kind: str, output: str) -> None:
     if kind == "parquet":
         pytest.importorskip("pyarrow", reason="pyarrow, of the extra fleet, is not installed")
     name = os.fsdecode(b"caf\xe9.wav")
-    request = Request(ModelSettings(f"models/{name}"))
+    request = BatchRequest(ModelSettings(f"models/{name}"))
     for number in range(2):
-        with Store(output, [kind, "srt", "vtt"]) as store:
+        with RowStore(output, [kind, "srt", "vtt"]) as store:
             assert len(store.finished(request)) == 2 * number
             store.begin(request)
             store.add("a.wav", _rows("a.wav", request))
             store.add(name, _rows(name, request))
-    with Store(output) as store:
+    with RowStore(output) as store:
         found = {_key("a.wav", request).written: True, _key(name, request).written: True}
         assert store.finished(request) == found
         assert len(list(store.rows())) == 2
@@ -127,7 +127,7 @@ def test_names_that_are_not_utf8_lose_no_rows(kind: str, output: str) -> None:
 
 def test_rows_that_cannot_be_written_are_told(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason="pyarrow, of the extra fleet, is not installed")
-    store = Store(str(tmp_path), ["parquet"])
+    store = RowStore(str(tmp_path), ["parquet"])
     store.add("a", [{**_rows("a.wav")[0], "size": 1 << 80}])
     with pytest.raises(OutputError, match=r"part-00000.*parquet cannot be written"):
         store.flush()
@@ -138,14 +138,14 @@ def test_rows_are_parts_when_there_are_many_or_time_has_passed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "MOST_ROWS", 3)
-    with Store(str(tmp_path)) as store:
+    with RowStore(str(tmp_path)) as store:
         for number in range(7):
             store.add("a", _rows(f"{number}.wav"))
         assert len(_names(str(tmp_path))) == 2
         monkeypatch.setattr(room, "EVERY_S", 0.0)
         store.add("a", _rows("7.wav"))
         assert len(_names(str(tmp_path))) == 3
-    with Store(str(tmp_path)) as store:
+    with RowStore(str(tmp_path)) as store:
         assert len(store.finished(REQUEST)) == 8
 
 
@@ -153,7 +153,7 @@ def test_captions_stand_beside_before_the_rows_do(
     output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "MOST_ROWS", 2)
-    with Store(output, ["srt", "vtt"]) as store:
+    with RowStore(output, ["srt", "vtt"]) as store:
         store.add("in/a.wav", _rows("a.wav"))
         assert _names(output) == ["captions/in/a.wav.srt", "captions/in/a.wav.vtt"]
         store.add("b.wav", _failed("b.wav"))  # of which nothing was heard
@@ -177,7 +177,7 @@ def test_captions_of_a_part_go_when_the_recording_is_heard_again(output: str) ->
         (cut, ["captions/a.wav.partial.srt"]),
         (longer, ["captions/a.wav.srt"]),
     ):
-        with Store(output, ["jsonl", "srt"]) as store:
+        with RowStore(output, ["jsonl", "srt"]) as store:
             store.finished(REQUEST)
             store.add("a.wav", rows)
         assert [name for name in _names(output) if "part-" not in name] == names
@@ -187,20 +187,20 @@ def test_captions_of_a_part_go_when_the_recording_is_heard_again(output: str) ->
 def test_a_name_is_no_pattern(name: str, output: str) -> None:
     folder = f"{output} [2026]"
     for _ in range(2):  # the second time the captions are there
-        with Store(folder, ["jsonl", "srt"]) as store:
+        with RowStore(folder, ["jsonl", "srt"]) as store:
             store.finished(REQUEST)
             store.add(name, _rows("a"))  # the old part has no other rows, and goes
     captions, part = _names(folder)
     assert captions == f"captions/{name}.srt"
     assert part.startswith("part-00001-")
-    with Store(folder) as store:
+    with RowStore(folder) as store:
         assert store.finished(REQUEST) == {_key("a"): True}
 
 
 @pytest.fixture
 def with_failed(output: str) -> str:
     """Three parts: a, and b that is broken; d, which is broken; b that is broken for another."""
-    with Store(output) as store:
+    with RowStore(output) as store:
         store.add("a", _rows("a.wav"))
         store.add("b", _failed("b.wav"))
         store.flush()
@@ -211,11 +211,11 @@ def with_failed(output: str) -> str:
 
 
 def test_the_old_row_goes_when_the_new_one_is_there(with_failed: str) -> None:
-    with Store(with_failed) as store:
+    with RowStore(with_failed) as store:
         assert store.finished(REQUEST)[_key("b.wav")] is False
         store.add("b", _rows("b.wav"))
         assert len(list(store.rows())) == 4
-    with Store(with_failed) as store:
+    with RowStore(with_failed) as store:
         assert store.finished(REQUEST) == {
             _key("a.wav"): True, _key("b.wav"): True, _key("d.wav"): False,
         }  # fmt: skip
@@ -229,18 +229,18 @@ def test_of_two_rows_of_a_recording_the_later_counts_and_the_other_goes(
     with_failed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "_take_out_old", lambda _: None)  # it was killed before
-        with Store(with_failed) as store:
+        patch.setattr(RowStore, "_take_out_old", lambda _: None)  # it was killed before
+        with RowStore(with_failed) as store:
             store.finished(REQUEST)
             store.add("b", _rows("b.wav"))
             store.add("a", _failed("a.wav"))
     said = {_key("a.wav"): False, _key("b.wav"): True, _key("d.wav"): False}
-    with Store(with_failed, writing=False) as store:
+    with RowStore(with_failed, writing=False) as store:
         assert store.finished(REQUEST) == said
-    with Store(with_failed) as store:
+    with RowStore(with_failed) as store:
         assert len(list(store.rows())) == 6  # looking takes nothing out
         assert store.finished(OTHER) == {_key("b.wav", OTHER): False}
-    with Store(with_failed) as store:
+    with RowStore(with_failed) as store:
         assert store.finished(REQUEST) == said
         assert len(list(store.rows())) == 4
 
@@ -248,7 +248,7 @@ def test_of_two_rows_of_a_recording_the_later_counts_and_the_other_goes(
 def test_parts_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for number, rows in ((99_999, _failed("a.wav")), (100_000, _rows("a.wav"))):
         (tmp_path / f"part-{number}-0123abcd.jsonl").write_text(json.dumps(rows[0]) + "\n")
-    with Store(str(tmp_path)) as store:
+    with RowStore(str(tmp_path)) as store:
         assert store.finished(REQUEST) == {_key("a.wav"): True}
 
 
@@ -258,7 +258,7 @@ def test_a_write_that_fails_leaves_nothing_and_is_told(
     def full(*_: Any, **__: Any) -> None:
         raise OSError("No space left on device")
 
-    store = Store(output)
+    store = RowStore(output)
     store.add("a", _rows("a.wav"))
     files = type(fsspec.core.url_to_fs(output)[0])
     with monkeypatch.context() as patch:
@@ -273,7 +273,7 @@ def test_a_write_that_fails_leaves_nothing_and_is_told(
 
 def test_a_part_that_is_not_renamed_yet_is_none(tmp_path: Path) -> None:
     (tmp_path / ".part-00000-0123abcd.jsonl.5e.partial").write_text('{"path": "/calls/a')
-    with Store(str(tmp_path)) as store:
+    with RowStore(str(tmp_path)) as store:
         assert store.finished(REQUEST) == {}
 
 
@@ -282,34 +282,34 @@ def test_damage_is_told_with_its_place(line: str, tmp_path: Path) -> None:
     part = tmp_path / "part-00000-0123abcd.jsonl"
     good = json.dumps(_rows("a.wav")[0])
     part.write_bytes(f"{good}\n{line}\n".encode("latin-1"))
-    with Store(str(tmp_path)) as store, pytest.raises(OutputError, match=r"abcd.jsonl, line 2"):
+    with RowStore(str(tmp_path)) as store, pytest.raises(OutputError, match=r"abcd.jsonl, line 2"):
         store.finished(REQUEST)
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
-    with Store(str(tmp_path)) as first:
+    with RowStore(str(tmp_path)) as first:
         with pytest.raises(OutputError, match="another run writes"):
-            Store(str(tmp_path))
-        Store(str(tmp_path), writing=False).finished(REQUEST)
+            RowStore(str(tmp_path))
+        RowStore(str(tmp_path), writing=False).finished(REQUEST)
         first.add("a", _rows("a.wav"))
-    with Store(str(tmp_path)) as second:
+    with RowStore(str(tmp_path)) as second:
         assert list(map(key_in, second.rows())) == [_key("a.wav")]
 
 
 def test_looking_makes_nothing(tmp_path: Path) -> None:
-    with Store(str(tmp_path / "out"), writing=False) as store:
+    with RowStore(str(tmp_path / "out"), writing=False) as store:
         assert store.finished(REQUEST) == {}
     assert list(tmp_path.iterdir()) == []
 
 
 def test_places_that_cannot_be_reached_are_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="leads to no place"):
-        Store("foo://texts")
+        RowStore("foo://texts")
     with pytest.raises(OutputError, match=r"zip://.* cannot be reached \(.*No such file"):
-        Store(f"zip://out::{tmp_path}/gone.zip")
+        RowStore(f"zip://out::{tmp_path}/gone.zip")
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(OutputError, match="cannot be made"):
-        Store(str(tmp_path / "out"))
+        RowStore(str(tmp_path / "out"))

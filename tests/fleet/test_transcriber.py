@@ -9,7 +9,7 @@ import pytest
 
 from kiku.errors import KikuError
 from kiku.fleet import opening
-from kiku.fleet.settings import ModelSettings, Request
+from kiku.fleet.settings import BatchRequest, ModelSettings
 from kiku.fleet.sources import Item, find_items
 from kiku.fleet.transcriber import Transcribed, Transcriber
 from kiku.options import DecodingOptions, StreamOptions
@@ -17,7 +17,7 @@ from kiku.stream import WordSession
 from tests.cli.simple import SimpleBackend, simple_recognizer
 from tests.fleet.conftest import MakeSpeech
 
-REQUEST = Request(ModelSettings("simple"))
+REQUEST = BatchRequest(ModelSettings("simple"))
 
 
 class Watched(SimpleBackend):
@@ -119,7 +119,7 @@ def test_a_block_leaves_nothing_behind(speech: MakeSpeech, tmp_path: Path) -> No
 
 def test_options_that_the_model_cannot_follow_are_told_before_all_else() -> None:
     options = StreamOptions(decoding=DecodingOptions(hotwords=["Kyutai"]), channel="each")
-    request = Request(REQUEST.settings, options)
+    request = BatchRequest(REQUEST.settings, options)
     with pytest.raises(KikuError, match="Kyutai"):
         Transcriber(request, simple_recognizer(SimpleBackend(1), "simple"))
 
@@ -162,7 +162,7 @@ def test_silent_channels_have_rows_wherever_the_recording_lies(
     files = fsspec.filesystem("memory")
     for name in ("a.wav", "cut.wav"):
         files.pipe_file(f"/bucket/{name}", (tmp_path / name).read_bytes())
-    request = Request(REQUEST.settings, StreamOptions(channel="each"))
+    request = BatchRequest(REQUEST.settings, StreamOptions(channel="each"))
     transcriber = Transcriber(request, simple_recognizer(SimpleBackend(3), "simple"))
     try:
         items = [*find_items("memory://bucket"), *find_items(tmp_path)]

@@ -15,12 +15,12 @@ from kiku.train.align import (
     letters_of,
     page_of,
     sign_without_letters,
-    widened,
-    words_of,
+    spoken_words,
+    widen_words,
 )
 from kiku.train.folders import read_rows
 from kiku.train.forced import force
-from kiku.train.manifest import read_manifest
+from kiku.train.manifest import read_training_manifest
 from kiku.train.manifest import write_manifest as write_rows
 from tests.train.recordings import RATE, some_words, spoken, write_manifest, write_wav
 
@@ -67,7 +67,7 @@ def test_signs_go_with_the_word_beside_them() -> None:
         ("« Ça va ? »", ["« Ça", "va ? »"]),
         ("- !", []),
     ):
-        assert words_of(text) == words
+        assert spoken_words(text) == words
     assert sign_without_letters("zero 50 % one") == "%"
     assert sign_without_letters("a 5 € b") == "€"
     assert sign_without_letters("ça va ? — oui") is None
@@ -106,10 +106,10 @@ def test_words_reach_to_where_their_sound_does() -> None:
     loudness[3:9] = loudness[10:20] = 0.2
     cores = np.array([[5, 7], [12, 14], [16, 18]])
     # a pause between the first two, none between the last two
-    assert widened(cores, loudness).tolist() == [[3, 9], [10, 15], [15, 20]]
+    assert widen_words(cores, loudness).tolist() == [[3, 9], [10, 15], [15, 20]]
     loudness[:] = 0.2
     loudness[8] = 0.001
-    assert widened(cores[:2], loudness).tolist() == [[0, 8], [9, 30]]
+    assert widen_words(cores[:2], loudness).tolist() == [[0, 8], [9, 30]]
 
 
 def test_words_are_found_where_they_are(loaded: Loaded, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_the_command(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
     said = capsys.readouterr().out
     assert said.startswith("3 rows have times now")
     assert "none.wav: " in said
-    rows = read_manifest(out)
+    rows = read_training_manifest(out)
     assert all(row.words for row in rows)
     assert rows[0].path == tmp_path / "000.wav"
     report = json.loads((tmp_path / "timed" / "aligned.report.json").read_text())
@@ -230,5 +230,5 @@ def test_force_replaces_what_is_there(
         one.write_text("of before")
     options = ["-o", str(out), "--model", str(tiny_folder), "--steps", "3"]
     assert main(["train", "align", str(path), *options, "--force"]) == 0, capsys.readouterr().err
-    assert len(read_manifest(out)) == 3
+    assert len(read_training_manifest(out)) == 3
     assert json.loads(out.with_suffix(".report.json").read_text())["aligned"] == 3

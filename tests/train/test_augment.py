@@ -15,7 +15,7 @@ from kiku.train.augment import (
     read_augmentation,
 )
 from kiku.train.manifest import TimedWord
-from kiku.train.sounds import Piece
+from kiku.train.sounds import SpokenPiece
 from tests.train.recordings import write_wav
 
 RATE = 16_000
@@ -29,15 +29,15 @@ def tone(seconds: float = 1.0, frequency: float = 440.0) -> np.ndarray:
     return (0.2 * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
 
 
-def piece() -> Piece:
-    return Piece(tone(), (TimedWord("a", 0.4, 0.6),))
+def piece() -> SpokenPiece:
+    return SpokenPiece(tone(), (TimedWord("a", 0.4, 0.6),))
 
 
 def rms(samples: np.ndarray) -> float:
     return float(np.sqrt(np.mean(samples**2)))
 
 
-def changed(how: Augmentation, seed: int = 0) -> Piece:
+def changed(how: Augmentation, seed: int = 0) -> SpokenPiece:
     augmenter, rng = Augmenter(how, RATE), np.random.default_rng(seed)
     return augmenter.surrounded(augmenter.joined([augmenter.changed(piece(), rng)], rng), rng)
 
@@ -96,7 +96,7 @@ def test_the_direct_sound_stays_where_it_is(tmp_path: Path) -> None:
     room = np.zeros(800, np.float32)
     room[300], room[700] = 0.9, 0.4  # the direct sound comes late in the recording of the room
     write_wav(tmp_path / "room.wav", room, RATE)
-    click = Piece(np.zeros(RATE, np.float32), ())
+    click = SpokenPiece(np.zeros(RATE, np.float32), ())
     click.samples[5000] = 0.5
     augmenter = Augmenter(replace(STILL, rooms=str(tmp_path), in_rooms=1.0), RATE)
     out = augmenter.surrounded(click, np.random.default_rng(0)).samples

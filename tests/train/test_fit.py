@@ -22,6 +22,7 @@ from kiku.train.settings import FitSettings, TrainSettings, read_settings
 from tests.train.packs import write_config, write_pack
 from tests.train.recordings import write_corpus
 from tests.train.runs import curve_of, quiet, state_of
+from tests.train.torchrun import torchrun
 
 LORA = '[lora]\nrank = 4\nalpha = 8\ntargets = ["q_proj", "v_proj", "fc1"]\n'
 NOISE = "[loss]\nhidden_codes = 0.1\nwrong_text = 0.1\n"
@@ -441,11 +442,7 @@ def test_two_processes_are_one_with_twice_the_batches(config, tmp_path: Path) ->
     """torchrun with two of them, against one that accumulates two batches a step."""
     alone, together = config("alone", train="accumulate = 2"), config("together")
     fit(alone, on_progress=quiet)
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
-        "-m", "kiku", "train", "fit", str(tmp_path / "together.toml"),
-    ]  # fmt: skip
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    ran = torchrun("-m", "kiku", "train", "fit", str(tmp_path / "together.toml"))
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("step 12/12") == 1  # one of them speaks
     one, two = state_of(alone), state_of(together)

@@ -8,10 +8,10 @@ import pytest
 from kiku.errors import TrainingError
 from kiku.train.folders import read_rows
 from kiku.train.manifest import (
-    Row,
     TimedWord,
+    TrainingRow,
     problem_of,
-    read_manifest,
+    read_training_manifest,
     refuse_shared_speakers,
     refuse_untimed,
     write_manifest,
@@ -29,28 +29,28 @@ def test_a_row_and_back(tmp_path: Path) -> None:
         "path": "a/b.wav", "words": [["hello", 0.3, 0.7], ["you", 1, 2]], "start": 0.1, "end": 3,
         "language": "en", "speaker": "ann", "split": "dev",
     })  # fmt: skip
-    (row,) = read_manifest(manifest(tmp_path, line, ""))
+    (row,) = read_training_manifest(manifest(tmp_path, line, ""))
     assert row.path == tmp_path / "a/b.wav"
     assert row.words == (TimedWord("hello", 0.3, 0.7), TimedWord("you", 1.0, 2.0))
     assert (row.start, row.end, row.language, row.speaker, row.split) == (
         0.1, 3.0, "en", "ann", "dev",
     )  # fmt: skip
-    write_manifest([row, Row(tmp_path / "x.wav", "said")], tmp_path / "back.jsonl")
-    back = read_manifest(tmp_path / "back.jsonl")
-    assert back == [row, Row(tmp_path / "x.wav", "said")]
+    write_manifest([row, TrainingRow(tmp_path / "x.wav", "said")], tmp_path / "back.jsonl")
+    back = read_training_manifest(tmp_path / "back.jsonl")
+    assert back == [row, TrainingRow(tmp_path / "x.wav", "said")]
 
 
 def test_words_as_kiku_evaluate_has_them(tmp_path: Path) -> None:
     line = '{"path": "a.wav", "words": [{"text": "hello", "start": 0.3, "end": 0.7}]}'
-    (row,) = read_manifest(manifest(tmp_path, line))
+    (row,) = read_training_manifest(manifest(tmp_path, line))
     assert row.words == (TimedWord("hello", 0.3, 0.7),)
 
 
 def test_what_is_for_others_is_left_as_it_is(tmp_path: Path) -> None:
     others = {"group": "phone", "speaker_id": 3, "sentence_id": "x", "idx": 1, "Language": "en"}
     line = json.dumps({"path": "a.wav", "text": "one", "language": "en", **others})
-    (row,) = read_manifest(manifest(tmp_path, line))
-    assert row == Row(tmp_path / "a.wav", "one", language="en")
+    (row,) = read_training_manifest(manifest(tmp_path, line))
+    assert row == TrainingRow(tmp_path / "a.wav", "one", language="en")
     write_manifest([row], tmp_path / "back.jsonl")
     assert others.items() <= json.loads((tmp_path / "back.jsonl").read_text()).items()
 
@@ -75,21 +75,21 @@ def test_what_is_for_others_is_left_as_it_is(tmp_path: Path) -> None:
 )
 def test_a_line_that_is_no_row(tmp_path: Path, line: str, said: str) -> None:
     with pytest.raises(TrainingError, match=said):
-        read_manifest(manifest(tmp_path, line))
+        read_training_manifest(manifest(tmp_path, line))
 
 
 def test_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="holds no rows"):
-        read_manifest(manifest(tmp_path, ""))
+        read_training_manifest(manifest(tmp_path, ""))
     with pytest.raises(TrainingError, match="cannot be read"):
-        read_manifest(tmp_path / "none.jsonl")
+        read_training_manifest(tmp_path / "none.jsonl")
     (tmp_path / "bad").write_bytes(b"\xff\xfe{}")
     with pytest.raises(TrainingError, match="UTF-8"):
-        read_manifest(tmp_path / "bad")
+        read_training_manifest(tmp_path / "bad")
 
 
-def words(*given: tuple[str, float, float]) -> Row:
-    return Row(Path("a.wav"), words=tuple(TimedWord(*one) for one in given))
+def words(*given: tuple[str, float, float]) -> TrainingRow:
+    return TrainingRow(Path("a.wav"), words=tuple(TimedWord(*one) for one in given))
 
 
 @pytest.mark.parametrize(
@@ -98,29 +98,29 @@ def words(*given: tuple[str, float, float]) -> Row:
         (words(("a", 1, 2), ("b", 0.5, 3)), "out of order: 'b' begins at 0.5 s, before 'a' at 1 s"),
         (words(("a", 1, 1)), "'a' ends at 1 s, not after"),
         (words((" ", 1, 2)), "an empty word at 1 s"),
-        (Row(Path("a.wav")), "no transcript"),
-        (Row(Path("a.wav"), "yes no", words=()), "a text, but an empty list of words"),
-        (Row(Path("a.wav"), words=(TimedWord("a", 1, 2),), start=1.5), "outside the part"),
-        (Row(Path("a.wav"), words=(TimedWord("a", 5, 6),), end=4.0), "outside the part"),
+        (TrainingRow(Path("a.wav")), "no transcript"),
+        (TrainingRow(Path("a.wav"), "yes no", words=()), "a text, but an empty list of words"),
+        (TrainingRow(Path("a.wav"), words=(TimedWord("a", 1, 2),), start=1.5), "outside the part"),
+        (TrainingRow(Path("a.wav"), words=(TimedWord("a", 5, 6),), end=4.0), "outside the part"),
     ],
 )
-def test_rows_that_cannot_be_used(row: Row, said: str) -> None:
+def test_rows_that_cannot_be_used(row: TrainingRow, said: str) -> None:
     assert said in (problem_of(row) or "")
 
 
 def test_rows_that_can_be_used() -> None:
     assert problem_of(words(("a", 1, 2), ("b", 1, 3))) is None
     assert problem_of(words()) is None
-    assert problem_of(Row(Path("a.wav"), "")) is None
+    assert problem_of(TrainingRow(Path("a.wav"), "")) is None
 
 
 def test_speakers_in_two_splits_are_named() -> None:
     rows = [
-        Row(Path("a"), speaker="ann"),
-        Row(Path("b"), speaker="bob"),
-        Row(Path("c"), speaker="ann", split="dev"),
-        Row(Path("d"), split="dev"),
-        Row(Path("e")),
+        TrainingRow(Path("a"), speaker="ann"),
+        TrainingRow(Path("b"), speaker="bob"),
+        TrainingRow(Path("c"), speaker="ann", split="dev"),
+        TrainingRow(Path("d"), split="dev"),
+        TrainingRow(Path("e")),
     ]
     with pytest.raises(TrainingError, match=r"two splits: ann \(dev and train\); give"):
         refuse_shared_speakers(rows)
@@ -128,7 +128,7 @@ def test_speakers_in_two_splits_are_named() -> None:
 
 
 def test_a_text_without_times_is_refused() -> None:
-    rows = [words(("a", 1, 2)), Row(Path("b.wav"), "hello"), Row(Path("c.wav"), "")]
+    rows = [words(("a", 1, 2)), TrainingRow(Path("b.wav"), "hello"), TrainingRow(Path("c.wav"), "")]
     with pytest.raises(TrainingError, match=r"1 of 3 rows have a text but no times.*b\.wav.*align"):
         refuse_untimed(rows)
     refuse_untimed([rows[0], rows[2]])
@@ -139,7 +139,7 @@ def test_librispeech(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "12-34.trans.txt").write_text("12-34-0000 HELLO YOU\n12-34-0001 GO\n")
     rows = read_rows(tmp_path)
-    assert rows[0] == Row(
+    assert rows[0] == TrainingRow(
         folder / "12-34-0000.flac", "HELLO YOU", speaker="12", split="dev", language="en"
     )
     assert len(rows) == 2
@@ -176,8 +176,8 @@ def test_common_voice(tmp_path: Path) -> None:
     (tmp_path / "dev.tsv").write_text(head + "c2\tb.mp3\tNon.\tfr\n")
     (tmp_path / "validated.tsv").write_text(head + "c1\ta.mp3\tSay\tfr\n")
     assert read_rows(tmp_path) == [
-        Row(tmp_path / "clips/a.mp3", 'Say "hi.', speaker="c1", language="fr"),
-        Row(tmp_path / "clips/b.mp3", "Non.", speaker="c2", split="dev", language="fr"),
+        TrainingRow(tmp_path / "clips/a.mp3", 'Say "hi.', speaker="c1", language="fr"),
+        TrainingRow(tmp_path / "clips/b.mp3", "Non.", speaker="c2", split="dev", language="fr"),
     ]
     (tmp_path / "train.tsv").write_text("a\tb\n1\t2\n")
     with pytest.raises(TrainingError, match="lacks the column"):
@@ -201,14 +201,14 @@ def test_kaldi(tmp_path: Path) -> None:
     (tmp_path / "ctm").write_text("r1 1 1.1 0.2 you\nr1 1 0.6 0.3 hello\nr1 1 2.2 0.4 go\n")
     rows = read_rows(tmp_path)
     assert rows == [
-        Row(
+        TrainingRow(
             tmp_path / "talk.wav", "hello you",
             (TimedWord("hello", 0.6, 0.9), TimedWord("you", 1.1, 1.3)), 0.5, 2.0, speaker="ann",
         ),
-        Row(
+        TrainingRow(
             tmp_path / "talk.wav", "go", (TimedWord("go", 2.2, 2.6),), 2.0, 3.5, speaker="bob",
         ),
-        Row(Path("/elsewhere/b.wav"), "so", speaker="cid"),
+        TrainingRow(Path("/elsewhere/b.wav"), "so", speaker="cid"),
     ]  # fmt: skip
     (tmp_path / "wav.scp").write_text("r1 sph2pipe a.sph |\n")
     with pytest.raises(TrainingError, match="with a command"):
@@ -276,9 +276,9 @@ def test_a_bad_table_is_named(tmp_path: Path) -> None:
 def test_a_split_begins_the_name_of_a_file(tmp_path: Path, split: str) -> None:
     (tmp_path / "m.jsonl").write_text(json.dumps({"path": "a", "words": [], "split": split}))
     with pytest.raises(TrainingError, match=r"line 1: has the split .* only letters"):
-        read_manifest(tmp_path / "m.jsonl")
+        read_training_manifest(tmp_path / "m.jsonl")
     (tmp_path / "m.jsonl").write_text('{"path": "a", "words": [], "split": "dev-clean.2"}')
-    assert read_manifest(tmp_path / "m.jsonl")[0].split == "dev-clean.2"
+    assert read_training_manifest(tmp_path / "m.jsonl")[0].split == "dev-clean.2"
 
 
 def test_a_folder_of_no_known_shape(tmp_path: Path) -> None:

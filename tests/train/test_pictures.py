@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kiku.train.manifest import TimedWord
-from kiku.train.pictures import curve_svg, page, words_svg
+from kiku.train.pictures import curve_svg, pictures_page, words_svg
 
 SPACE = "{http://www.w3.org/2000/svg}"
 
@@ -62,7 +62,7 @@ def test_words_stand_where_they_are_said() -> None:
 
 
 def test_a_page_shows_what_it_is_given() -> None:
-    made = page("Words", [("<script>.wav", "a & b", "<svg/>")], more=1200)
+    made = pictures_page("Words", [("<script>.wav", "a & b", "<svg/>")], more=1200)
     assert "&lt;script&gt;.wav" in made
     assert "a &amp; b" in made
     assert "<div><svg/></div>" in made

@@ -1,8 +1,6 @@
 """What was said before is kept: the divergence, the decoder as it was, whole runs."""
 
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from kiku.checkpoint import load
 from kiku.errors import ConfigError, TrainingError
 from kiku.lm import LM
 from kiku.nn.state import all_active
-from kiku.train.batches import Batch, collate
+from kiku.train.batches import TrainingBatch, collate
 from kiku.train.examples import PackOptions
 from kiku.train.fit import fit
 from kiku.train.folders import read_rows
@@ -29,13 +27,14 @@ from tests.train.packs import write_config, write_pack
 from tests.train.recordings import write_corpus
 from tests.train.runs import curve_of, quiet, state_of
 from tests.train.test_training_module import batch as two_examples
+from tests.train.torchrun import torchrun
 
 SIZE = len(tiny.PIECES)
 LORA = "[lora]\nrank = 4\nalpha = 8\ndropout = 0.2\nnew_pieces = 3\n"
 KEEP = "[loss]\nhidden_codes = 0.1\nwrong_text = 0.1\nkeep = 2.0\n"
 
 
-def marked_batch(*marks: bool) -> Batch:
+def marked_batch(*marks: bool) -> TrainingBatch:
     return replace(two_examples(), keep=torch.tensor(marks))
 
 
@@ -197,7 +196,7 @@ def moved_by_a_lesson(keep: float) -> tuple[float, float]:
     whole = training_module(lm, keep=keep)
     one = replace(marked_batch(True, False), pauses=torch.full((2, 14, 4), -100))
     old = said(tiny.lm(), columns())[0]
-    learned = one if keep else Batch(one.codes[1:], one.text[1:], one.pauses[1:], (1,))
+    learned = one if keep else TrainingBatch(one.codes[1:], one.text[1:], one.pauses[1:], (1,))
     optimizer = torch.optim.AdamW(lm.parameters(), lr=3e-3)
     for _ in range(40):
         optimizer.zero_grad()
@@ -353,11 +352,7 @@ def test_the_weight_has_bounds(tmp_path: Path, keep: str) -> None:
 def test_two_processes_keep_as_one_does(config, tmp_path: Path) -> None:
     alone, together = config("alone", train="accumulate = 2"), config("together")
     fit(alone, on_progress=quiet)
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
-        "-m", "kiku", "train", "fit", str(tmp_path / "together.toml"),
-    ]  # fmt: skip
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    ran = torchrun("-m", "kiku", "train", "fit", str(tmp_path / "together.toml"))
     assert ran.returncode == 0, ran.stderr
     one, two = state_of(alone), state_of(together)
     for name in one.weights:

@@ -3,8 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +24,7 @@ from kiku.train.state import RunState
 from kiku.train.tensor_files import write_tensors
 from tests.train.packs import write_config, write_pack
 from tests.train.runs import curve_of, quiet, state_of
+from tests.train.torchrun import torchrun
 
 SETTINGS = "dev_every = 4\nclip = 0.5\nema = 0.9\n"
 """The norm is clipped in every step, and the mean is far from the weights."""
@@ -176,12 +175,8 @@ def together(folder: Path, runs: str, killed_at: int = 0) -> int:
     """Two processes under torchrun, which do one run after the other; the one that speaks is killed
     when it tells of a step."""
     (folder / "program.py").write_text(PROGRAM)
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
-        str(folder / "program.py"), ",".join(str(folder / f"{run}.toml") for run in runs.split()),
-        str(killed_at),
-    ]  # fmt: skip
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    configs = ",".join(str(folder / f"{run}.toml") for run in runs.split())
+    ran = torchrun(str(folder / "program.py"), configs, str(killed_at))
     if killed_at:
         assert str(-signal.SIGKILL) in ran.stderr
     else:

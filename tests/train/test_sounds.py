@@ -8,17 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kiku.train.manifest import Row, TimedWord
-from kiku.train.sounds import BadRow, Piece, joined, pieces_of
+from kiku.train.manifest import TimedWord, TrainingRow
+from kiku.train.sounds import SpokenPiece, UnusableRow, join_pieces, pieces_of
 from tests.train.recordings import RATE, write_wav
 
 
-def a_row(folder: Path, words: list[tuple[str, float, float]], seconds: float, **more) -> Row:
+def a_row(
+    folder: Path, words: list[tuple[str, float, float]], seconds: float, **more
+) -> TrainingRow:
     path = folder / "a.wav"
     if not path.exists():
         ramp = np.linspace(0, 0.9, int(seconds * RATE), dtype=np.float32)
         write_wav(path, ramp)
-    return Row(path, words=tuple(TimedWord(*word) for word in words), **more)
+    return TrainingRow(path, words=tuple(TimedWord(*word) for word in words), **more)
 
 
 def test_a_short_one_stays_whole(tmp_path: Path) -> None:
@@ -55,7 +57,7 @@ def test_a_part(tmp_path: Path) -> None:
 
 def test_a_word_behind_the_end(tmp_path: Path) -> None:
     row = a_row(tmp_path, [("a", 3.5, 3.9)], 3.0)
-    with pytest.raises(BadRow, match=r"'a' begins 0\.50 s behind the end"):
+    with pytest.raises(UnusableRow, match=r"'a' begins 0\.50 s behind the end"):
         list(pieces_of(row, RATE, 5.0))
     near = a_row(tmp_path, [("a", 3.1, 3.4)], 3.0)
     (piece,) = pieces_of(near, RATE, 5.0)
@@ -64,7 +66,7 @@ def test_a_word_behind_the_end(tmp_path: Path) -> None:
 
 def test_a_word_that_lasts_too_long(tmp_path: Path) -> None:
     row = a_row(tmp_path, [("a", 0.0, 5.0)], 6.0)
-    with pytest.raises(BadRow, match="a word lasts so long"):
+    with pytest.raises(UnusableRow, match="a word lasts so long"):
         list(pieces_of(row, RATE, 2.0))
 
 
@@ -72,7 +74,7 @@ def test_a_word_that_lasts_too_long(tmp_path: Path) -> None:
 @pytest.mark.parametrize("more", [[], [("b", 2.0, 2.5)]])
 def test_it_is_told_wherever_the_word_begins(tmp_path: Path, start: float, more) -> None:
     row = a_row(tmp_path, [("a", start, 5.0), *more], 6.0)
-    with pytest.raises(BadRow, match=r"no pause between words in 2 s: a word lasts so long"):
+    with pytest.raises(UnusableRow, match=r"no pause between words in 2 s: a word lasts so long"):
         list(islice(pieces_of(row, RATE, 2.0), 3))
 
 
@@ -87,12 +89,12 @@ def test_the_only_pause_is_before_the_first_word(tmp_path: Path) -> None:
 def test_where_no_times_are_known_the_softest_place_is_cut(tmp_path: Path) -> None:
     sound = np.full(5000, 0.5, np.float32)
     sound[1400:1600] = 0.001  # not where 2 s end
-    row = Row(write_wav(tmp_path / "b.wav", sound), keep=True)
+    row = TrainingRow(write_wav(tmp_path / "b.wav", sound), keep=True)
     pieces = list(pieces_of(row, RATE, 2.0))
     assert 1400 <= len(pieces[0].samples) <= 1600
     assert max(len(one.samples) for one in pieces) <= 2000
     assert sum(len(one.samples) for one in pieces) == 5000
-    silent = Row(write_wav(tmp_path / "c.wav", np.zeros(5000, np.float32)), text="")
+    silent = TrainingRow(write_wav(tmp_path / "c.wav", np.zeros(5000, np.float32)), text="")
     assert [len(one.samples) for one in pieces_of(silent, RATE, 2.0)] == [1950, 1950, 1100]
 
 
@@ -100,7 +102,7 @@ def test_a_piece_knows_where_it_begins(tmp_path: Path) -> None:
     row = a_row(tmp_path, [], 6.0, start=0.5, end=5.5)
     begins = [piece.from_s for piece in pieces_of(row, RATE, 2.0)]
     assert begins == pytest.approx([0.5, 2.5, 4.5])
-    assert joined([Piece(np.ones(3, np.float32), (), 7.0)], [1, 1], RATE).from_s == 7.0
+    assert join_pieces([SpokenPiece(np.ones(3, np.float32), (), 7.0)], [1, 1], RATE).from_s == 7.0
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 1.5), st.floats(0.05, 0.6)), max_size=12))
@@ -123,9 +125,9 @@ def test_every_word_is_in_one_piece_at_its_time(tmp_path_factory, gaps) -> None:
 
 
 def test_joined() -> None:
-    a = Piece(np.ones(100, np.float32), (TimedWord("a", 0.02, 0.05),))
-    b = Piece(np.full(50, 2, np.float32), (TimedWord("b", 0.01, 0.04),))
-    whole = joined([a, b], [10, 20, 30], RATE)
+    a = SpokenPiece(np.ones(100, np.float32), (TimedWord("a", 0.02, 0.05),))
+    b = SpokenPiece(np.full(50, 2, np.float32), (TimedWord("b", 0.01, 0.04),))
+    whole = join_pieces([a, b], [10, 20, 30], RATE)
     assert whole.samples.tolist() == [0] * 10 + [1] * 100 + [0] * 20 + [2] * 50 + [0] * 30
     assert [w.text for w in whole.words] == ["a", "b"]
     assert whole.words[0].start == pytest.approx(0.03)

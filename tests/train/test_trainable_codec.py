@@ -12,7 +12,7 @@ from kiku.checkpoint import load
 from kiku.codec import MimiEncoder
 from kiku.errors import ConfigError, TrainingError
 from kiku.nn.state import all_active
-from kiku.train.batches import Batch, Batches
+from kiku.train.batches import Batches, TrainingBatch
 from kiku.train.export import export
 from kiku.train.fit import fit
 from kiku.train.reference import ReferenceDecoder
@@ -45,7 +45,7 @@ def config(tmp_path: Path, pack: Path, tiny_folder: Path):
 
 
 @pytest.fixture
-def batch(pack: Path) -> Batch:
+def batch(pack: Path) -> TrainingBatch:
     return Batches(PackReader(pack), 4, 0, sound=True)[0]
 
 
@@ -63,7 +63,7 @@ def training_module(
     return TrainingModule(lm, how, 3, torch.float32, reference=reference, codec=trainable)
 
 
-def test_what_is_heard_is_what_a_stream_hears(batch: Batch) -> None:
+def test_what_is_heard_is_what_a_stream_hears(batch: TrainingBatch) -> None:
     """Frame by frame, with a memory: the very codes. Also where rows are heard one by one."""
     assert batch.sound is not None
     codec = tiny.codec()
@@ -81,7 +81,7 @@ def test_what_is_heard_is_what_a_stream_hears(batch: Batch) -> None:
         assert learning(codec)(batch.sound).probabilities == ()
 
 
-def test_fewer_codebooks_than_there_are(batch: Batch) -> None:
+def test_fewer_codebooks_than_there_are(batch: TrainingBatch) -> None:
     assert batch.sound is not None
     trainable = TrainableCodec(tiny.codec().requires_grad_(True), 2, 1.0)
     soft = trainable(batch.sound)
@@ -112,7 +112,7 @@ def soft_means(codec: MimiEncoder, tables: list[Tensor], sound: Tensor, codes: T
 
 
 def test_the_gradient_is_that_of_soft_choices(
-    batch: Batch, monkeypatch: pytest.MonkeyPatch
+    batch: TrainingBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against finite differences of a loss in which the decoder reads the hard codes' embeddings,
     and besides them by how much the soft ones have moved."""
@@ -145,7 +145,7 @@ def test_the_gradient_is_that_of_soft_choices(
     assert slope == pytest.approx(length, rel=0.02)
 
 
-def test_the_nudge_is_nothing_but_a_gradient(batch: Batch) -> None:
+def test_the_nudge_is_nothing_but_a_gradient(batch: TrainingBatch) -> None:
     assert batch.sound is not None
     soft = learning(tiny.codec())(batch.sound)
     codes = soft.codes.clone()
@@ -165,7 +165,7 @@ def test_the_nudge_is_nothing_but_a_gradient(batch: Batch) -> None:
     assert straight_through(SoftCodes(codes, ()), codes, tables) is None
 
 
-def test_the_decoder_learns_what_it_learns_of_codes(batch: Batch) -> None:
+def test_the_decoder_learns_what_it_learns_of_codes(batch: TrainingBatch) -> None:
     """Loss and gradient of the decoder are to the bit those of a codec that does not learn."""
     found = []
     for trainable in (learning(tiny.codec()), None):
@@ -178,7 +178,7 @@ def test_the_decoder_learns_what_it_learns_of_codes(batch: Batch) -> None:
     assert all(map(torch.equal, found[0][1], found[1][1]))
 
 
-def test_computing_twice_changes_nothing(batch: Batch) -> None:
+def test_computing_twice_changes_nothing(batch: TrainingBatch) -> None:
     gradients, calls = [], list[int]()
     for checkpointing in (False, True):
         trainable = learning(tiny.codec(), checkpointing=checkpointing)
@@ -196,7 +196,7 @@ def test_computing_twice_changes_nothing(batch: Batch) -> None:
     assert calls == [4] + 8 * [1]
 
 
-def test_text_teaches_what_was_heard_before_it(batch: Batch) -> None:
+def test_text_teaches_what_was_heard_before_it(batch: TrainingBatch) -> None:
     """A token hangs on the frames before its own, the last of them included, and on no other."""
     assert batch.sound is not None
     text = batch.text.clone()
@@ -210,7 +210,7 @@ def test_text_teaches_what_was_heard_before_it(batch: Batch) -> None:
     assert not frames[10:].any()
 
 
-def test_what_was_said_before_was_said_of_what_was_heard_before(batch: Batch) -> None:
+def test_what_was_said_before_was_said_of_what_was_heard_before(batch: TrainingBatch) -> None:
     """A model is held to what it said of the pack's codes, whatever its codec hears by now."""
     marked = replace(batch, keep=torch.ones(4, dtype=torch.bool))
     codec = tiny.codec()

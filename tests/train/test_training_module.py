@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from kiku.nn.state import all_active
-from kiku.train.batches import Batch
+from kiku.train.batches import TrainingBatch
 from kiku.train.settings import LossSettings
 from kiku.train.training_module import TrainingModule, columns_of
 from tests import tiny
 
 
-def batch(length: int = 14, seed: int = 0) -> Batch:
+def batch(length: int = 14, seed: int = 0) -> TrainingBatch:
     rng = np.random.default_rng(seed)
     codes = torch.from_numpy(rng.integers(0, 16, (2, 4, length)))
     text = torch.full((2, length), 3)
@@ -21,7 +21,7 @@ def batch(length: int = 14, seed: int = 0) -> Batch:
     text[1, 10:] = -1
     pauses = torch.from_numpy(rng.integers(0, 6, (2, length, 4)))
     pauses[1, 10:] = -100
-    return Batch(codes, text, pauses, (0, 1))
+    return TrainingBatch(codes, text, pauses, (0, 1))
 
 
 def training_module(**settings: float) -> TrainingModule:
@@ -72,7 +72,7 @@ def test_the_loss_is_the_weighted_mean_over_what_is_known() -> None:
 
 def test_padding_changes_nothing() -> None:
     one = batch()
-    longer = Batch(
+    longer = TrainingBatch(
         torch.nn.functional.pad(one.codes, (0, 5), value=-1),
         torch.nn.functional.pad(one.text, (0, 5), value=-1),
         torch.nn.functional.pad(one.pauses, (0, 0, 0, 5), value=-100),
@@ -86,7 +86,9 @@ def test_padding_changes_nothing() -> None:
 
 def test_a_batch_that_asks_nothing_is_worth_nothing() -> None:
     one = batch()
-    empty = Batch(one.codes, torch.full_like(one.text, -1), torch.full_like(one.pauses, -100), ())
+    empty = TrainingBatch(
+        one.codes, torch.full_like(one.text, -1), torch.full_like(one.pauses, -100), ()
+    )
     values = training_module()(empty)
     assert float(values["loss"]) == 0.0
 

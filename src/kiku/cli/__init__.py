@@ -2,7 +2,8 @@
 
     app.py          the commands, and what every one of them does with errors
     advice.py       mistakes on the command line -> the command that was meant
-    transcribe.py   kiku transcribe: its options, and whether they make sense
+    transcribe.py   kiku transcribe: whether its options make sense, and what is left to do
+    transcribe_options.py  options that only kiku transcribe takes
     transcribe_fleet.py  kiku transcribe --ray
     run.py          one recording after the other; a failure of one does not stop the others
     listen.py       kiku listen: its options, and whether they make sense
@@ -54,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _open_closed()
     with _quiet_interrupts():
-        from kiku.cli.app import main as run
-    return run(arguments)
+        from kiku.cli.app import run_command
+    return run_command(arguments)
 
 
 def _open_closed() -> None:

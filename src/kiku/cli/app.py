@@ -13,12 +13,12 @@ from kiku.cli import terminal
 from kiku.cli.advice import advise, empty_argument
 from kiku.cli.bench import bench
 from kiku.cli.doctor import doctor
-from kiku.cli.evaluate import evaluate
+from kiku.cli.evaluate import evaluate_command
 from kiku.cli.interrupts import all_like_ctrl_c, was_interrupted
 from kiku.cli.listen import listen
 from kiku.cli.loadtest import loadtest
 from kiku.cli.models import app as models
-from kiku.cli.plan import plan
+from kiku.cli.plan import plan_command
 from kiku.cli.serve import serve
 from kiku.cli.terminal import (
     FAILED,
@@ -31,7 +31,7 @@ from kiku.cli.terminal import (
 )
 from kiku.cli.themes import ThemedCommand
 from kiku.cli.train import app as train
-from kiku.cli.transcribe import transcribe
+from kiku.cli.transcribe import transcribe_command
 
 app = typer.Typer(
     name="kiku",
@@ -41,14 +41,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("transcribe", cls=ThemedCommand)(transcribe)
+app.command("transcribe", cls=ThemedCommand)(transcribe_command)
 app.command("listen", cls=ThemedCommand)(listen)
 app.add_typer(models, name="models")
 app.command("bench")(bench)
-app.command("evaluate", cls=ThemedCommand)(evaluate)
+app.command("evaluate", cls=ThemedCommand)(evaluate_command)
 app.command("serve", cls=ThemedCommand)(serve)
 app.command("loadtest")(loadtest)
-app.command("plan")(plan)
+app.command("plan")(plan_command)
 app.command("doctor")(doctor)
 app.add_typer(train, name="train")
 
@@ -60,7 +60,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def shared_options(
     context: typer.Context,
     version: Annotated[
         bool,
@@ -76,7 +76,7 @@ def options(
     context.ensure_object(terminal.Context).debug |= debug
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run_command(arguments: Sequence[str] | None = None) -> int:
     """Run `kiku`.
 
     Args:

@@ -15,8 +15,9 @@ from kiku.audio import read_chunks
 from kiku.checkpoint import DEMO
 from kiku.cli import terminal
 from kiku.cli.columns import columns
-from kiku.cli.outputs import refuse_folder, write_whole
+from kiku.cli.outputs import refuse_folder, write_result
 from kiku.cli.progress import Meter
+from kiku.cli.themes import themed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +34,7 @@ class Precision(StrEnum):
     FLOAT32 = "float32"
 
 
-class Shape(StrEnum):
+class ModelShape(StrEnum):
     """Shapes of the published models."""
 
     ONE_B = "1b"
@@ -53,7 +54,7 @@ _Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="demo, a Hugging Face repository, or a folder.")
 ]
 _Shape = Annotated[
-    Shape | None, typer.Option(help="Random weights of this shape instead of a model.")
+    ModelShape | None, typer.Option(help="Random weights of this shape instead of a model.")
 ]
 _Precision = Annotated[
     Precision | None, typer.Option(help="Of the decoder's weights; else as kiku would choose.")
@@ -78,7 +79,18 @@ _Json = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class MeasureOptions:
+    """What is measured, and how."""
+
+    streams: _Streams = "1,2,4"
+    what: _What = _ALL
+    frames: _Frames = 200
+    sound: _Sound = None
+    threads: _Threads = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Measurement:
     """What is measured, and on what."""
 
     source: str
@@ -90,16 +102,14 @@ class _Job:
     note: Callable[[str], None]
 
 
+@themed
 def bench(
     context: typer.Context,
+    *,
     model: _Model = DEMO,
     shape: _Shape = None,
     precision: _Precision = None,
-    streams: _Streams = "1,2,4",
-    what: _What = _ALL,
-    frames: _Frames = 200,
-    sound: _Sound = None,
-    threads: _Threads = None,
+    options: MeasureOptions,
     file: _Json = None,
 ) -> int:
     """Measure how fast a model is on this machine: live, in blocks, its memory and its start.
@@ -107,13 +117,13 @@ def bench(
     With --shape random weights are written to a temporary folder first (1 GB for 1b in int8) and
     removed in the end: the time of a step does not depend on what they hold.
     """
-    parts = _known(what)
-    counts = _numbers(streams)
+    parts = _known(options.what)
+    counts = _numbers(options.streams)
     source = context.get_parameter_source("model")
     if shape is not None and source is not None and source.name == "COMMANDLINE":
         raise typer.BadParameter(f"it is instead of {model}; leave one out", param_hint="--shape")
-    if sound is not None:
-        next(read_chunks(str(sound), _ANY_RATE), None)  # raises early if it is no recording
+    if options.sound is not None:
+        next(read_chunks(str(options.sound), _ANY_RATE), None)  # raises early if it is no recording
     if file is not None:
         refuse_folder(file)
     meter = Meter(quiet=False)
@@ -124,7 +134,9 @@ def bench(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kiku-bench-")))
             meter.note(f"writing random weights of {shape}, {precision}, to {folder}")
             source = _dummy_model(shape, precision, folder)
-        job = _Job(source, precision, threads, counts, frames, sound, meter.note)
+        job = _Measurement(
+            source, precision, options.threads, counts, options.frames, options.sound, meter.note
+        )
         found = _measure(job, parts, stack)
     name = f"{shape}, random weights" if shape else model
     found = {"model": name, "precision": precision and precision.value, **found}
@@ -132,7 +144,7 @@ def bench(
     for part in parts:
         terminal.echo("\n" + columns(_TABLES[part](found[part])))
     if file is not None:
-        write_whole(file, json.dumps(found, indent=2) + "\n")
+        write_result(file, json.dumps(found, indent=2) + "\n")
     return 0
 
 
@@ -160,13 +172,13 @@ def _numbers(streams: str) -> tuple[int, ...]:
     return counts
 
 
-def _dummy_model(shape: Shape, precision: Precision, folder: Path) -> str:
+def _dummy_model(shape: ModelShape, precision: Precision, folder: Path) -> str:
     from kiku.measure.dummy import shape_of, write_dummy_model
 
     return str(write_dummy_model(folder, shape_of(shape), precision))
 
 
-def _measure(job: _Job, parts: Sequence[str], stack: ExitStack) -> dict[str, Any]:
+def _measure(job: _Measurement, parts: Sequence[str], stack: ExitStack) -> dict[str, Any]:
     """Measure each of `parts`; the results are plain values."""
     from kiku.measure import subprocesses
     from kiku.measure.dummy import open_model
@@ -191,7 +203,9 @@ def _measure(job: _Job, parts: Sequence[str], stack: ExitStack) -> dict[str, Any
     return found | _in_process(job, parts, recognizer)
 
 
-def _in_process(job: _Job, parts: Sequence[str], recognizer: "Recognizer") -> dict[str, Any]:
+def _in_process(
+    job: _Measurement, parts: Sequence[str], recognizer: "Recognizer"
+) -> dict[str, Any]:
     from kiku.measure.files import file_speed
     from kiku.measure.speed import Speed, full_window
 
@@ -216,7 +230,7 @@ def _in_process(job: _Job, parts: Sequence[str], recognizer: "Recognizer") -> di
     return found
 
 
-def _samples(job: _Job, recognizer: "Recognizer") -> "NDArray[np.float32]":
+def _samples(job: _Measurement, recognizer: "Recognizer") -> "NDArray[np.float32]":
     from kiku.measure.files import joined_sound
     from kiku.measure.speed import noise
 

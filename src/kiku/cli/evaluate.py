@@ -10,15 +10,8 @@ import typer
 from kiku.calibration import KINDS, CalibrationKind
 from kiku.cli import terminal
 from kiku.cli.columns import columns
-from kiku.cli.loaded import ModelSettings, load_with
-from kiku.cli.options import (
-    CalibrationFile,
-    Hotwords,
-    SoundOptions,
-    Temperature,
-    TextOptions,
-    stream_options,
-)
+from kiku.cli.loaded import ModelOptions, load_with
+from kiku.cli.options import SoundOptions, WordOptions
 from kiku.cli.outputs import exists, make_folder, refuse_no_file, same_file
 from kiku.cli.progress import Meter
 from kiku.cli.terminal import FAILED, INTERRUPTED
@@ -113,17 +106,6 @@ class RowOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class WordOptions:
-    """How text is picked."""
-
-    TITLE: ClassVar[str] = TextOptions.TITLE
-
-    hotwords: Hotwords = None
-    temperature: Temperature = 0.0
-    calibration: CalibrationFile = None
-
-
-@dataclass(frozen=True, slots=True)
 class ReportOptions:
     """What is measured, and where it goes."""
 
@@ -139,10 +121,10 @@ class ReportOptions:
 
 
 @themed
-def evaluate(
+def evaluate_command(
     manifests: _Manifests,
     rows: RowOptions,
-    model: ModelSettings,
+    model: ModelOptions,
     words: WordOptions,
     report: ReportOptions,
     quiet: _Quiet = False,
@@ -154,7 +136,7 @@ def evaluate(
     heard is kept in -o as it comes: the same command goes on where it was stopped.
     """
     from kiku.evaluate import HearingOptions, forget, read_evaluation, read_manifests
-    from kiku.evaluate.evaluation import check
+    from kiku.evaluate.evaluation import check_evaluation
     from kiku.evaluate.hearing import LIVE_CHUNK_S
     from kiku.evaluate.normalising import CHOICES
 
@@ -165,13 +147,10 @@ def evaluate(
         raise typer.BadParameter(
             f"{report.normalise!r} is none of {', '.join(CHOICES)}", param_hint="--normalise"
         )
-    stream = stream_options(
-        hotwords=words.hotwords, temperature=words.temperature, channel="mix", start=0.0, end=None,
-        calibration=words.calibration,
-    )  # fmt: skip
+    stream = words.stream_options()
     manifest = read_manifests(manifests, only=_values_of(rows.only))
     # Before a model is loaded for minutes.
-    check(manifest, by=by, normalise=report.normalise)
+    check_evaluation(manifest, by=by, normalise=report.normalise)
     if report.against is not None:
         read_evaluation(manifest, report.against, normalise=report.normalise)
     if output is not None:
@@ -252,12 +231,12 @@ class _Job:
 
     def run(self, recognizer: "Recognizer", options: "HearingOptions", meter: Meter) -> int:
         """Run the recordings, print and write the results; give the exit code."""
-        from kiku.evaluate import evaluate as heard_and_scored
+        from kiku.evaluate import evaluate
         from kiku.evaluate.report import speed
 
         progress = _Progress(meter)
         try:
-            evaluation = heard_and_scored(
+            evaluation = evaluate(
                 self.manifest, recognizer, options=options, folder=self.output,
                 normalise=self.normalise, by=self.by, on_heard=progress.tell,
             )  # fmt: skip
@@ -287,10 +266,10 @@ class _Job:
         return compare(earlier, evaluation)
 
     def _print(self, evaluation: "Evaluation", comparison: "Comparison | None") -> None:
-        from kiku.evaluate.report import tables
+        from kiku.evaluate.report import report_tables
 
         blocks: list[str] = []
-        for table in tables(evaluation, comparison):
+        for table in report_tables(evaluation, comparison):
             if table.title in ("Figures", "Compared") or table.title.startswith("By "):
                 header = [table.header] if any(table.header) else []
                 blocks.append(columns([*header, *table.rows]))

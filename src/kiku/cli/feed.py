@@ -20,6 +20,7 @@ from kiku.cli.inputs import STDIN
 from kiku.cli.raw import RawFormat, opened
 from kiku.errors import QueueFull, StreamClosed
 from kiku.live import LiveStream
+from kiku.options import StreamOptions
 
 _CHUNK_S = 0.08
 _WAIT_S = 0.2  # that a stop may take
@@ -57,11 +58,9 @@ class Played:
         self,
         source: str,
         speed: float,
+        options: StreamOptions | None = None,
         *,
-        start_s: float = 0.0,
-        end_s: float | None = None,
         raw: RawFormat | None = None,
-        track: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Event, float], object] = threading.Event.wait,
     ) -> None:
@@ -70,16 +69,16 @@ class Played:
         Args:
             source: a path, or "-" for standard input.
             speed: seconds of sound in a second; 0 is as fast as possible.
-            start_s: sound before this comes without waiting.
-            end_s: sound after this is left out; None is the end of the recording.
+            options: of the stream. Sound before their `start_s` comes without waiting, sound after
+                their `end_s` is left out, and `track` says which of several audio tracks is read.
             raw: how the samples are written, if there is no header.
-            track: which of several audio tracks, from 0; None is the default one.
             clock: seconds that only grow.
             wait: waits for an event, for a number of seconds at most.
         """
+        options = options or StreamOptions()
         self._source, self._speed, self._raw = source, speed, raw
-        self._track = track
-        self._start_s, self._end_s = start_s, math.inf if end_s is None else end_s
+        self._track, self._start_s = options.track, options.start_s
+        self._end_s = math.inf if options.end_s is None else options.end_s
         self._clock, self._wait = clock, wait
         self._stopped = threading.Event()
 

@@ -20,9 +20,9 @@ from kiku.cli.feed import Played, Sound
 from kiku.cli.inputs import STDIN, Recording, find_recordings
 from kiku.cli.listening import Listening, Sink
 from kiku.cli.live_results import TEXTS, LiveFile, Printed
-from kiku.cli.loaded import ModelSettings, load_with
+from kiku.cli.loaded import ModelOptions, load_with
 from kiku.cli.options import SoundOptions, TextOptions, WritingOptions, formats_of, heard
-from kiku.cli.outputs import PARTIAL, STANDARD, format_of, make_folder, refuse_existing
+from kiku.cli.outputs import PARTIAL, STANDARD, file_format_of, make_folder, refuse_existing
 from kiku.cli.progress import Meter
 from kiku.cli.raw import RawFormat
 from kiku.cli.terminal import INTERRUPTED
@@ -92,20 +92,10 @@ class SourceOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class TurnOptions:
-    """When a line ends."""
-
-    TITLE: ClassVar[str] = WritingOptions.TITLE
+class CaptionedOptions(WritingOptions):
+    """What is written while the sound comes, when a line ends, and where it goes."""
 
     turns: _Turns = TurnsWanted.MEDIUM
-
-
-@dataclass(frozen=True, slots=True)
-class FileOptions:
-    """Where results go."""
-
-    TITLE: ClassVar[str] = WritingOptions.TITLE
-
     output: _Output = None
     force: _Force = False
 
@@ -115,11 +105,9 @@ def listen(
     context: typer.Context,
     place: SourceOptions,
     sound: SoundOptions,
-    model: ModelSettings,
+    model: ModelOptions,
     text: TextOptions,
-    writing: WritingOptions,
-    ends: TurnOptions,
-    files: FileOptions,
+    writing: CaptionedOptions,
     quiet: _Quiet = False,
 ) -> int:
     """Caption what is said into a microphone, or in a recording as if it were said now.
@@ -131,12 +119,12 @@ def listen(
     if place.list_mics:
         _say_devices()
         return 0
-    output = None if str(files.output) == STANDARD else files.output
+    output = None if str(writing.output) == STANDARD else writing.output
     wanted = _formats(writing.formats, output)
     options = heard(sound, text)
     _check(place, options, sound.raw)
     writing.refuse(wanted)
-    if files.force and output is None:
+    if writing.force and output is None:
         raise typer.BadParameter("it is about files: add -o DIR", param_hint="--force")
     notices: deque[str] = deque()
     hearing = (
@@ -144,16 +132,16 @@ def listen(
         if place.source is None
         else _recording(place.source, place.speed, options, sound.raw_format)
     )
-    named = _files(output, hearing.stem, wanted, force=files.force)
+    named = _files(output, hearing.stem, wanted, force=writing.force)
     outputs = _Outputs(
-        wanted, named, writing.captions(model.model), hearing.has_end, files.force, quiet
+        wanted, named, writing.captions(model.model), hearing.has_end, writing.force, quiet
     )
     meter = Meter(quiet=quiet)
     recognizer = load_with(model, meter, slots=hearing.num_channels)
     if recognizer is None:
         return INTERRUPTED
     options = text.prompted(options, recognizer)
-    with recognizer.stream(_live(options, hearing, ends.turns)) as stream:
+    with recognizer.stream(_live(options, hearing, writing.turns)) as stream:
         listening = Listening(
             stream, hearing.sound, notices, outputs.sinks(), label=hearing.label, quiet=quiet,
             debug=context.ensure_object(terminal.Context).debug,
@@ -194,10 +182,7 @@ def _recording(source: str, speed: float, options: StreamOptions, raw: RawFormat
         )
     if not isinstance(found, Recording):
         raise found
-    sound = Played(
-        found.source, speed, start_s=options.start_s, end_s=options.end_s, raw=raw,
-        track=options.track,
-    )  # fmt: skip
+    sound = Played(found.source, speed, options, raw=raw)
     count = found.num_channels(raw, options.track) if options.channel == "each" else 1
     has_end = found.source != STDIN
     stem = found.name if found.stem.casefold().endswith(PARTIAL) else found.stem
@@ -302,7 +287,7 @@ def _formats(given: Sequence[str] | None, output: Path | None) -> list[str]:
         if len(named) > 1:
             raise typer.BadParameter("several formats need a folder: add -o DIR", param_hint="-f")
         return named or ["txt"]
-    file_format = format_of(output, TEXTS)
+    file_format = file_format_of(output, TEXTS)
     if file_format is None:
         return named or list(TEXTS)
     if named and named != [file_format]:
@@ -319,7 +304,7 @@ def _files(
     """Where results go, by format; raises before anything is loaded if they cannot go there."""
     if output is None:
         return {}
-    if format_of(output, TEXTS) is None:
+    if file_format_of(output, TEXTS) is None:
         files = {ending: output / f"{stem}.{ending}" for ending in formats}
         make_folder(output)
     else:

@@ -28,7 +28,7 @@ _DTYPES = tuple(dict.fromkeys(name for names in DTYPES.values() for name in name
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSettings:
+class ModelOptions:
     """Which model, and on what it runs: as for `kiku.load`."""
 
     TITLE: ClassVar[str] = "The model"
@@ -61,7 +61,7 @@ class ModelSettings:
             os.environ["KIKU_CACHE"] = str(self.model_dir.absolute())
 
 
-def load_with(settings: ModelSettings, meter: Meter, *, slots: int = 1) -> Recognizer | None:
+def load_with(settings: ModelOptions, meter: Meter, *, slots: int = 1) -> Recognizer | None:
     """Load the model; None if Ctrl-C stopped that, which has been reported.
 
     Raises:

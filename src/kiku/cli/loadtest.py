@@ -5,6 +5,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ import typer
 
 from kiku.cli import terminal
 from kiku.cli.inputs import Recording, find_recordings
+from kiku.cli.themes import themed
 from kiku.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
@@ -19,40 +21,61 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def loadtest(
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """The clients, what they say, and to which service."""
+
     streams: Annotated[
         int, typer.Option("--streams", metavar="N", min=1, help="Clients who speak at once.")
-    ] = 1,
+    ] = 1
     audio: Annotated[
         list[str] | None,
         typer.Option("--audio", metavar="PATH", help="Recordings that they speak, or folders."),
-    ] = None,
-    url: Annotated[
-        str, typer.Option("--url", metavar="URL", help="Of the service.")
-    ] = "ws://127.0.0.1:8080",
+    ] = None
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="Of the service.")] = (
+        "ws://127.0.0.1:8080"
+    )
     protocol: Annotated[
         str, typer.Option("--protocol", metavar="NAME", help="kiku, kyutai or deepgram.")
-    ] = "kiku",
+    ] = "kiku"
     seconds: Annotated[
         float, typer.Option("--seconds", metavar="SECONDS", min=1.0, help="For at least so long.")
-    ] = 30.0,
+    ] = 30.0
     key: Annotated[
         str | None,
         typer.Option("--key", metavar="KEY", envvar="KIKU_API_KEY", help="For the service."),
-    ] = None,
+    ] = None
     find: Annotated[
         bool,
         typer.Option("--find", help="Find the most clients in real time, --streams at most."),
-    ] = False,
+    ] = False
     come_back: Annotated[
         bool,
         typer.Option("--come-back", help="Clients come back after a cut; texts are compared."),
-    ] = False,
+    ] = False
     most_s: Annotated[
         float,
         typer.Option("--most-s", metavar="SECONDS", help="Of each recording take so much."),
-    ] = 60.0,
-) -> int:
+    ] = 60.0
+
+    def refuse(self, rate: int) -> None:
+        """Raise ConfigError for what makes no sense; `rate` is that of the clients' sound."""
+        if self.come_back and (self.find or self.protocol != "kiku"):
+            raise ConfigError("--come-back is for clients of --protocol kiku, and without --find")
+        for name, value in (("--most-s", self.most_s), ("--seconds", self.seconds)):
+            if not (math.isfinite(value) and value * rate >= 1):
+                raise ConfigError(f"{name} must be a number of seconds above 0, not {value:g}")
+
+    @property
+    def one_key(self) -> str | None:
+        """The key of the clients: the first one if the environment names several."""
+        if self.key is None or self.key != os.environ.get("KIKU_API_KEY"):
+            return self.key
+        return next((one.strip() for one in self.key.split(",") if one.strip()), None)
+
+
+@themed
+def loadtest(options: LoadOptions) -> int:
     """Have clients speak to a service in real time, and tell how long their words take.
 
     Prints JSON: words, refusals, errors, and percentiles of the latency of words (from the end of
@@ -67,20 +90,16 @@ def loadtest(
         if (error.name or "").startswith("kiku"):
             raise
         raise MissingExtra("kiku loadtest", "serve") from error
-    if come_back and (find or protocol != "kiku"):
-        raise ConfigError("--come-back is for clients of --protocol kiku, and without --find")
-    for name, value in (("--most-s", most_s), ("--seconds", seconds)):
-        if not (math.isfinite(value) and value * RATE >= 1):
-            raise ConfigError(f"{name} must be a number of seconds above 0, not {value:g}")
-    if key is not None and key == os.environ.get("KIKU_API_KEY"):  # may be the service's list
-        key = next((one.strip() for one in key.split(",") if one.strip()), None)
-    sounds = _sounds(audio or [], RATE, most_s)
-    if come_back:
-        back = asyncio.run(SessionLoad(url, sounds, key).run(streams, seconds))
+    options.refuse(RATE)
+    streams, seconds = options.streams, options.seconds
+    sounds = _sounds(options.audio or [], RATE, options.most_s)
+    if options.come_back:
+        sessions = SessionLoad(options.url, sounds, options.one_key)
+        back = asyncio.run(sessions.run(streams, seconds))
         terminal.echo(json.dumps(back.to_dict(), indent=2) + "\n")
         return 1 if back.lost or back.different else 0
-    load = Load(url, protocol, sounds, key)
-    if find:
+    load = Load(options.url, options.protocol, sounds, options.one_key)
+    if options.find:
         good, reports = asyncio.run(load.find(seconds, streams))
         told = {"in_real_time": good, "runs": [one.to_dict() for one in reports]}
         terminal.echo(json.dumps(told, indent=2) + "\n")

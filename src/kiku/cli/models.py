@@ -47,7 +47,7 @@ def list_models() -> int:
 
 
 @app.command("info")
-def info(model: _Model = DEMO, revision: Revision = None) -> int:
+def show_model(model: _Model = DEMO, revision: Revision = None) -> int:
     """Show the numbers of a model. Of a repository only the small files are fetched."""
     from kiku.checkpoint import read_config
     from kiku.converted import is_converted, open_converted
@@ -106,7 +106,7 @@ def verify_model(model: _Model = DEMO, revision: Revision = None) -> int:
 
 
 @app.command("pull")
-def pull(model: _Model, revision: Revision = None) -> int:
+def pull_model(model: _Model, revision: Revision = None) -> int:
     """Download what a model needs, so that it can be used without a network; print where it is."""
     files = find(model, revision=revision)
     terminal.echo(f"{files.config.parent}\n")

@@ -162,16 +162,48 @@ class SoundOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class TextOptions:
-    """How text is picked."""
+class WordOptions:
+    """How text is picked, and how sure its words are."""
 
     TITLE: ClassVar[str] = "How words are chosen"
+
+    hotwords: Hotwords = None
+    temperature: Temperature = 0.0
+    calibration: CalibrationFile = None
+
+    def stream_options(self) -> StreamOptions:
+        """Options of a stream that picks text in this way.
+
+        Raises:
+            typer.BadParameter: one of them is invalid.
+        """
+        phrases = [_hotword(text) for text in self.hotwords or ()]
+        with mistake_in("--hotword"):
+            decoding = DecodingOptions(hotwords=phrases)
+        with mistake_in("--temperature"):
+            options = StreamOptions(decoding=replace(decoding, temperature=self.temperature))
+        if self.calibration is None:
+            return options
+        with mistake_in("--calibration"):
+            return replace(options, calibration=Calibration.load(self.calibration))
+
+
+@dataclass(frozen=True, slots=True)
+class TextOptions:
+    """How text is picked, how sure its words are, and what the model reads before."""
+
+    TITLE: ClassVar[str] = WordOptions.TITLE
 
     hotwords: Hotwords = None
     temperature: Temperature = 0.0
     prompt: PromptText = None
     prompt_audio: PromptAudio = None
     calibration: CalibrationFile = None
+
+    @property
+    def words(self) -> WordOptions:
+        """The same without the prompt."""
+        return WordOptions(self.hotwords, self.temperature, self.calibration)
 
     def refuse(self) -> None:
         """Raise BadParameter for half a prompt, before a model is loaded."""
@@ -206,13 +238,15 @@ class WritingOptions:
         """Raise BadParameter for options of captions if none of the formats is a caption format."""
         if not _CAPTIONS.isdisjoint(formats):
             return
-        for option, is_given in (
-            ("--max-line-width", self.max_line_width != _LINE_WIDTH),
-            ("--max-line-count", self.max_line_count != _LINE_COUNT),
-            ("--highlight-words", self.highlight_words),
-        ):
+        for option, is_given in self.caption_options():
             if is_given:
                 raise typer.BadParameter("it is about srt and vtt: add -f srt", param_hint=option)
+
+    def caption_options(self) -> Iterable[tuple[str, bool]]:
+        """The options about captions alone, and whether each was given."""
+        yield "--max-line-width", self.max_line_width != _LINE_WIDTH
+        yield "--max-line-count", self.max_line_count != _LINE_COUNT
+        yield "--highlight-words", self.highlight_words
 
     def captions(self, model: str) -> CaptionOptions:
         """The options for writers of captions."""
@@ -255,36 +289,16 @@ def formats_of(given: Sequence[str] | None, known: Iterable[str]) -> list[str]:
 def heard(
     sound: SoundOptions, text: TextOptions, max_duration: float | None = None
 ) -> StreamOptions:
-    """Stream options of `transcribe` and `listen`; see `stream_options`. The prompt comes later."""
-    text.refuse()
-    return stream_options(
-        hotwords=text.hotwords, temperature=text.temperature, channel=sound.channel,
-        track=sound.track, start=sound.start, end=sound.end, max_duration=max_duration,
-        calibration=text.calibration,
-    )  # fmt: skip
-
-
-def stream_options(
-    *, hotwords: Sequence[str] | None, temperature: float, channel: str, start: float,
-    end: float | None, track: int | None = None, max_duration: float | None = None,
-    calibration: Path | None = None,
-) -> StreamOptions:  # fmt: skip
-    """Stream options from what is common to all commands that transcribe.
+    """Stream options of `transcribe` and `listen`; the prompt comes later.
 
     Raises:
         typer.BadParameter: one of them is invalid.
     """
-    phrases = [_hotword(text) for text in hotwords or ()]
-    with mistake_in("--hotword"):
-        decoding = DecodingOptions(hotwords=phrases)
-    with mistake_in("--temperature"):
-        decoding = replace(decoding, temperature=temperature)
+    text.refuse()
+    options, start, end = text.words.stream_options(), sound.start, sound.end
     with mistake_in("--start"):
-        options = StreamOptions(decoding=decoding, channel=_channel(channel), start_s=start)
-    options = replace(options, track=track)
-    if calibration is not None:
-        with mistake_in("--calibration"):
-            options = replace(options, calibration=Calibration.load(calibration))
+        options = replace(options, channel=_channel(sound.channel), start_s=start)
+    options = replace(options, track=sound.track)
     with mistake_in("--max-duration"):
         most_s = options.max_duration_s if max_duration is None else max_duration
         options = replace(options, max_duration_s=most_s)

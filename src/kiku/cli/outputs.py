@@ -40,7 +40,7 @@ PARTIAL = ".partial"
 """Put before the ending of a result that is not whole: talk.partial.srt."""
 
 
-def format_of(path: Path, known: Collection[str]) -> str | None:
+def file_format_of(path: Path, known: Collection[str]) -> str | None:
     """The format that a path names by its ending, if it is a file's: talk.srt. None for a folder,
     or a path that will be one."""
     ending = path.suffix.removeprefix(".").lower()
@@ -128,7 +128,7 @@ def same_file(one: Path, other: Path) -> bool:
     return False
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_result(path: Path, text: str) -> None:
     """Write `text` to `path` so that a reader sees either the old file or the whole new one. A link
     is replaced, not followed; the folder is made if need be.
 

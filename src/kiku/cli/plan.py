@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kiku.cli import terminal
 from kiku.cli.columns import columns
+from kiku.cli.themes import themed
 from kiku.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,22 +78,85 @@ _WORDS = ("cores", "dtype", "efficiency", "price", "streams")  # may be ordinary
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
 
 
-def plan(
+@dataclass(frozen=True, slots=True)
+class HardwareOptions:
+    """The GPU or the processor that is planned for."""
+
+    gpu: _Gpu = None
+    cpu: _Cpu = False
+    cores: _Cores = None
+    memory_gb: _Memory = None
+    bandwidth_gb_s: _Bandwidth = None
+    tflops: _Tflops = None
+
+    def chosen(self) -> "tuple[Hardware, str | None]":
+        """The hardware, and of this machine its name among the benchmarks' machines, if it has one.
+
+        Raises:
+            typer.BadParameter: the options do not go together, or name no hardware.
+        """
+        if self.cpu:
+            _refuse("--cpu", {"--gpu": self.gpu, "--tflops": self.tflops})
+            return self._processor()
+        _refuse("a GPU", {"--cores": self.cores})
+        return self._card(), None
+
+    def _card(self) -> "Hardware":
+        from kiku.measure.hardware import GPUS, gpu
+
+        numbers = self.memory_gb, self.bandwidth_gb_s, self.tflops
+        if self.gpu is None and None in numbers:
+            raise typer.BadParameter(
+                f"nothing to plan for: give --gpu NAME ({', '.join(GPUS)}), --cpu, or all of "
+                "--memory-gb, --bandwidth-gb-s and --tflops"
+            )
+        return gpu(
+            self.gpu or "a GPU", memory_gb=self.memory_gb, bandwidth_gb_s=self.bandwidth_gb_s,
+            tflops=self.tflops,
+        )  # fmt: skip
+
+    def _processor(self) -> "tuple[Hardware, str | None]":
+        """Another processor, or this one with its name."""
+        from kiku.measure import hardware
+        from kiku.measure.known import described
+        from kiku.measure.machine import read_bandwidth, this_machine
+
+        cores, bandwidth, memory = self.cores, self.bandwidth_gb_s, self.memory_gb
+        if cores is not None and bandwidth is not None:
+            return hardware.cpu(cores, bandwidth, memory_gb=memory), None
+        if cores is not None or bandwidth is not None or memory is not None:
+            raise typer.BadParameter("of another processor give both --cores and --bandwidth-gb-s")
+        here = this_machine()
+        return hardware.cpu_of(here, read_bandwidth(1 << 28, seconds=0.5)), described(here)
+
+
+@dataclass(frozen=True, slots=True)
+class FitOptions:
+    """How the model runs, and how far the hardware may be used."""
+
+    dtype: _Dtype = None
+    kv_dtype: _KvDtype = None
+    p99_ms: _P99 = 80.0
+    efficiency: _Efficiency = 0.5
+    memory_share: _Share = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class NeedOptions:
+    """What machines are counted for."""
+
+    streams: _Streams = None
+    hours_per_day: _Hours = None
+    price: _Price = None
+
+
+@themed
+def plan_command(
+    *,
     model: _Model = "1b",
-    gpu: _Gpu = None,
-    cpu: _Cpu = False,
-    cores: _Cores = None,
-    memory_gb: _Memory = None,
-    bandwidth_gb_s: _Bandwidth = None,
-    tflops: _Tflops = None,
-    dtype: _Dtype = None,
-    kv_dtype: _KvDtype = None,
-    p99_ms: _P99 = 80.0,
-    efficiency: _Efficiency = 0.5,
-    memory_share: _Share = 0.9,
-    streams: _Streams = None,
-    hours_per_day: _Hours = None,
-    price: _Price = None,
+    place: HardwareOptions,
+    fit: FitOptions,
+    need: NeedOptions,
     as_json: _Json = False,
 ) -> int:
     """Tell how many live streams fit on a GPU or a processor, and how many machines are needed.
@@ -100,20 +165,14 @@ def plan(
     be read and computed, and states what it assumes. Nothing is downloaded for known models.
     """
     from kiku.measure.fits import Options
-    from kiku.measure.plan import Wanted, model_of
-    from kiku.measure.plan import plan as planned
+    from kiku.measure.plan import Wanted, model_of, plan
 
     try:
-        options = Options(dtype, kv_dtype, p99_ms, efficiency, memory_share)
-        wanted = Wanted(streams, hours_per_day, price)
+        options = Options(**asdict(fit))
+        wanted = Wanted(**asdict(need))
         model_of(model)  # before the memory is read
-        if cpu:
-            _refuse("--cpu", {"--gpu": gpu, "--tflops": tflops})
-            hardware, machine = _processor(cores, bandwidth_gb_s, memory_gb)
-        else:
-            _refuse("a GPU", {"--cores": cores})
-            hardware, machine = _card(gpu, memory_gb, bandwidth_gb_s, tflops), None
-        found = planned(model, hardware, options, wanted, machine=machine)
+        hardware, machine = place.chosen()
+        found = plan(model, hardware, options, wanted, machine=machine)
     except InputError as error:
         raise typer.BadParameter(_as_typed(str(error))) from None
     terminal.echo(json.dumps(found.to_dict(), indent=2) + "\n" if as_json else _text(found))
@@ -124,35 +183,6 @@ def _refuse(what: str, others: dict[str, object]) -> None:
     for option, value in others.items():
         if value is not None:
             raise typer.BadParameter(f"{what} and {option} do not go together; leave one out")
-
-
-def _card(
-    name: str | None, memory_gb: float | None, bandwidth_gb_s: float | None, tflops: float | None
-) -> "Hardware":
-    from kiku.measure.hardware import GPUS, gpu
-
-    if name is None and None in (memory_gb, bandwidth_gb_s, tflops):
-        raise typer.BadParameter(
-            f"nothing to plan for: give --gpu NAME ({', '.join(GPUS)}), --cpu, or all of "
-            "--memory-gb, --bandwidth-gb-s and --tflops"
-        )
-    return gpu(name or "a GPU", memory_gb=memory_gb, bandwidth_gb_s=bandwidth_gb_s, tflops=tflops)
-
-
-def _processor(
-    cores: int | None, bandwidth_gb_s: float | None, memory_gb: float | None
-) -> "tuple[Hardware, str | None]":
-    """Another processor, or this one with its name among the benchmarks' machines."""
-    from kiku.measure import hardware
-    from kiku.measure.known import described
-    from kiku.measure.machine import read_bandwidth, this_machine
-
-    if cores is not None and bandwidth_gb_s is not None:
-        return hardware.cpu(cores, bandwidth_gb_s, memory_gb=memory_gb), None
-    if cores is not None or bandwidth_gb_s is not None or memory_gb is not None:
-        raise typer.BadParameter("of another processor give both --cores and --bandwidth-gb-s")
-    here = this_machine()
-    return hardware.cpu_of(here, read_bandwidth(1 << 28, seconds=0.5)), described(here)
 
 
 def _as_typed(message: str) -> str:

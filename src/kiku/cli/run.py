@@ -12,11 +12,11 @@ from kiku.audio import duration_s
 from kiku.audio.source import FileSource
 from kiku.cli import terminal
 from kiku.cli.inputs import STDIN, Recording
-from kiku.cli.outputs import exists, forget_partial, partial_of, refuse_existing, write_whole
+from kiku.cli.outputs import exists, forget_partial, partial_of, refuse_existing, write_result
 from kiku.cli.progress import Bars, Meter
 from kiku.cli.raw import RawFormat, opened
 from kiku.cli.terminal import FAILED, INTERRUPTED, ReaderGone, describe
-from kiku.cli.word_output import Flow, Lines, Nothing, Output, Table, table_line
+from kiku.cli.word_output import Flow, Lines, Nothing, Output, WordTable, table_line
 from kiku.errors import AudioError, KikuError, OutputError, TruncatedAudio
 from kiku.options import StreamOptions
 from kiku.recognizer import Recognizer
@@ -29,12 +29,14 @@ TXT = "txt"
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class TranscribeRequest:
     """What to do with every recording."""
 
     formats: Sequence[str]
-    to_files: bool
-    """Whether results go into files; else they go to standard output, in one format."""
+    output: Path | None
+    """The folder for results, or the file; None is standard output, in one format."""
+    is_one_file: bool
+    """Whether `output` is a file, for the one recording in the one format."""
     captions: CaptionOptions
     words: bool
     """Whether txt is a table of words."""
@@ -49,6 +51,11 @@ class Request:
     """How samples without a header are written."""
     at_once: int = 1
     """Recordings that are transcribed side by side."""
+
+    @property
+    def to_files(self) -> bool:
+        """Whether results go into files."""
+        return self.output is not None
 
     @property
     def is_json_lines(self) -> bool:
@@ -68,13 +75,13 @@ class Request:
         return text
 
 
-class Run:
+class TranscribeRun:
     """All recordings of one command."""
 
     def __init__(
         self,
         recognizer: Recognizer,
-        request: Request,
+        request: TranscribeRequest,
         outputs: Mapping[Recording, Mapping[str, Path]],
         meter: Meter,
         *,
@@ -107,7 +114,7 @@ class Run:
         if not request.to_files and request.formats != [TXT]:
             return Nothing()
         if request.words:
-            return Table()
+            return WordTable()
         # Words flow onto a terminal unless bars move below them; a pipe gets whole lines.
         return Flow() if self._on_terminal and not self._meter.visible else Lines()
 
@@ -284,7 +291,7 @@ class Run:
         for ending, path in files.items():
             text = request.document(ending, words, duration, whole=whole)
             try:
-                write_whole(path, text)
+                write_result(path, text)
                 self._meter.note(f"wrote {path}")
                 if whole:
                     forget_partial(path)

@@ -1,13 +1,13 @@
 """Options in themes: a command takes dataclasses as arguments, and their fields are its options.
 
-Each class has a `TITLE`, under which `--help` lists its options; several may share one. Nothing
+A class may have a `TITLE`, under which `--help` lists its options; several may share one. Nothing
 here knows what an option means.
 """
 
 import inspect
 from collections.abc import Callable
 from copy import copy
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -50,17 +50,18 @@ def _options_of(theme: Any) -> list[inspect.Parameter]:
         inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=field.default,
-            annotation=_under(theme.TITLE, hints[field.name]),
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=_under(getattr(theme, "TITLE", None), hints[field.name]),
         )
         for field in fields(theme)
     ]
 
 
-def _under(title: str, annotation: Any) -> Any:
-    """The option that an annotation describes, listed under this title."""
+def _under(title: str | None, annotation: Any) -> Any:
+    """The option that an annotation describes, listed under this title; arguments have none."""
     kind, option = get_args(annotation)
-    assert isinstance(option, OptionInfo)
+    if title is None or not isinstance(option, OptionInfo):
+        return annotation
     listed = copy(option)
     listed.rich_help_panel = title
     return Annotated[kind, listed]

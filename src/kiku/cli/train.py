@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,8 +11,9 @@ import typer
 
 from kiku.checkpoint import DEMO
 from kiku.cli import terminal
-from kiku.cli.outputs import make_folder, refuse_existing, refuse_no_file, same_file, write_whole
+from kiku.cli.outputs import make_folder, refuse_existing, refuse_no_file, same_file, write_result
 from kiku.cli.progress import Meter
+from kiku.cli.themes import themed
 from kiku.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,23 +69,32 @@ _Device = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class PieceOptions:
+    """Which pieces the new vocabulary has."""
+
+    pieces: Annotated[
+        int, typer.Option(metavar="N", min=1, help="New ones at most; with --new, all.")
+    ] = 200
+    any_letters: Annotated[
+        bool,
+        typer.Option("--any-letters", help="Also pieces of letters that the model has already."),
+    ] = False
+    new: Annotated[
+        _Kind | None, typer.Option(help="A vocabulary of these texts alone, of this kind.")
+    ] = None
+
+
 @app.command("vocab")
-def vocab(
+@themed
+def vocab_command(
+    *,
     manifest: _Manifest,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="The folder for the model.")
     ],
     model: _Model = DEMO,
-    pieces: Annotated[
-        int, typer.Option(metavar="N", min=1, help="New ones at most; with --new, all.")
-    ] = 200,
-    any_letters: Annotated[
-        bool,
-        typer.Option("--any-letters", help="Also pieces of letters that the model has already."),
-    ] = False,
-    new: Annotated[
-        _Kind | None, typer.Option(help="A vocabulary of these texts alone, of this kind.")
-    ] = None,
+    wanted: PieceOptions,
     layout: Annotated[
         _ModelLayout, typer.Option(help="Kyutai's, or transformers'.")
     ] = _ModelLayout.NATIVE,
@@ -101,7 +112,8 @@ def vocab(
     rows = [row for one in manifest for row in read_rows(one)]
     from kiku.train.vocab import VocabOptions, make_vocabulary
 
-    options = VocabOptions(pieces, any_letters, "" if new is None else new.value)
+    kind = "" if wanted.new is None else wanted.new.value
+    options = VocabOptions(wanted.pieces, wanted.any_letters, kind)
     done = make_vocabulary(rows, model, output, options, layout=layout.value, force=force)
     if done.left_out:
         terminal.error(f"{layout} has no place for {', '.join(done.left_out)}: left out")
@@ -109,31 +121,40 @@ def vocab(
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class ExampleOptions:
+    """What an example holds."""
+
+    delay: Annotated[
+        float | None,
+        typer.Option("--delay", metavar="SECONDS", min=0.0, help="Of the text; else the model's."),
+    ] = None
+    lead: Annotated[
+        str,
+        typer.Option(metavar="zero|pad", help="Before the delay: nothing is taught, or PAD is."),
+    ] = "zero"
+    most: Annotated[
+        float, typer.Option("--most-s", metavar="SECONDS", min=1.0, help="Of one example.")
+    ] = 60.0
+    augment: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML: copies, speed, noise, join, ...")
+    ] = None
+    sound: Annotated[
+        bool, typer.Option("--sound", help="Keep the sound, too: for a run that trains the codec.")
+    ] = False
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0
+
+
 @app.command("pack")
-def pack(
+@themed
+def pack_command(
+    *,
     manifest: _Manifest,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="PACK", help="The folder for the pack.")
     ],
     model: _Model = DEMO,
-    delay: Annotated[
-        float | None,
-        typer.Option("--delay", metavar="SECONDS", min=0.0, help="Of the text; else the model's."),
-    ] = None,
-    lead: Annotated[
-        str,
-        typer.Option(metavar="zero|pad", help="Before the delay: nothing is taught, or PAD is."),
-    ] = "zero",
-    most: Annotated[
-        float, typer.Option("--most-s", metavar="SECONDS", min=1.0, help="Of one example.")
-    ] = 60.0,
-    augment: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="TOML: copies, speed, noise, join, ...")
-    ] = None,
-    sound: Annotated[
-        bool, typer.Option("--sound", help="Keep the sound, too: for a run that trains the codec.")
-    ] = False,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0,
+    example: ExampleOptions,
     device: _Device = "auto",
 ) -> int:
     """Turn recordings and their words into codes and text, ready to train on.
@@ -146,21 +167,22 @@ def pack(
     from kiku.train.places import check_pack_folder
 
     need_torch("kiku train pack")
-    if lead not in ("zero", "pad"):
-        raise typer.BadParameter(f"{lead!r} is neither zero nor pad", param_hint="--lead")
-    augmentation = None if augment is None else read_augmentation(augment)
+    if example.lead not in ("zero", "pad"):
+        raise typer.BadParameter(f"{example.lead!r} is neither zero nor pad", param_hint="--lead")
+    augmentation = None if example.augment is None else read_augmentation(example.augment)
     rows = [row for one in manifest for row in read_rows(one)]
     check_pack_folder(output)  # before a model is loaded
     from kiku.checkpoint import load
     from kiku.train.device import choose_device
     from kiku.train.examples import PackOptions
-    from kiku.train.pack import pack as pack_rows
+    from kiku.train.pack import pack
 
     options = PackOptions(
-        delay_s=delay, lead=lead, most_s=most, seed=seed, augmentation=augmentation, sound=sound
-    )
+        delay_s=example.delay, lead=example.lead, most_s=example.most, seed=example.seed,
+        augmentation=augmentation, sound=example.sound,
+    )  # fmt: skip
     counter = _Counter("packed")
-    done = pack_rows(
+    done = pack(
         rows, load(model), output, options, device=choose_device(device), on_unit=counter.update
     )
     terminal.echo(_pack_report(done))
@@ -170,7 +192,7 @@ def pack(
 
 
 @app.command("align")
-def align(
+def align_command(
     manifest: _Manifest,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The manifest with times.")
@@ -200,19 +222,16 @@ def align(
     _check_aligned([output, report, drawn], manifest, force=force)
     rows = [row for one in manifest for row in read_rows(one)]
     from kiku.checkpoint import load
-    from kiku.train.align import AlignOptions, page_of, report_of
-    from kiku.train.align import align as align_rows
+    from kiku.train.align import AlignOptions, align, page_of, report_of
     from kiku.train.device import choose_device
 
     meter = Meter(quiet=False, forced=True)
     options = AlignOptions(steps=steps, seed=seed)
-    done = align_rows(
-        rows, load(model), options, device=choose_device(device), on_progress=meter.note
-    )
+    done = align(rows, load(model), options, device=choose_device(device), on_progress=meter.note)
     write_manifest(done.rows, output)
-    write_whole(report, json.dumps(report_of(done), indent=1, ensure_ascii=False) + "\n")
+    write_result(report, json.dumps(report_of(done), indent=1, ensure_ascii=False) + "\n")
     lines = [f"{len(done.rows):,} rows have times now: {output}"]
-    write_whole(drawn, page_of(done))
+    write_result(drawn, page_of(done))
     for name, found in (("left out", done.left_out), ("to look at", done.doubtful)):
         if found:
             lines.append(f"{name}: {len(found):,} (all of them are in {report})")
@@ -237,7 +256,7 @@ def _check_aligned(files: Sequence[Path], manifests: Sequence[Path], *, force: b
 
 
 @app.command("fit")
-def fit(
+def fit_command(
     config: Annotated[
         Path, typer.Argument(metavar="CONFIG", help="A TOML file: see docs/teach.md.")
     ],
@@ -252,16 +271,16 @@ def fit(
 
     need_torch("kiku train fit")
     settings = read_settings(config)
-    from kiku.train.fit import fit as run
+    from kiku.train.fit import fit
 
-    done = run(settings, on_progress=lambda line: terminal.echo(f"{line}\n"))
+    done = fit(settings, on_progress=lambda line: terminal.echo(f"{line}\n"))
     if done.step == done.resumed_at:
         terminal.echo(f"{done.folder} is finished already\n")
     return 0
 
 
 @app.command("export")
-def export(
+def export_command(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="A run's folder, or an adapter of PEFT's.")
     ],
@@ -289,14 +308,14 @@ def export(
 
     need_torch("kiku train export")
     from kiku.checkpoint.loading import DTYPES
-    from kiku.train.export import export as write
+    from kiku.train.export import export
 
     if dtype not in ("auto", *DTYPES):
         raise typer.BadParameter(
             f"there is no {dtype!r}; there are auto, {', '.join(DTYPES)}", param_hint="--dtype"
         )
     which = "last" if last else "average"
-    done = write(
+    done = export(
         run, output, layout=layout.value, which=which, dtype=dtype, model=model, force=force
     )
     if done.left_out:

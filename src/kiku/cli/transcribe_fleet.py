@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -11,10 +11,11 @@ import typer
 
 from kiku.cli import terminal
 from kiku.cli.columns import columns
-from kiku.cli.loaded import ModelSettings
-from kiku.cli.options import formats_of
+from kiku.cli.loaded import ModelOptions
+from kiku.cli.options import SoundOptions, TextOptions, formats_of
 from kiku.cli.progress import LINE_EVERY_S, clock
 from kiku.cli.terminal import FAILED
+from kiku.cli.transcribe_options import RecordingOptions, ResultOptions
 from kiku.errors import InputError, MissingExtra
 from kiku.options import StreamOptions
 
@@ -77,35 +78,41 @@ class FleetOptions:
                 raise typer.BadParameter("it is about --ray", param_hint=option)
 
 
-def refuse_with_ray(given: Mapping[str, object]) -> None:
-    """Raise BadParameter for options that mean nothing on Ray; those not given are false."""
-    for option, value in given.items():
-        if value:
+def refuse_with_ray(sound: SoundOptions, text: TextOptions, results: ResultOptions) -> None:
+    """Raise BadParameter for options that mean nothing on Ray."""
+    for option, is_given in (
+        ("--raw", sound.raw is not None),
+        ("--prompt", text.prompt is not None),
+        ("--words", results.words),
+        ("--force", results.force),
+        ("--skip-existing", results.skip_existing),
+        *results.caption_options(),
+    ):
+        if is_given:
             raise typer.BadParameter("it does not go with --ray; leave it out", param_hint=option)
 
 
-def on_ray(
-    paths: Sequence[str],
-    output: str | None,
-    formats: Sequence[str] | None,
-    settings: ModelSettings,
+def transcribe_on_ray(
+    recordings: RecordingOptions,
+    results: ResultOptions,
+    settings: ModelOptions,
     options: StreamOptions,
     fleet: FleetOptions,
     *,
-    slots: int | None,
     quiet: bool,
 ) -> int:
     """Transcribe on Ray; give the exit code."""
     from kiku import fleet as room
 
-    address, sources = _address_in(paths)
+    address, sources = _address_in(recordings.paths)
+    output = results.place
     if output is None:
         raise typer.BadParameter("--ray writes into a folder: name one", param_hint="-o")
-    named = formats_of(formats, _FORMATS) or ["jsonl"]
+    named = formats_of(results.formats, _FORMATS) or ["jsonl"]
     settings.apply()  # processes of this machine inherit that
     model = room.ModelSettings(
         settings.model, settings.revision, settings.engine, settings.device, settings.dtype,
-        settings.threads, slots,
+        settings.threads, recordings.slots,
     )  # fmt: skip
     try:
         run = room.Run(address, fleet.actors, fleet.limit_hours, fleet.retry_failed)
@@ -174,7 +181,7 @@ def _closing(report: "Report") -> str:
     )
 
 
-def _plan(found: "Survey", settings: ModelSettings, fleet: FleetOptions) -> Iterable[Sequence[str]]:
+def _plan(found: "Survey", settings: ModelOptions, fleet: FleetOptions) -> Iterable[Sequence[str]]:
     yield "recordings", f"{found.files:,}", f"{found.finished:,} are finished"
     if found.failed_before:
         yield "", "", f"{found.failed_before:,} of them not whole; --retry-failed hears them again"
@@ -184,8 +191,7 @@ def _plan(found: "Survey", settings: ModelSettings, fleet: FleetOptions) -> Iter
         return
     from kiku.measure import hardware, known, machine
     from kiku.measure.fits import Options
-    from kiku.measure.plan import Wanted
-    from kiku.measure.plan import plan as planned
+    from kiku.measure.plan import Wanted, plan
 
     here = None
     if fleet.gpu is not None:
@@ -197,8 +203,8 @@ def _plan(found: "Survey", settings: ModelSettings, fleet: FleetOptions) -> Iter
             hardware.cpu_of(this, machine.read_bandwidth(1 << 28, seconds=0.5)),
         )
     wanted = Wanted(hours_per_day=max(found.hours, 1e-3), price=fleet.price)
-    plan = planned(settings.model, place, Options(settings.dtype), wanted, machine=here)
-    need, speed = plan.recordings_need, plan.recordings
+    counted = plan(settings.model, place, Options(settings.dtype), wanted, machine=here)
+    need, speed = counted.recordings_need, counted.recordings
     if need is None or speed is None:
         yield "kiku plan", "", f"the model does not fit on {place.name}"
         return

@@ -60,7 +60,7 @@ class _Titled:
         self._begun = True
 
 
-class Table(_Titled):
+class WordTable(_Titled):
     """One word a line, with start, end and probability."""
 
     def add(self, word: Word) -> None:

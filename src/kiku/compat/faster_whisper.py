@@ -24,9 +24,9 @@ from kiku.audio import duration_s, read_file
 from kiku.checkpoint import DEMO, KNOWN_REPOS, is_local
 from kiku.compat.whisper_arguments import (
     TEMPERATURES,
+    NamedTupleLike,
     TranscriptionOptions,
-    Values,
-    check,
+    check_arguments,
     device_of,
     dtype_of,
     language_of,
@@ -77,7 +77,7 @@ Audio = str | os.PathLike[str] | BinaryIO | SampleArray
 
 
 @dataclass(slots=True)
-class Word(Values):
+class Word(NamedTupleLike):
     """One word."""
 
     start: float
@@ -89,7 +89,7 @@ class Word(Values):
 
 
 @dataclass(slots=True)
-class Segment(Values):
+class Segment(NamedTupleLike):
     """A sentence or phrase."""
 
     id: int
@@ -115,7 +115,7 @@ class Segment(Values):
 
 
 @dataclass(slots=True)
-class TranscriptionInfo(Values):
+class TranscriptionInfo(NamedTupleLike):
     """What is known before the first segment."""
 
     language: str | None
@@ -249,7 +249,7 @@ class WhisperModel:
         """
         known = self.supported_languages
         spoken = language_of(language, known)
-        _warn(check({"task": task, **others}))
+        _warn(check_arguments({"task": task, **others}))
         options = options_of(temperature, hotwords, clip_timestamps)
         given = TranscriptionOptions.of(
             temperature, others, word_timestamps=word_timestamps, hotwords=hotwords,

@@ -72,7 +72,7 @@ _DTYPES: Mapping[str, str | None] = {
 }  # fmt: skip
 
 
-class Values:
+class NamedTupleLike:
     """A record that older programs can use like a named tuple."""
 
     def _asdict(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Values:
 
 
 @dataclass(slots=True, kw_only=True)
-class TranscriptionOptions(Values):
+class TranscriptionOptions(NamedTupleLike):
     """The options of a transcription, as faster-whisper reports them. They are those that were
     asked for; most of them change nothing here."""
 
@@ -169,7 +169,7 @@ def dtype_of(compute_type: str, device: str | None) -> tuple[str | None, str]:
     return instead, f"compute_type={compute_type!r} is for processors: {device} runs in {instead}"
 
 
-def check(given: Mapping[str, Any]) -> str:
+def check_arguments(given: Mapping[str, Any]) -> str:
     """A remark about arguments that change nothing here, or "".
 
     Raises:

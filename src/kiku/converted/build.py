@@ -27,7 +27,7 @@ from kiku.converted.manifest import (
     READ_WHOLE,
     VOCABULARIES,
     Checked,
-    Manifest,
+    ConvertedManifest,
 )
 from kiku.errors import CheckpointError, KikuError
 
@@ -52,9 +52,9 @@ class Order:
     format: int
     revision: str | None
 
-    def manifest(self, files: Mapping[str, Checked]) -> Manifest:
+    def manifest(self, files: Mapping[str, Checked]) -> ConvertedManifest:
         """The manifest for these files."""
-        return Manifest(
+        return ConvertedManifest(
             format=self.format,
             kiku=version("kiku"),
             precision=self.precision,

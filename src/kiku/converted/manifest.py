@@ -38,7 +38,7 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class ConvertedManifest:
     """The manifest of a converted model."""
 
     format: int
@@ -91,7 +91,7 @@ class Manifest:
             yield name, _problem(folder / name, wanted, checksums=checksums)
 
 
-def read_manifest(path: Path, *, format: int) -> Manifest:
+def read_manifest(path: Path, *, format: int) -> ConvertedManifest:
     """Read a manifest.
 
     Args:
@@ -118,7 +118,7 @@ def read_manifest(path: Path, *, format: int) -> Manifest:
     try:
         # The checksum shows that kiku wrote it: a value can only be wrong if it was forged.
         source = values["source"]
-        return Manifest(
+        return ConvertedManifest(
             format=_text_or_number(values["format"], int),
             kiku=_text_or_number(values["kiku"], str),
             precision=_text_or_number(values["precision"], str),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kiku.checkpoint.hub import DEMO
 from kiku.config import ModelConfig
-from kiku.converted.manifest import ADVICE, GRAPH_FILES, MANIFEST, Manifest, read_manifest
+from kiku.converted.manifest import ADVICE, GRAPH_FILES, MANIFEST, ConvertedManifest, read_manifest
 from kiku.errors import CheckpointError
 from kiku.text import Vocabulary
 
@@ -15,7 +15,7 @@ class ConvertedModel:
     """A folder with the graphs of a model."""
 
     folder: Path
-    manifest: Manifest
+    manifest: ConvertedManifest
 
     @property
     def config(self) -> ModelConfig:

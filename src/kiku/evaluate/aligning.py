@@ -17,7 +17,7 @@ PairKind = Literal["equal", "substitute", "delete", "insert"]
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class WordPair:
     """A word of the reference and the word recognized for it; or one of them alone."""
 
     kind: PairKind
@@ -27,7 +27,7 @@ class Pair:
     """Index of the word that was recognized; None for a deletion."""
 
 
-def align(reference: Sequence[str], heard: Sequence[str]) -> tuple[Pair, ...]:
+def align_words(reference: Sequence[str], heard: Sequence[str]) -> tuple[WordPair, ...]:
     """Align two texts with the fewest substitutions, deletions and insertions.
 
     Args:
@@ -35,17 +35,17 @@ def align(reference: Sequence[str], heard: Sequence[str]) -> tuple[Pair, ...]:
         heard: the words that were recognized, likewise.
     """
     found = _words(" ".join(reference), " ".join(heard))
-    pairs: list[Pair] = []
+    pairs: list[WordPair] = []
     for chunk in found.alignments[0]:
         kind = cast("PairKind", chunk.type)
         said = range(chunk.ref_start_idx, chunk.ref_end_idx)
         got = range(chunk.hyp_start_idx, chunk.hyp_end_idx)
         if kind == "delete":
-            pairs += [Pair(kind, i, None) for i in said]
+            pairs += [WordPair(kind, i, None) for i in said]
         elif kind == "insert":
-            pairs += [Pair(kind, None, j) for j in got]
+            pairs += [WordPair(kind, None, j) for j in got]
         else:
-            pairs += [Pair(kind, i, j) for i, j in zip(said, got, strict=True)]
+            pairs += [WordPair(kind, i, j) for i, j in zip(said, got, strict=True)]
     return tuple(pairs)
 
 
@@ -70,7 +70,7 @@ def sources(tokens: Sequence[str], words: Sequence[Sequence[str]]) -> list[range
     """
     single = [(token, index) for index, parts in enumerate(words) for token in parts]
     found = [range(0)] * len(tokens)
-    pairs = align(tokens, [token for token, _ in single])
+    pairs = align_words(tokens, [token for token, _ in single])
     for is_equal, run in groupby(pairs, key=lambda pair: pair.kind == "equal"):
         some = list(run)
         if is_equal:

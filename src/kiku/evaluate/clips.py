@@ -12,7 +12,7 @@ import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from kiku.evaluate.aligning import Pair
+from kiku.evaluate.aligning import WordPair
 from kiku.evaluate.scoring import Scored
 
 CLIP_RATE = 16_000
@@ -34,7 +34,7 @@ class Excerpt:
     start: float
     """Seconds of the file."""
     end: float
-    pairs: tuple[Pair, ...]
+    pairs: tuple[WordPair, ...]
 
 
 def excerpts(scored: Scored) -> list[Excerpt]:
@@ -61,8 +61,8 @@ def excerpts(scored: Scored) -> list[Excerpt]:
 
 
 def _inside(
-    pairs: Sequence[Pair], places: Sequence[tuple[float, float]], start: float, end: float
-) -> list[Pair]:
+    pairs: Sequence[WordPair], places: Sequence[tuple[float, float]], start: float, end: float
+) -> list[WordPair]:
     return [
         pair
         for pair, (begins, ends) in zip(pairs, places, strict=True)

@@ -19,11 +19,11 @@ from kiku.evaluate.figures import (
     figures_of,
     groups_by,
 )
-from kiku.evaluate.hearing import Heard, HeardPart, HearingOptions, hear
+from kiku.evaluate.hearing import HeardPart, HeardUtterance, HearingOptions, hear
 from kiku.evaluate.manifest import Manifest, Problem, Utterance, read_manifests
 from kiku.evaluate.normalising import normaliser
 from kiku.evaluate.scoring import Scored, Trust, score
-from kiku.evaluate.store import Store, read_results
+from kiku.evaluate.store import ResultStore, read_results
 from kiku.evaluate.trust import fit_calibration
 from kiku.options import StreamOptions
 from kiku.recognizer import Recognizer
@@ -165,9 +165,9 @@ def evaluate(
     """
     options = options or HearingOptions()
     manifest = manifests if isinstance(manifests, Manifest) else read_manifests(manifests)
-    check(manifest, by=by, normalise=normalise)
+    check_evaluation(manifest, by=by, normalise=normalise)
     settings = _settings(recognizer, options)
-    with Store(None if folder is None else Path(folder), settings) as store:
+    with ResultStore(None if folder is None else Path(folder), settings) as store:
         total = len(manifest.utterances)
         parts = [HeardPart.of(one, options.stream) for one in manifest.utterances]
         to_hear = [
@@ -206,12 +206,12 @@ def read_evaluation(
         OutputError: there are no results, or they are damaged.
     """
     manifest = manifests if isinstance(manifests, Manifest) else read_manifests(manifests)
-    check(manifest, by=by, normalise=normalise)
+    check_evaluation(manifest, by=by, normalise=normalise)
     settings, found = read_results(Path(folder))
     return _evaluation(manifest, found, settings, normalise=normalise, by=by)
 
 
-def check(manifest: Manifest, *, by: Sequence[str], normalise: str) -> None:
+def check_evaluation(manifest: Manifest, *, by: Sequence[str], normalise: str) -> None:
     """Raise at once for mistakes that would otherwise be found after an hour.
 
     Raises:
@@ -245,12 +245,12 @@ def _settings(recognizer: Recognizer, options: HearingOptions) -> dict[str, Any]
     }
 
 
-def _is_done(heard: Heard | None, wanted: HeardPart) -> bool:
+def _is_done(heard: HeardUtterance | None, wanted: HeardPart) -> bool:
     """Whether this result can be kept; one with a problem is run again, as it may have none now."""
     return heard is not None and heard.problem is None and heard.part == wanted
 
 
-def _problem_of(utterance: Utterance, heard: Heard | None) -> str | None:
+def _problem_of(utterance: Utterance, heard: HeardUtterance | None) -> str | None:
     """Why an utterance cannot be compared with this result; None where it can."""
     if heard is None:
         return "was not heard in that evaluation"
@@ -261,7 +261,7 @@ def _problem_of(utterance: Utterance, heard: Heard | None) -> str | None:
 
 def _evaluation(
     manifest: Manifest,
-    found: Mapping[str, Heard],
+    found: Mapping[str, HeardUtterance],
     settings: Mapping[str, Any],
     *,
     normalise: str,

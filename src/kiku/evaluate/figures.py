@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kiku.errors import InputError
-from kiku.evaluate.aligning import Pair
+from kiku.evaluate.aligning import WordPair
 from kiku.evaluate.chance import Interval, rate_interval
 from kiku.evaluate.scoring import Scored
 from kiku.evaluate.trust import Reliability, reliability
@@ -185,7 +185,7 @@ def confusions_of(scored: Sequence[Scored], most: int = NUM_CONFUSIONS) -> Confu
     added: Counter[str] = Counter()
     for one in scored:
         for pair in one.pairs:
-            said, got = words_of(one, pair)
+            said, got = words_in_pair(one, pair)
             if pair.kind == "substitute":
                 swapped[said, got] += 1
             elif pair.kind == "delete":
@@ -203,7 +203,7 @@ def confusions_of(scored: Sequence[Scored], most: int = NUM_CONFUSIONS) -> Confu
     )
 
 
-def words_of(scored: Scored, pair: Pair) -> tuple[str, str]:
+def words_in_pair(scored: Scored, pair: WordPair) -> tuple[str, str]:
     """The reference word and the recognized word of a pair; "" for one that is missing."""
     said = "" if pair.reference is None else scored.reference[pair.reference].text
     got = "" if pair.heard is None else scored.found[pair.heard].text

@@ -91,7 +91,7 @@ class HeardPart:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class HeardUtterance:
     """The result of one utterance."""
 
     id: str
@@ -143,7 +143,7 @@ def hear(
     options: HearingOptions,
     *,
     clock: Clock = perf_counter,
-) -> Iterator[Heard]:
+) -> Iterator[HeardUtterance]:
     """Run utterances side by side in all slots; yield each result as soon as it is done.
 
     Args:
@@ -271,13 +271,13 @@ class _Hearing:
         """Whether its slot is free again."""
         return self._session.done
 
-    def result(self) -> Heard:
+    def result(self) -> HeardUtterance:
         """The utterance's result."""
         failure = self._session.failure
         problem = self._problem if failure is None else str(failure)
         if problem is None and not self._pushed:
             problem = "there is no sound in it, or it ends before the part that is asked for"
-        return Heard(
+        return HeardUtterance(
             self._utterance.id, self._part, round(self._seconds, 4),
             tuple(self._words), tuple(self._ends), tuple(self._eager_ends),
             round(self.took_s, 6), problem,

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiku.errors import AudioError
-from kiku.evaluate.aligning import Pair
+from kiku.evaluate.aligning import WordPair
 from kiku.evaluate.clips import CLIP_RATE, Excerpt, data_uri, excerpts
 from kiku.evaluate.evaluation import Comparison, Evaluation
-from kiku.evaluate.figures import words_of
+from kiku.evaluate.figures import words_in_pair
 from kiku.evaluate.hearing import sound_of
 from kiku.evaluate.picture import reliability_svg
 from kiku.evaluate.scoring import Scored
-from kiku.evaluate.tables import Table
+from kiku.evaluate.tables import ReportTable
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; media-src data:; img-src data:"
 
@@ -47,9 +47,9 @@ audio { height: 2.2rem; vertical-align: middle; max-width: 100%; }
 """
 
 
-def page(
+def errors_page(
     evaluation: Evaluation,
-    tables: Sequence[Table],
+    tables: Sequence[ReportTable],
     comparison: Comparison | None,
     *,
     most: int,
@@ -88,7 +88,7 @@ def _how(evaluation: Evaluation) -> str:
     )
 
 
-def _figures(evaluation: Evaluation, tables: Sequence[Table]) -> Iterable[str]:
+def _figures(evaluation: Evaluation, tables: Sequence[ReportTable]) -> Iterable[str]:
     sure = evaluation.figures.reliability
     for table in tables:
         picture = ""
@@ -98,7 +98,7 @@ def _figures(evaluation: Evaluation, tables: Sequence[Table]) -> Iterable[str]:
         yield f'<section><h2>{title}</h2>\n<div class="side">{body}</div></section>\n'
 
 
-def _table(table: Table) -> str:
+def _table(table: ReportTable) -> str:
     header = ""
     if any(table.header):
         header = f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in table.header)}</tr>"
@@ -174,10 +174,10 @@ def _audio(scored: Scored, excerpt: Excerpt, sound: NDArray[np.float32] | None) 
     return f'<audio controls preload="none" src="{address}"></audio> <small>{place}</small>'
 
 
-def _pairs(scored: Scored, pairs: Sequence[Pair]) -> str:
+def _pairs(scored: Scored, pairs: Sequence[WordPair]) -> str:
     cells: list[str] = []
     for pair in pairs:
-        said, got = words_of(scored, pair)
+        said, got = words_in_pair(scored, pair)
         kind = "" if pair.kind == "equal" else f" {pair.kind}"
         cells.append(
             f'<span class="pair{kind}"><span>{escape(said)}</span><span>{escape(got)}</span></span>'

@@ -9,8 +9,8 @@ from typing import Any
 from kiku.errors import OutputError
 from kiku.evaluate.evaluation import Comparison, Evaluation
 from kiku.evaluate.figures import Figures, Spread, WordErrors
-from kiku.evaluate.page import page
-from kiku.evaluate.tables import Table
+from kiku.evaluate.page import errors_page
+from kiku.evaluate.tables import ReportTable
 from kiku.evaluate.trust import as_rows
 from kiku.writing import reason_of, write_whole
 
@@ -48,7 +48,9 @@ def write_report(
     texts = (
         json.dumps(values, ensure_ascii=False, indent=1) + "\n",
         markdown(evaluation, comparison),
-        page(evaluation, tables(evaluation, comparison), comparison, most=page_utterances),
+        errors_page(
+            evaluation, report_tables(evaluation, comparison), comparison, most=page_utterances
+        ),
     )
     paths = [Path(folder) / name for name in FILES]
     try:
@@ -63,16 +65,18 @@ def write_report(
     return paths
 
 
-def tables(evaluation: Evaluation, comparison: Comparison | None = None) -> list[Table]:
+def report_tables(
+    evaluation: Evaluation, comparison: Comparison | None = None
+) -> list[ReportTable]:
     """All numbers of a report, except for the time that the run took."""
     figures = evaluation.figures
-    found = [Table("Figures", ("", ""), tuple(_summary(figures)))]
+    found = [ReportTable("Figures", ("", ""), tuple(_summary(figures)))]
     if comparison is not None:
-        found.append(Table("Compared", ("", ""), tuple(_compared(comparison))))
+        found.append(ReportTable("Compared", ("", ""), tuple(_compared(comparison))))
     for name, groups in evaluation.groups.items():
         header = (name, "utterances", "words", "word error rate", "95 of 100", "invented")
         rows = tuple(_group_row(value, one) for value, one in groups.items())
-        found.append(Table(f"By {name}", header, rows))
+        found.append(ReportTable(f"By {name}", header, rows))
     confusions = evaluation.confusions
     for title, header, rows in (
         ("Taken for another", ("said", "heard", "times"), confusions.substitutions),
@@ -80,17 +84,17 @@ def tables(evaluation: Evaluation, comparison: Comparison | None = None) -> list
         ("Heard in addition", ("heard", "times"), confusions.insertions),
     ):
         if rows:
-            found.append(Table(title, header, tuple(tuple(map(str, row)) for row in rows)))
+            found.append(ReportTable(title, header, tuple(tuple(map(str, row)) for row in rows)))
     if figures.reliability is not None:
         bins = tuple(
             (f"{one['from']:.1f} to {one['to']:.1f}", str(one["words"]),
              f"{one['said']:.3f}", f"{one['right']:.3f}")
             for one in as_rows(figures.reliability)
         )  # fmt: skip
-        found.append(Table("How sure, how right", ("sure", "words", "said", "right"), bins))
+        found.append(ReportTable("How sure, how right", ("sure", "words", "said", "right"), bins))
     if evaluation.problems:
         rows = tuple((one.where, one.message) for one in evaluation.problems)
-        found.append(Table("Not evaluated", ("what", "why"), rows))
+        found.append(ReportTable("Not evaluated", ("what", "why"), rows))
     return found
 
 
@@ -210,7 +214,7 @@ def markdown(evaluation: Evaluation, comparison: Comparison | None = None) -> st
         f"# {_inline(label(settings))}",
         f"Heard {how}; texts compared as `{evaluation.normalise}`; kiku {settings.get('kiku')}.",
     ]
-    for table in tables(evaluation, comparison):
+    for table in report_tables(evaluation, comparison):
         parts.append(f"## {_inline(table.title)}")
         parts.append(_markdown_table(table))
     if told := speed(evaluation):
@@ -218,7 +222,7 @@ def markdown(evaluation: Evaluation, comparison: Comparison | None = None) -> st
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_table(table: Table) -> str:
+def _markdown_table(table: ReportTable) -> str:
     lines = [table.header, ["---"] * len(table.header), *table.rows]
     return "\n".join(f"| {' | '.join(map(_inline, line))} |" for line in lines)
 

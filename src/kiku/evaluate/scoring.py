@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from kiku.evaluate.aligning import Pair, PairKind, align, character_errors, sources
-from kiku.evaluate.hearing import Heard, HeardWord
+from kiku.evaluate.aligning import PairKind, WordPair, align_words, character_errors, sources
+from kiku.evaluate.hearing import HeardUtterance, HeardWord
 from kiku.evaluate.manifest import SpokenWord, Utterance
 from kiku.evaluate.normalising import Normalise
 
@@ -51,10 +51,10 @@ class Scored:
     """One utterance, evaluated."""
 
     utterance: Utterance
-    heard: Heard
+    heard: HeardUtterance
     reference: tuple[Token, ...]
     found: tuple[Token, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[WordPair, ...]
     characters: int
     """Characters of the reference, spaces included."""
     character_errors: int
@@ -121,12 +121,12 @@ class Scored:
         ]
 
 
-def score(utterance: Utterance, heard: Heard, normalise: Normalise) -> Scored:
+def score(utterance: Utterance, heard: HeardUtterance, normalise: Normalise) -> Scored:
     """Compare the words recognized in an utterance with its text."""
     said = normalise(utterance.text)
     got = normalise(" ".join(word.text for word in heard.words))
     reference, found = said.split(), got.split()
-    pairs = align(reference, found)
+    pairs = align_words(reference, found)
     of_words = sources(found, [normalise(word.text).split() for word in heard.words])
     return Scored(
         utterance,
@@ -162,7 +162,7 @@ def _found_token(text: str, words: Sequence[HeardWord]) -> Token:
 
 
 def _trusts(
-    words: Sequence[HeardWord], of_words: Sequence[range], pairs: Sequence[Pair]
+    words: Sequence[HeardWord], of_words: Sequence[range], pairs: Sequence[WordPair]
 ) -> tuple[Trust, ...]:
     """The trust of each word that is part of the normalised text. A word is right if all tokens
     that came from it are."""
@@ -174,7 +174,7 @@ def _trusts(
     return tuple(Trust(words[index].probability, right[index]) for index in sorted(right))
 
 
-def _turn_errors(utterance: Utterance, heard: Heard) -> TurnErrors | None:
+def _turn_errors(utterance: Utterance, heard: HeardUtterance) -> TurnErrors | None:
     turns = utterance.turns
     if not turns:
         return None

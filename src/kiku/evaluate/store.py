@@ -15,7 +15,7 @@ from typing import Any, Self, TextIO, cast
 from filelock import FileLock, Timeout
 
 from kiku.errors import ConfigError, KikuError, OutputError
-from kiku.evaluate.hearing import Heard
+from kiku.evaluate.hearing import HeardUtterance
 from kiku.serial import from_plain, to_plain
 from kiku.writing import reason_of
 
@@ -23,7 +23,7 @@ NAME = "results.jsonl"
 """Name of the file of results in its folder."""
 
 
-class Store:
+class ResultStore:
     """Results by utterance, in a folder or in memory. Until it is closed, or left as a context
     manager, no other run can write into the folder."""
 
@@ -39,7 +39,7 @@ class Store:
             OutputError: the file is damaged, or cannot be read or written.
         """
         self.settings = dict(settings)
-        self.heard: dict[str, Heard] = {}
+        self.heard: dict[str, HeardUtterance] = {}
         self._file: TextIO | None = None
         self._lock: FileLock | None = None
         if folder is None:
@@ -77,7 +77,7 @@ class Store:
         if not whole:
             self._write({"settings": self.settings})
 
-    def add(self, heard: Heard) -> None:
+    def add(self, heard: HeardUtterance) -> None:
         """Keep a result.
 
         Raises:
@@ -132,7 +132,7 @@ def forget(folder: str | Path) -> None:
         raise OutputError(f"{path} cannot be removed ({reason_of(error)})") from error
 
 
-def read_results(folder: Path) -> tuple[dict[str, Any], dict[str, Heard]]:
+def read_results(folder: Path) -> tuple[dict[str, Any], dict[str, HeardUtterance]]:
     """Read the settings of an earlier run, and its results by utterance.
 
     Raises:
@@ -151,13 +151,13 @@ def read_results(folder: Path) -> tuple[dict[str, Any], dict[str, Heard]]:
     return settings, heard
 
 
-def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, Heard], int]:
+def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, HeardUtterance], int]:
     """Settings, results by id, and how many bytes are whole lines: a run that was killed may have
     left a part of a line."""
     data = path.read_bytes()
     lines = data.split(b"\n")
     torn = lines.pop()
-    heard: dict[str, Heard] = {}
+    heard: dict[str, HeardUtterance] = {}
     settings: dict[str, Any] | None = None
     for number, line in enumerate(lines, 1):
         try:
@@ -165,7 +165,7 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, Heard], int]:
             if number == 1:
                 settings = _settings_of(values)
                 continue
-            one = from_plain(Heard, values, what="the result", error=OutputError)
+            one = from_plain(HeardUtterance, values, what="the result", error=OutputError)
         except (ValueError, RecursionError, OutputError) as error:
             raise OutputError(
                 f"{path} is damaged in line {number} ({error}): take that line out, or begin anew "

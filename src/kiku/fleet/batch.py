@@ -17,10 +17,10 @@ from kiku.errors import InputError, KikuError
 from kiku.fleet.cluster import refuse_client
 from kiku.fleet.planning import Block, Lengths, blocks_of, lengths_of, within
 from kiku.fleet.progress import Counter, Progress
-from kiku.fleet.rows import Key, key_of, row_of_problem
-from kiku.fleet.settings import ModelSettings, Request
+from kiku.fleet.rows import Key, row_key, row_of_problem
+from kiku.fleet.settings import BatchRequest, ModelSettings
 from kiku.fleet.sources import Item, Sources, find_items
-from kiku.fleet.store import CAPTIONS, ROW_FORMATS, Store
+from kiku.fleet.store import CAPTIONS, ROW_FORMATS, RowStore
 from kiku.fleet.transcriber import Transcribed
 from kiku.options import StreamOptions
 
@@ -91,7 +91,7 @@ class Report:
     """Paths of recordings that killed their process."""
 
 
-class Stage(StrEnum):
+class Round(StrEnum):
     """The rounds: see the top of this file.
 
     From the second round on a process has one block at a time, so that no other block is lost with
@@ -115,7 +115,7 @@ class Workers(Protocol):
     slots: int
     """Recordings that one process transcribes at once."""
 
-    def transcribe(self, blocks: Sequence[Block], stage: Stage) -> Iterator[Transcribed]:
+    def transcribe(self, blocks: Sequence[Block], stage: Round) -> Iterator[Transcribed]:
         """Give each recording when it is done; those of a process that died are missing.
 
         Raises:
@@ -125,7 +125,7 @@ class Workers(Protocol):
         ...
 
 
-MakeWorkers = Callable[[Request, Run], AbstractContextManager[Workers]]
+MakeWorkers = Callable[[BatchRequest, Run], AbstractContextManager[Workers]]
 
 
 def transcribe(
@@ -160,7 +160,7 @@ def transcribe(
     from kiku.fleet.on_ray import on_ray
 
     settings = ModelSettings(model) if isinstance(model, str) else model
-    request = Request(settings, options or StreamOptions())
+    request = BatchRequest(settings, options or StreamOptions())
     return run_batch(on_ray, sources, os.fspath(output), request, formats, run, on_progress)
 
 
@@ -178,17 +178,17 @@ def survey(
         KikuError: as `transcribe`.
     """
     settings = ModelSettings(model) if isinstance(model, str) else model
-    request, run = Request(settings, options or StreamOptions()), run or Run()
+    request, run = BatchRequest(settings, options or StreamOptions()), run or Run()
     request.check()
     items = find_items(sources)
-    with Store(os.fspath(output), writing=False) as store:
+    with RowStore(os.fspath(output), writing=False) as store:
         return _survey(items, store.finished(request), request, run)
 
 
 def _survey(
-    items: Sequence[Item], finished: Mapping[Key, bool], request: Request, run: Run
+    items: Sequence[Item], finished: Mapping[Key, bool], request: BatchRequest, run: Run
 ) -> Survey:
-    there = [finished.get(key_of(item, request).written) for item in items]
+    there = [finished.get(row_key(item, request).written) for item in items]
     done = [whole is True or (whole is False and not run.retry_failed) for whole in there]
     failed = sum(is_done and whole is False for whole, is_done in zip(there, done, strict=True))
     missing = [item for item, is_done in zip(items, done, strict=True) if not is_done]
@@ -202,7 +202,7 @@ def run_batch(
     make: MakeWorkers,
     sources: Sources,
     output: str,
-    request: Request,
+    request: BatchRequest,
     formats: Sequence[str] = ("jsonl",),
     run: Run | None = None,
     on_progress: OnProgress | None = None,
@@ -212,7 +212,7 @@ def run_batch(
     _check(formats)
     request.check()
     items = find_items(sources)
-    with Store(output, formats) as store:
+    with RowStore(output, formats) as store:
         todo = _survey(items, store.finished(request), request, run)
         counter = Counter(len(todo.items), todo.lengths.total_s)
         if not todo.items:
@@ -235,7 +235,7 @@ def _check(formats: Sequence[str]) -> None:
         raise InputError(f"rows are written in one format: choose one of {', '.join(ROW_FORMATS)}")
 
 
-def _check_names(items: Sequence[Item], store: Store) -> None:
+def _check_names(items: Sequence[Item], store: RowStore) -> None:
     """Refuse captions that would replace one another."""
     taken: dict[str, Item] = {}
     for item in items if store.has_captions else ():
@@ -247,10 +247,10 @@ def _check_names(items: Sequence[Item], store: Store) -> None:
             )
 
 
-def _check_owners(items: Sequence[Item], request: Request, store: Store) -> None:
+def _check_owners(items: Sequence[Item], request: BatchRequest, store: RowStore) -> None:
     """Refuse captions that would replace those of another run."""
     for item in items if store.has_captions else ():
-        key, owner = key_of(item, request).written, store.owner_of(item.name)
+        key, owner = row_key(item, request).written, store.owner_of(item.name)
         if owner is None or owner._replace(size=key.size) == key:
             continue  # the same recording, perhaps with another size before: replace its captions
         raise InputError(
@@ -264,7 +264,7 @@ class _Work:
     """The rest of the work of one run."""
 
     def __init__(
-        self, todo: Survey, request: Request, store: Store, counter: Counter,
+        self, todo: Survey, request: BatchRequest, store: RowStore, counter: Counter,
         on_progress: OnProgress | None,
     ) -> None:  # fmt: skip
         self.killed: list[str] = []
@@ -282,20 +282,20 @@ class _Work:
         lengths = [self._seconds[item.path] for item in items]
         least = -(-workers.slots // 2)
         blocks = list(blocks_of(items, lengths, lanes=workers.lanes, least=least))
-        self._round(workers, blocks, Stage.LARGE_BLOCKS)
-        self._round(workers, self._left_in(workers.slots), Stage.SMALL_BLOCKS)
-        self._round(workers, self._left_in(1), Stage.SINGLE)
+        self._round(workers, blocks, Round.LARGE_BLOCKS)
+        self._round(workers, self._left_in(workers.slots), Round.SMALL_BLOCKS)
+        self._round(workers, self._left_in(1), Round.SINGLE)
         for item in list(self._left.values()):
             self.killed.append(item.path)
             self._take(
-                Transcribed(item.path, [row_of_problem(key_of(item, self._request), KILLED)])
+                Transcribed(item.path, [row_of_problem(row_key(item, self._request), KILLED)])
             )
 
     def _left_in(self, most: int) -> list[Block]:
         left = list(self._left.values())
         return [left[first : first + most] for first in range(0, len(left), most)]
 
-    def _round(self, workers: Workers, blocks: Sequence[Block], stage: Stage) -> None:
+    def _round(self, workers: Workers, blocks: Sequence[Block], stage: Round) -> None:
         """Hand out all blocks; if the round breaks off, hand out the rest of them again.
 
         This goes on as long as each attempt finishes at least one recording.

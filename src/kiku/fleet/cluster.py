@@ -41,7 +41,7 @@ def refuse_client(address: str | None) -> None:
         )
 
 
-def refuse_silent(address: str) -> None:
+def refuse_unanswered(address: str) -> None:
     """Check that something answers at HOST:PORT: Ray itself asks for minutes.
 
     Raises:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, cast
 
 from kiku.audio import duration_s
-from kiku.fleet.opening import opened
+from kiku.fleet.opening import open_items
 from kiku.fleet.sources import Item
 
 _AT_ONCE = 16
@@ -46,7 +46,7 @@ def main(given: BinaryIO, out: int) -> None:
     items = [Item(path, size) for path, size in map(json.loads, given)]
 
     def probe(number: int) -> None:
-        with opened([items[number]]) as (source,):
+        with open_items([items[number]]) as (source,):
             seconds = duration_s(cast("str | BinaryIO", source))
         os.write(out, (json.dumps([number, seconds]) + "\n").encode())
 

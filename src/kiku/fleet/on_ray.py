@@ -20,12 +20,12 @@ from typing import Any
 
 from kiku.engine.choice import usable_threads
 from kiku.errors import KikuError
-from kiku.fleet.batch import Broken, Run, Stage, Workers
-from kiku.fleet.cluster import LOCAL, cluster_of, refuse_client, refuse_silent, unusable
+from kiku.fleet.batch import Broken, Round, Run, Workers
+from kiku.fleet.cluster import LOCAL, cluster_of, refuse_client, refuse_unanswered, unusable
 from kiku.fleet.planning import Block
 from kiku.fleet.quiet_ray import import_ray
 from kiku.fleet.resources import room_for, wait_for_room, why_no_gpu
-from kiku.fleet.settings import Request
+from kiku.fleet.settings import BatchRequest
 from kiku.fleet.sources import Item
 from kiku.fleet.transcriber import Transcribed, Transcriber
 
@@ -41,7 +41,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 class _Actor:
     """Runs in a process of Ray: takes blocks, gives rows, both as text."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: BatchRequest) -> None:
         self._transcriber: Transcriber | None = None
         self._problem = ""
         try:
@@ -59,7 +59,7 @@ class _Actor:
             items = [Item(**values) for values in block["items"]]
             try:
                 for done in self._transcriber.transcribe(
-                    items, alone=block["stage"] == Stage.SINGLE
+                    items, alone=block["stage"] == Round.SINGLE
                 ):
                     yield {"result": [json.dumps(asdict(done))]}
             except Exception as error:
@@ -71,7 +71,7 @@ class _Actor:
 class _OnRay:
     """See `kiku.fleet.batch.Workers`."""
 
-    def __init__(self, ray: Any, request: Request, run: Run) -> None:
+    def __init__(self, ray: Any, request: BatchRequest, run: Run) -> None:
         self._ray, self._data = ray, import_ray("kiku.fleet.transcribe", "data")
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         settings = request.settings
@@ -85,11 +85,11 @@ class _OnRay:
         )
         self.lanes = self._actors * _LANES
 
-    def transcribe(self, blocks: Sequence[Block], stage: Stage) -> Iterator[Transcribed]:
+    def transcribe(self, blocks: Sequence[Block], stage: Round) -> Iterator[Transcribed]:
         """See `Workers.transcribe`."""
-        lanes = _LANES if stage is Stage.LARGE_BLOCKS else 1
+        lanes = _LANES if stage is Round.LARGE_BLOCKS else 1
         actors = min(self._actors, len(blocks))
-        if stage is Stage.LARGE_BLOCKS:  # in later rounds our own dead actors may still hold it
+        if stage is Round.LARGE_BLOCKS:  # in later rounds our own dead actors may still hold it
             wait_for_room(
                 actors, self._remote, self._ray.available_resources, lambda: _held(self._ray)
             )
@@ -130,7 +130,7 @@ class _OnRay:
 
 
 @contextmanager
-def on_ray(request: Request, run: Run) -> Generator[Workers]:
+def on_ray(request: BatchRequest, run: Run) -> Generator[Workers]:
     """Actors that transcribe, on the cluster of `run`.
 
     Raises:
@@ -153,7 +153,7 @@ def on_ray(request: Request, run: Run) -> Generator[Workers]:
 
 def _connect(ray: Any, address: str) -> None:
     is_new = address == LOCAL
-    refuse_silent(address)
+    refuse_unanswered(address)
     more = {"num_cpus": usable_threads()} if is_new else {}
     try:
         ray.init(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from kiku.errors import AudioError, InputError
-from kiku.fleet.places import is_local, place_of
+from kiku.fleet.places import file_system_of, is_local_place
 from kiku.fleet.sources import Item
 
 if TYPE_CHECKING:
@@ -22,15 +22,15 @@ _AHEAD = 8
 
 
 @contextmanager
-def opened(items: Sequence[Item]) -> "Generator[list[Source]]":
+def open_items(items: Sequence[Item]) -> "Generator[list[Source]]":
     """The sources that a recognizer gets for these recordings; they are closed at the end.
 
     At first only the first recordings that are in a store are opened.
     """
     with ThreadPoolExecutor(_AHEAD, "kiku-opening") as pool:
-        remote = _Queue(pool, [item.path for item in items if not is_local(item.path)])
+        remote = _Queue(pool, [item.path for item in items if not is_local_place(item.path)])
         sources: list[Source] = [
-            item.path if is_local(item.path) else remote.next() for item in items
+            item.path if is_local_place(item.path) else remote.next() for item in items
         ]
         try:
             remote.begin()
@@ -122,7 +122,7 @@ class _Stored(io.RawIOBase):
 def _open(path: str) -> Any:
     """An open file whose first bytes have arrived."""
     try:
-        files, name = place_of(path)
+        files, name = file_system_of(path)
         file = files.open(name, "rb")
         file.read(1)
         file.seek(0)

@@ -23,7 +23,7 @@ def need() -> None:
         raise MissingExtra("Parquet", "fleet")
 
 
-def write(file: BinaryIO, rows: Sequence[dict[str, Any]]) -> None:
+def write_parquet(file: BinaryIO, rows: Sequence[dict[str, Any]]) -> None:
     """Write all rows, with the same column types in every part, even if values are missing."""
     arrow, parquet = importlib.import_module("pyarrow"), _parquet()
     # Parquet takes UTF-8 only; words are, but names of files and messages about them may not be.
@@ -34,7 +34,7 @@ def write(file: BinaryIO, rows: Sequence[dict[str, Any]]) -> None:
     parquet.write_table(arrow.Table.from_pylist(table, _schema()), file, compression="zstd")
 
 
-def read(file: BinaryIO, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+def read_parquet(file: BinaryIO, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
     """The rows of a file, or some columns of them."""
     wanted = None if columns is None else list(columns)
     for batch in _parquet().ParquetFile(file).iter_batches(_BATCH, columns=wanted):

@@ -10,7 +10,7 @@ from typing import Any, cast
 from kiku.errors import InputError, MissingExtra
 
 
-def place_of(path: str) -> tuple[Any, str]:
+def file_system_of(path: str) -> tuple[Any, str]:
     """The file system of a path, and the path's name there; local paths become absolute.
 
     Raises:
@@ -20,7 +20,7 @@ def place_of(path: str) -> tuple[Any, str]:
     """
     fsspec = _fsspec()
     try:
-        if is_local(path):
+        if is_local_place(path):
             return fsspec.filesystem("file"), os.path.abspath(path.removeprefix("file://"))
         return fsspec.core.url_to_fs(path)
     except ImportError as error:  # s3fs, gcsfs, adlfs: no extra of kiku installs them
@@ -37,15 +37,15 @@ def place_of(path: str) -> tuple[Any, str]:
         ) from error
 
 
-def is_local(path: str) -> bool:
+def is_local_place(path: str) -> bool:
     """Whether a path is on this machine: it names no other place."""
     return "://" not in path or path.startswith("file://")
 
 
-def name_in(files: Any, path: str) -> str:
+def place_name(files: Any, path: str) -> str:
     """The full address of a path of a file system: "s3://bucket/talk.mp3"."""
     name = str(files.unstrip_protocol(path))
-    return path if is_local(name) else name
+    return path if is_local_place(name) else name
 
 
 _BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "obs", "cos"}
@@ -53,7 +53,7 @@ _BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "obs", "cos"
 was mistyped."""
 
 
-def make_folder(files: Any, path: str) -> None:
+def make_place(files: Any, path: str) -> None:
     """Make a folder unless it exists; files in a bucket need none."""
     kinds = [files.protocol] if isinstance(files.protocol, str) else files.protocol
     if not _BUCKETS.intersection(kinds):
@@ -78,10 +78,10 @@ def rename(files: Any, old: str, new: str) -> None:
         return
     # `mv` of stores takes a name for a pattern of files; `copy` does not do so with lists.
     files.copy([old], [new])
-    remove(files, old)
+    remove_place(files, old)
 
 
-def remove(files: Any, path: str) -> None:
+def remove_place(files: Any, path: str) -> None:
     """Remove one file."""
     try:
         files.rm_file(path)

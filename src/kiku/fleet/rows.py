@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import kiku
-from kiku.fleet.settings import Request
+from kiku.fleet.settings import BatchRequest
 from kiku.fleet.sources import Item
 from kiku.options import Channel
 from kiku.text import FORMATS, CaptionOptions, Word
 from kiku.transcription import Transcript, by_time
 
-Row = dict[str, Any]
+ResultRow = dict[str, Any]
 
 
 class Key(NamedTuple):
@@ -43,7 +43,7 @@ def plain(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def key_of(item: Item, request: Request) -> Key:
+def row_key(item: Item, request: BatchRequest) -> Key:
     """The key of a recording that will be transcribed with this request."""
     return Key(item.path, item.size, request.settings.model, request.digest)
 
@@ -53,7 +53,9 @@ def key_in(row: Mapping[str, Any]) -> Key:
     return Key(row["path"], row["size"], row["model"], row["options"]).written
 
 
-def rows_of(key: Key, transcript: Transcript, channel: Channel, num_channels: int = 0) -> list[Row]:
+def rows_of(
+    key: Key, transcript: Transcript, channel: Channel, num_channels: int = 0
+) -> list[ResultRow]:
     """The rows of a recording.
 
     Args:
@@ -74,7 +76,7 @@ def rows_of(key: Key, transcript: Transcript, channel: Channel, num_channels: in
     ]
 
 
-def row_of_problem(key: Key, problem: str) -> Row:
+def row_of_problem(key: Key, problem: str) -> ResultRow:
     """The row of a recording of which nothing was transcribed."""
     return _row(key, Transcript((), 0.0), (), None, problem)
 
@@ -89,7 +91,7 @@ def message_of(error: Exception) -> str:
 def _row(
     key: Key, transcript: Transcript, words: Sequence[Word], channel: int | None,
     problem: str | None,
-) -> Row:  # fmt: skip
+) -> ResultRow:  # fmt: skip
     values = replace(transcript, words=tuple(words)).to_dict()
     return {
         **key._asdict(),
@@ -122,7 +124,7 @@ def _time(seconds: float) -> float:
     return round(seconds, 3)
 
 
-def captions_of(rows: Sequence[Row], ending: str, *, each: bool = False) -> str:
+def captions_of(rows: Sequence[ResultRow], ending: str, *, each: bool = False) -> str:
     """Captions of a recording's rows as srt, vtt, txt or tsv; `each` marks channels."""
     words = [
         Word(

@@ -79,7 +79,7 @@ def app(args: Mapping[str, Any]) -> Any:
         ConfigError: an unknown name, an invalid value, or Ray runs in another mode.
         MissingExtra: Ray Serve is not installed.
     """
-    settings, scale = read(args, os.environ)
+    settings, scale = read_arguments(args, os.environ)
     return application(settings, scale)
 
 
@@ -98,7 +98,7 @@ def application(settings: "Settings", scale: Scale) -> Any:
         raise ConfigError("Ray counts replicas by their slots: give slots=N")
     serve = import_ray("kiku.fleet.serve_app", "serve")
     ingress = serve.ingress(_builder(settings))(_Replica)
-    return serve.deployment(name="kiku", **options(settings.slots, scale, os.environ))(
+    return serve.deployment(name="kiku", **deployment_options(settings.slots, scale, os.environ))(
         ingress
     ).bind()
 
@@ -129,7 +129,7 @@ def build_app(settings: "Settings") -> "App":
     return App(service)
 
 
-def options(slots: int, scale: Scale, environment: Mapping[str, str]) -> dict[str, Any]:
+def deployment_options(slots: int, scale: Scale, environment: Mapping[str, str]) -> dict[str, Any]:
     """The options of the deployment."""
     found: dict[str, Any] = {
         "max_ongoing_requests": slots + _SURPLUS,
@@ -174,7 +174,9 @@ def check_ingress(environment: Mapping[str, str]) -> None:
         )
 
 
-def read(args: Mapping[str, Any], environment: Mapping[str, str]) -> "tuple[Settings, Scale]":
+def read_arguments(
+    args: Mapping[str, Any], environment: Mapping[str, str]
+) -> "tuple[Settings, Scale]":
     """Settings and scale from arguments, which are strings on a command line.
 
     Raises:

@@ -53,7 +53,7 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
-class Request:
+class BatchRequest:
     """How recordings are transcribed."""
 
     settings: ModelSettings

@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 
 from kiku.audio import ENDINGS
 from kiku.errors import InputError, KikuError
-from kiku.fleet.places import MARKS, is_local, name_in, place_of
+from kiku.fleet.places import MARKS, file_system_of, is_local_place, place_name
 from kiku.manifest_rows import SECONDS, BadRow, path_in, row_of, seconds_in, shown
 
 _MANIFESTS = (".jsonl", ".ndjson")
@@ -135,7 +135,7 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
 def _lead_to(source: str) -> Iterable[Item]:
     """The recordings that one source leads to."""
     try:
-        files, path = place_of(source)
+        files, path = file_system_of(source)
         if _has_marks(path) and not files.exists(path):
             folder, pattern = _parted(files, path)
             return _listed(files, files.glob(pattern, detail=True), folder, source)
@@ -146,7 +146,7 @@ def _lead_to(source: str) -> Iterable[Item]:
         if path.lower().endswith(_MANIFESTS):
             return _sized(list(_in_manifest(files, path, source)))
         size = int(files.info(path)["size"])
-        return [Item(name_in(files, path), size, name=PurePosixPath(path).name)]
+        return [Item(place_name(files, path), size, name=PurePosixPath(path).name)]
     except KikuError:
         raise
     except Exception as error:  # packages of stores often raise other errors than OSError
@@ -176,7 +176,7 @@ def _listed(
     files: Any, listing: Mapping[str, Mapping[str, Any]], folder: str, source: str
 ) -> list[Item]:
     items = [
-        Item(name_in(files, path), int(info["size"]), name=_below(path, folder))
+        Item(place_name(files, path), int(info["size"]), name=_below(path, folder))
         for path, info in sorted(listing.items())
         if _is_recording(path) and _is_file(files, path, info)
     ]
@@ -205,7 +205,7 @@ def _below(path: str, folder: str) -> str:
 
 
 def _in_manifest(files: Any, path: str, source: str) -> Iterator[Item]:
-    folder = name_in(files, str(PurePosixPath(path).parent))
+    folder = place_name(files, str(PurePosixPath(path).parent))
     with files.open(path, "rb") as file:
         for number, line in enumerate(cast("Iterable[bytes]", file), 1):
             if not line.strip():
@@ -222,7 +222,7 @@ def _of_row(row: Mapping[str, Any], folder: str) -> Item:
     path = path_in(row)
     _refuse_part(row, path)
     name = PurePosixPath(path).name
-    if is_local(path) and not os.path.isabs(path.removeprefix("file://")):
+    if is_local_place(path) and not os.path.isabs(path.removeprefix("file://")):
         name = os.path.normpath(path)
         path = f"{folder.rstrip('/')}/{name}" if folder else os.path.abspath(path)
     if name.startswith(".."):
@@ -267,7 +267,7 @@ def _sized(items: Sequence[Item]) -> list[Item]:
 def _size_of(item: Item) -> int | None:
     """The size in bytes; None if the recording does not exist: transcribing it then says why."""
     try:
-        files, path = place_of(item.path)
+        files, path = file_system_of(item.path)
         return int(files.info(path)["size"])
     except KikuError:
         raise

@@ -28,9 +28,9 @@ from filelock import FileLock, Timeout
 
 from kiku.errors import KikuError, OutputError
 from kiku.fleet import parquet
-from kiku.fleet.places import is_local, join, make_folder, place_of, remove, rename
-from kiku.fleet.rows import Key, Row, captions_of, key_in, plain
-from kiku.fleet.settings import Request
+from kiku.fleet.places import file_system_of, is_local_place, join, make_place, remove_place, rename
+from kiku.fleet.rows import Key, ResultRow, captions_of, key_in, plain
+from kiku.fleet.settings import BatchRequest
 
 ROW_FORMATS = ("jsonl", "parquet")
 CAPTIONS = ("srt", "vtt", "txt", "tsv")
@@ -42,7 +42,7 @@ EVERY_S = 30.0
 """Seconds that rows wait at most before a part is written, as long as further rows come."""
 
 
-class Store:
+class RowStore:
     """The results of one batch.
 
     If it writes, a folder on this machine is locked until the store is closed or its context ends.
@@ -68,15 +68,15 @@ class Store:
         self._captions = [name for name in formats if name in CAPTIONS]
         if self._kind == "parquet":
             parquet.need()
-        self._folder, self._is_local = folder, is_local(folder)
+        self._folder, self._is_local = folder, is_local_place(folder)
         with self._translate_errors("reached"):
-            self._files, self._folder = place_of(folder)
+            self._files, self._folder = file_system_of(folder)
         self._lock: FileLock | None = None
         self._ignores_case = False
         self._writing = writing
         if writing:
             with self._translate_errors("made"):
-                make_folder(self._files, self._folder)
+                make_place(self._files, self._folder)
             if self._is_local:
                 self._hold(folder)
         try:
@@ -84,7 +84,7 @@ class Store:
         except KikuError:
             self.close()
             raise
-        self._rows: list[Row] = []
+        self._rows: list[ResultRow] = []
         self._part_of: dict[Key, str] = {}
         """The last part that has rows of a recording."""
         self._old = defaultdict[str, set[Key]](set)
@@ -124,7 +124,7 @@ class Store:
 
     # Reading results.
 
-    def finished(self, request: Request) -> dict[Key, bool]:
+    def finished(self, request: BatchRequest) -> dict[Key, bool]:
         """Recordings transcribed with this request, and whether each was transcribed whole.
 
         If a recording has rows in several parts, its last rows count: a run that transcribed it
@@ -158,7 +158,7 @@ class Store:
                 self._old[before].add(key)
             self._part_of[key] = part
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[ResultRow]:
         """All rows, in the order of the parts."""
         for part in self._parts():
             yield from self._read(part)
@@ -171,18 +171,18 @@ class Store:
             names = [str(name) for name in self._files.ls(self._folder, detail=False)]
         return sorted(filter(_PART.search, names), key=lambda name: (_number_of(name), name))
 
-    def _heads(self, part: str) -> Iterator[Row]:
+    def _heads(self, part: str) -> Iterator[ResultRow]:
         """The rows of a part, at least the columns that identify their recordings."""
         if part.endswith(".parquet"):
             with self._translate_errors("read", part), self._files.open(part, "rb") as file:
-                yield from parquet.read(file, [*Key._fields, "problem", "captions"])
+                yield from parquet.read_parquet(file, [*Key._fields, "problem", "captions"])
         else:
             yield from self._read(part)
 
-    def _read(self, part: str) -> Iterator[Row]:
+    def _read(self, part: str) -> Iterator[ResultRow]:
         if part.endswith(".parquet"):
             with self._translate_errors("read", part), self._files.open(part, "rb") as file:
-                yield from parquet.read(file)
+                yield from parquet.read_parquet(file)
             return
         with self._translate_errors("read", part), self._files.open(part, "rb") as file:
             for number, line in enumerate(file, 1):
@@ -190,7 +190,7 @@ class Store:
 
     # Writing results.
 
-    def begin(self, request: Request) -> None:
+    def begin(self, request: BatchRequest) -> None:
         """Write the settings and options with which the following rows are transcribed.
 
         Raises:
@@ -199,7 +199,7 @@ class Store:
         text = json.dumps(request.identity, indent=2, ensure_ascii=False) + "\n"
         self._write(join(self._folder, "options", f"{request.digest}.json"), _bytes_of(text))
 
-    def add(self, name: str, rows: Sequence[Row], *, each: bool = False) -> None:
+    def add(self, name: str, rows: Sequence[ResultRow], *, each: bool = False) -> None:
         """Add the rows of one recording; its captions are written before its rows.
 
         Args:
@@ -219,7 +219,9 @@ class Store:
         if late or len(self._rows) >= MOST_ROWS:
             self.flush()
 
-    def _add_captions(self, name: str, rows: Sequence[Row], ending: str, *, each: bool) -> None:
+    def _add_captions(
+        self, name: str, rows: Sequence[ResultRow], ending: str, *, each: bool
+    ) -> None:
         name = name if self._is_local else plain(name)  # names in stores are UTF-8
         path = join(self._folder, "captions", name)
         is_whole, has_words = rows[0]["problem"] is None, any(row["words"] for row in rows)
@@ -231,7 +233,7 @@ class Store:
         if plain(rows[0]["path"]) in self._broken and (is_whole or not has_words):
             # Partial captions of the earlier attempt belong to no row.
             with self._translate_errors("removed", path), contextlib.suppress(FileNotFoundError):
-                remove(self._files, f"{path}.partial.{ending}")
+                remove_place(self._files, f"{path}.partial.{ending}")
 
     def flush(self) -> None:
         """Write the rows that wait as a part.
@@ -256,15 +258,15 @@ class Store:
             part, keys = self._old.popitem()
             self._write_part(part, [row for row in self._read(part) if key_in(row) not in keys])
 
-    def _write_part(self, path: str, rows: Sequence[Row]) -> None:
+    def _write_part(self, path: str, rows: Sequence[ResultRow]) -> None:
         if not rows:
             with self._translate_errors("removed", path):
-                remove(self._files, path)
+                remove_place(self._files, path)
             return
         if path.endswith(".parquet"):
             buffer = io.BytesIO()
             with self._translate_errors("written", path):
-                parquet.write(buffer, rows)
+                parquet.write_parquet(buffer, rows)
             self._write(path, buffer.getvalue())
         else:
             lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -275,13 +277,13 @@ class Store:
         folder, _, name = path.rpartition("/")
         beside = join(folder, f".{name}.{secrets.token_hex(4)}.partial")
         with self._translate_errors("written", path):
-            make_folder(self._files, folder)
+            make_place(self._files, folder)
             try:
                 self._files.pipe_file(beside, data)
                 rename(self._files, beside, path)
             except BaseException:
                 with contextlib.suppress(Exception):
-                    remove(self._files, beside)
+                    remove_place(self._files, beside)
                 raise
 
     @contextlib.contextmanager
@@ -330,7 +332,7 @@ def _bytes_of(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def _row_in(line: bytes, where: str) -> Row:
+def _row_in(line: bytes, where: str) -> ResultRow:
     try:
         row = json.loads(line)
         missing = {*Key._fields, "problem", "duration", "words"} - set(row)

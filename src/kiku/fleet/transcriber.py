@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kiku.errors import KikuError
-from kiku.fleet.opening import opened
-from kiku.fleet.rows import Row, key_of, rows_of
-from kiku.fleet.settings import Request
+from kiku.fleet.opening import open_items
+from kiku.fleet.rows import ResultRow, row_key, rows_of
+from kiku.fleet.settings import BatchRequest
 from kiku.fleet.sources import Item
 from kiku.recognizer import Recognizer
 from kiku.transcription import as_done
@@ -23,13 +23,13 @@ class Transcribed:
     """The result of one recording."""
 
     path: str
-    rows: list[Row]
+    rows: list[ResultRow]
 
 
 class Transcriber:
     """Transcribes recordings with one model."""
 
-    def __init__(self, request: Request, recognizer: Recognizer | None = None) -> None:
+    def __init__(self, request: BatchRequest, recognizer: Recognizer | None = None) -> None:
         """Load the model, unless it is given, and try it.
 
         Raises:
@@ -54,7 +54,7 @@ class Transcriber:
                 stop, because all further recordings would fail as well.
         """
         options = self._request.options
-        with opened(items) as sources:
+        with open_items(items) as sources:
             several = self._recognizer.transcriptions(sources, options)
             item_of = {id(one): item for one, item in zip(several, items, strict=True)}
             for one in as_done(several):
@@ -62,6 +62,6 @@ class Transcriber:
                 transcript = one.result_or_problem()
                 if not (alone or isinstance(transcript.problem, KikuError | None)):
                     raise transcript.problem
-                key = key_of(item, self._request)
+                key = row_key(item, self._request)
                 rows = rows_of(key, transcript, options.channel, one.num_channels)
                 yield Transcribed(item.path, rows)

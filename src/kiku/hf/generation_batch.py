@@ -34,7 +34,7 @@ class Streamer(Protocol):
 
 
 @dataclass
-class Row:
+class GenerationRow:
     """One recording: its samples, and the tokens and logits decoded so far."""
 
     samples: NDArray[np.float32]
@@ -88,7 +88,7 @@ def check_input_values(input_values: Tensor | None) -> Tensor:
     return samples
 
 
-class Batch:
+class GenerationBatch:
     """The rows of one call of `generate`, and their outputs."""
 
     def __init__(
@@ -129,7 +129,9 @@ class Batch:
         lengths = row_lengths(padding_mask, B, L)
         self.num_tokens = [min(n // size, limit) for n in lengths for _ in range(copies)]
         array = samples[:, 0].numpy(force=True).repeat(copies, axis=0)
-        self.rows = [Row(row[: n * size]) for row, n in zip(array, self.num_tokens, strict=True)]
+        self.rows = [
+            GenerationRow(row[: n * size]) for row, n in zip(array, self.num_tokens, strict=True)
+        ]
         self.model_config = model_config
         bos, pad = config.bos_token_id, config.pad_token_id
         trained = model_config.lm.initial_text_id
@@ -229,7 +231,7 @@ class Batch:
 class _Feed:
     """Gives a streamer the ids of one position once every row has its id there."""
 
-    def __init__(self, streamer: Streamer, batch: Batch) -> None:
+    def __init__(self, streamer: Streamer, batch: GenerationBatch) -> None:
         self._streamer, self._batch, self._position = streamer, batch, 0
         streamer.put(torch.full((len(batch.rows), 1), batch.start_id, dtype=torch.int64))
 

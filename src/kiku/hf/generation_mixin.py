@@ -9,7 +9,7 @@ from torch import Tensor
 from kiku.engine import SlotEngine
 from kiku.hf.engines import engine_around
 from kiku.hf.generation_batch import (
-    Batch,
+    GenerationBatch,
     Streamer,
     check_input_values,
     check_is_tensor,
@@ -19,7 +19,7 @@ from kiku.hf.generation_config import GenerationConfig, resolve_config
 from kiku.hf.outputs import GenerateDecoderOnlyOutput
 from kiku.hf.pretrained import KyutaiSpeechToTextPreTrainedModel
 from kiku.hf.processors import Custom, logits_processors, stepwise_values, stopping_criteria
-from kiku.hf.stepwise import StepByStep, StepOutputs, encoded
+from kiku.hf.stepwise import StepByStep, StepOutputs, encode_batch
 
 
 class GenerationMixin(KyutaiSpeechToTextPreTrainedModel):
@@ -85,7 +85,7 @@ class GenerationMixin(KyutaiSpeechToTextPreTrainedModel):
         config = resolve_config(self.generation_config, generation_config, kwargs)
         samples = check_input_values(input_values)
         check_is_tensor("padding_mask", padding_mask)
-        batch = Batch(samples, padding_mask, config, self.trunk.model_config)
+        batch = GenerationBatch(samples, padding_mask, config, self.trunk.model_config)
         if config.do_sample:
             batch.sample(config, drawn_seed(generator) if seed is None else seed)
         custom = Custom(
@@ -94,7 +94,11 @@ class GenerationMixin(KyutaiSpeechToTextPreTrainedModel):
         return self._generated(batch, config, custom, streamer)
 
     def _generated(
-        self, batch: Batch, config: GenerationConfig, custom: Custom, streamer: Streamer | None
+        self,
+        batch: GenerationBatch,
+        config: GenerationConfig,
+        custom: Custom,
+        streamer: Streamer | None,
     ) -> Tensor | GenerateDecoderOnlyOutput:
         """The output of `generate`: by the scheduler, or step by step for what needs this."""
         as_dict = bool(config.return_dict_in_generate)
@@ -113,7 +117,9 @@ class GenerationMixin(KyutaiSpeechToTextPreTrainedModel):
             **{name: tuple(getattr(outputs, name)) for name in names if name in keep},
         )
 
-    def _driven(self, batch: Batch, streamer: Streamer | None, keep: frozenset[str]) -> StepOutputs:
+    def _driven(
+        self, batch: GenerationBatch, streamer: Streamer | None, keep: frozenset[str]
+    ) -> StepOutputs:
         """Generate by kiku's scheduler, each row by itself."""
         batch.run(self._engine(batch, len(batch.rows), keep_logits=bool(keep)), streamer)
         found: dict[str, Any] = {}
@@ -124,7 +130,7 @@ class GenerationMixin(KyutaiSpeechToTextPreTrainedModel):
 
     def _step_by_step(
         self,
-        batch: Batch,
+        batch: GenerationBatch,
         config: GenerationConfig,
         custom: Custom,
         streamer: Streamer | None,
@@ -141,7 +147,7 @@ class GenerationMixin(KyutaiSpeechToTextPreTrainedModel):
         )  # fmt: skip
         return loop.run(codes.to(self.device))
 
-    def _codes(self, batch: Batch) -> Tensor:
+    def _codes(self, batch: GenerationBatch) -> Tensor:
         """[B, F, K] codes: each row is encoded in blocks.
 
         If the codec has hooks, all rows are encoded at once, as hooks in transformers would see it.
@@ -149,9 +155,9 @@ class GenerationMixin(KyutaiSpeechToTextPreTrainedModel):
         codec, count = self.trunk.codec_model, self.trunk.config.num_codebooks
         if codec.has_hooks:
             return codec.codes_of(batch.samples()).mT[..., :count]
-        return encoded(self._engine(batch, 1, keep_logits=False), batch, count)
+        return encode_batch(self._engine(batch, 1, keep_logits=False), batch, count)
 
-    def _engine(self, batch: Batch, slots: int, *, keep_logits: bool) -> SlotEngine:
+    def _engine(self, batch: GenerationBatch, slots: int, *, keep_logits: bool) -> SlotEngine:
         """An engine around the model's own networks, which stay in the mode they are in."""
         return engine_around(
             self.trunk.codec_model,

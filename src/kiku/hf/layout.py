@@ -33,7 +33,7 @@ class Layout:
     the scores); None in a plain layout."""
 
 
-def layout_of(
+def attention_layout(
     attention_mask: Tensor | None,
     position_ids: Tensor | None,
     embeds: Tensor,

@@ -31,7 +31,7 @@ from kiku.hf.configuration import KyutaiSpeechToTextConfig
 from kiku.hf.embedding import KyutaiSpeechToTextEmbeddings
 from kiku.hf.generation_config import GenerationConfig
 from kiku.hf.generation_mixin import GenerationMixin
-from kiku.hf.layout import Layout, layout_of
+from kiku.hf.layout import Layout, attention_layout
 from kiku.hf.outputs import (
     BaseModelOutputWithPast,
     CausalLMOutputWithPast,
@@ -143,7 +143,7 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
         with torch.set_grad_enabled(grad and not (wants_cache or past)):
             embeds = self._embeds(input_ids, inputs_embeds)
             window = self.lm.config.transformer.window
-            layout = layout_of(attention_mask, position_ids, embeds, past, window)
+            layout = attention_layout(attention_mask, position_ids, embeds, past, window)
             if layout.view is not None:
                 _refuse_past(use_cache, past)
             elif past is None and wants_cache:

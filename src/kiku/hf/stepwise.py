@@ -18,7 +18,7 @@ from torch import Tensor
 from kiku.decoding import Sampler
 from kiku.engine import SlotEngine
 from kiku.hf.columns import read_columns
-from kiku.hf.generation_batch import Batch, Streamer
+from kiku.hf.generation_batch import GenerationBatch, Streamer
 from kiku.hf.layout import Layout
 from kiku.hf.outputs import KyutaiSpeechToTextCache
 from kiku.hf.processors import Criterion, Processor
@@ -42,7 +42,7 @@ class StepByStep:
     """The loop of one call of `generate`."""
 
     lm: LM
-    batch: Batch
+    batch: GenerationBatch
     vocab_size: int
     processors: Sequence[Processor]
     criteria: Sequence[Criterion]
@@ -152,7 +152,7 @@ class StepByStep:
         return torch.tensor(picked, device=scores.device)
 
 
-def encoded(engine: SlotEngine, batch: Batch, num_codebooks: int) -> Tensor:
+def encode_batch(engine: SlotEngine, batch: GenerationBatch, num_codebooks: int) -> Tensor:
     """The codes [B, F, K] of all rows' frames, F at least 1; 0 after a row's last frame."""
     frame_size = engine.frame_size
     longest = max(1, batch.longest)

@@ -28,8 +28,8 @@ from kiku.checkpoint import Loaded
 from kiku.errors import AudioError, TrainingError
 from kiku.nn.state import all_active
 from kiku.train.forced import force
-from kiku.train.manifest import Row, TimedWord
-from kiku.train.pictures import page, words_svg
+from kiku.train.manifest import TimedWord, TrainingRow
+from kiku.train.pictures import pictures_page, words_svg
 from kiku.train.sounds import pieces_of
 
 _PER_LATENT = 2
@@ -75,7 +75,7 @@ class Doubt:
 class Aligned:
     """The result of aligning a manifest."""
 
-    rows: list[Row]
+    rows: list[TrainingRow]
     """The rows whose words have times, in order."""
     left_out: list[Doubt] = field(default_factory=list[Doubt])
     doubtful: list[Doubt] = field(default_factory=list[Doubt])
@@ -91,7 +91,7 @@ def letters_of(word: str) -> str:
     return "".join(c for c in word.casefold() if c.isalnum())
 
 
-def words_of(text: str) -> list[str]:
+def spoken_words(text: str) -> list[str]:
     """The words of a text, each with at least one letter or digit.
 
     A part without any ("?", "-", "%") is joined to the word before it, or at the beginning of the
@@ -152,7 +152,7 @@ class LetterNet(nn.Module):
 
 
 def align(
-    rows: Sequence[Row],
+    rows: Sequence[TrainingRow],
     loaded: Loaded,
     options: AlignOptions | None = None,
     *,
@@ -199,7 +199,7 @@ class Aligner:
 
     def __init__(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[TrainingRow],
         loaded: Loaded,
         options: AlignOptions,
         device: str,
@@ -224,7 +224,7 @@ class Aligner:
                 f"none of {len(self.wanted)} rows can be aligned: {self.result.left_out[0].why}"
             )
         net = self._learn({index: one.latents for index, one in features.items()}, sentences)
-        timed: dict[int, Row] = {}
+        timed: dict[int, TrainingRow] = {}
         scores: dict[int, float] = {}
         for sentence in sentences:
             held = features.get(sentence.index) or self._features_of(self.rows[sentence.index])
@@ -253,7 +253,7 @@ class Aligner:
         for number in np.random.default_rng(self.options.seed).permutation(len(self.wanted)):
             index = self.wanted[number]
             row = self.rows[index]
-            words = words_of(row.text or "")
+            words = spoken_words(row.text or "")
             labels = tuple(self.letters[c] for word in words for c in letters_of(word))
             if not words:
                 self._leave_out(index, "its text has no letters")
@@ -271,7 +271,7 @@ class Aligner:
         return kept, sorted(sentences, key=lambda one: one.index)
 
     @torch.no_grad()
-    def _features_of(self, row: Row) -> _Features:
+    def _features_of(self, row: TrainingRow) -> _Features:
         # A second piece suffices to know that the recording is too long.
         found = pieces_of(replace(row, words=()), self.config.sample_rate, self.options.most_s)
         pieces = [piece.samples for piece in islice(found, 2)]
@@ -338,7 +338,7 @@ class Aligner:
     @torch.no_grad()
     def _aligned(
         self, net: LetterNet, features: _Features, sentence: _Sentence
-    ) -> tuple[Row, float] | None:
+    ) -> tuple[TrainingRow, float] | None:
         """The row with times, and how well its text fits; None if it does not."""
         scores = net(features.latents[None].float().to(self.device))[0].cpu().numpy()
         spans, score = force(scores, sentence.labels)
@@ -348,14 +348,14 @@ class Aligner:
         firsts = np.concatenate([[0], lasts[:-1] + 1])
         cores = np.stack([spans[firsts, 0], spans[lasts, 1] + 1], axis=1)
         row = self.rows[sentence.index]
-        bounds = row.start + widened(cores, features.loudness) * self.row_s
+        bounds = row.start + widen_words(cores, features.loudness) * self.row_s
         words = tuple(
             TimedWord(word, round(float(start), 3), round(float(end), 3))
             for word, (start, end) in zip(sentence.words, bounds, strict=True)
         )
         return replace(row, words=words), score
 
-    def _doubt(self, timed: dict[int, Row], scores: dict[int, float]) -> list[int]:
+    def _doubt(self, timed: dict[int, TrainingRow], scores: dict[int, float]) -> list[int]:
         """Add rows that a person should check to the result; gives their numbers as well."""
         found: list[int] = []
         values = np.array(list(scores.values()))
@@ -379,7 +379,7 @@ class Aligner:
         return found
 
 
-def widened(cores: NDArray[np.int64], loudness: NDArray[np.float32]) -> NDArray[np.int64]:
+def widen_words(cores: NDArray[np.int64], loudness: NDArray[np.float32]) -> NDArray[np.int64]:
     """Widen each word to where its sound begins and ends.
 
     Args:
@@ -416,7 +416,9 @@ def page_of(done: Aligned) -> str:
         (one.row, one.why, picture)
         for one, picture in zip(done.doubtful, done.pictures, strict=False)
     ]
-    return page("Words whose times look wrong", shown, more=len(done.doubtful) - len(shown))
+    return pictures_page(
+        "Words whose times look wrong", shown, more=len(done.doubtful) - len(shown)
+    )
 
 
 def report_of(done: Aligned) -> dict[str, Any]:

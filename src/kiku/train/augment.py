@@ -12,7 +12,7 @@ import numpy as np
 from kiku.audio import ENDINGS, Resampler, read_chunks
 from kiku.errors import TrainingError
 from kiku.serial import from_plain
-from kiku.train.sounds import Piece, Samples, joined
+from kiku.train.sounds import Samples, SpokenPiece, join_pieces
 
 Rng = np.random.Generator
 Range = tuple[float, float]
@@ -94,19 +94,19 @@ class Augmenter:
         self._noises = _recordings(how.noise, rate)
         self._rooms = [_direct_first(room) for room in _recordings(how.rooms, rate)]
 
-    def changed(self, piece: Piece, rng: Rng) -> Piece:
+    def changed(self, piece: SpokenPiece, rng: Rng) -> SpokenPiece:
         """One row at another speed; `surrounded` changes its room, noise and loudness later."""
         speed = float(rng.uniform(*self.how.speed))
         samples = change_speed(piece.samples, self.rate, speed)
         words = tuple(word.moved(0.0, speed) for word in piece.words)
         return replace(piece, samples=samples, words=words)
 
-    def joined(self, pieces: Sequence[Piece], rng: Rng) -> Piece:
+    def joined(self, pieces: Sequence[SpokenPiece], rng: Rng) -> SpokenPiece:
         """One piece of several, with silence before, between and after them."""
         gaps = [int(rng.uniform(*self.how.silence_s) * self.rate) for _ in range(len(pieces) + 1)]
-        return joined(pieces, gaps, self.rate)
+        return join_pieces(pieces, gaps, self.rate)
 
-    def surrounded(self, piece: Piece, rng: Rng) -> Piece:
+    def surrounded(self, piece: SpokenPiece, rng: Rng) -> SpokenPiece:
         """The piece in a room, over a telephone, with noise, louder or softer."""
         samples = piece.samples
         level = float(np.sqrt(np.mean(samples**2))) if len(samples) else 0.0

@@ -21,7 +21,7 @@ and each epoch still has other batches."""
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TrainingBatch:
     """Several examples; padding after a shorter one has no effect on the losses."""
 
     codes: Tensor  # [B, K, T] int64
@@ -39,11 +39,11 @@ class Batch:
         """Number of frames without padding."""
         return int((self.codes[:, 0] != NOTHING).sum())
 
-    def to(self, device: str | torch.device) -> "Batch":
+    def to(self, device: str | torch.device) -> "TrainingBatch":
         """The same batch on another device."""
         codes, text, pauses = (one.to(device) for one in (self.codes, self.text, self.pauses))
         keep, sound = (None if one is None else one.to(device) for one in (self.keep, self.sound))
-        return Batch(codes, text, pauses, self.numbers, keep, sound)
+        return TrainingBatch(codes, text, pauses, self.numbers, keep, sound)
 
 
 class Batches:
@@ -75,7 +75,7 @@ class Batches:
             self._epoch = epoch, self._shuffled(epoch)
         return self._epoch[1][at]
 
-    def __getitem__(self, batch: int) -> Batch:
+    def __getitem__(self, batch: int) -> TrainingBatch:
         """The batch with this number: 0, 1, 2 ... without end."""
         return collate(self.reader, self.numbers(batch).tolist(), sound=self.sound)
 
@@ -91,7 +91,7 @@ class Batches:
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def collate(reader: PackReader, numbers: Sequence[int], *, sound: bool = False) -> Batch:
+def collate(reader: PackReader, numbers: Sequence[int], *, sound: bool = False) -> TrainingBatch:
     """A batch of these examples, with their sound if `sound` is True."""
     found = [reader.arrays(number) for number in numbers]
     longest = max(len(text) for _, text, _ in found)
@@ -104,7 +104,7 @@ def collate(reader: PackReader, numbers: Sequence[int], *, sound: bool = False) 
         text[row, : len(t)] = t
         pauses[row, : len(p)] = p
     keep = torch.from_numpy(reader.keep[list(numbers)])
-    return Batch(
+    return TrainingBatch(
         torch.from_numpy(codes), torch.from_numpy(text), torch.from_numpy(pauses), tuple(numbers),
         keep if bool(keep.any()) else None, _sounds(reader, numbers) if sound else None,
     )  # fmt: skip

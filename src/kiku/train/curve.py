@@ -89,7 +89,7 @@ class Curve:
             parts.append(f"gone from before {values['keep']:.4f}")
         if "dev_loss" in values:
             parts.append(f"dev {values['dev_loss']:.4f}, tokens {values['dev_accuracy']:.1%}")
-        return "  ".join([*parts, f"{rate:,.0f} frames/s", f"{clock(left)} left"])
+        return "  ".join([*parts, f"{rate:,.0f} frames/s", f"{clock_time(left)} left"])
 
     def _draw(self) -> None:
         try:
@@ -126,7 +126,7 @@ def _is_until(row: Mapping[str, str | None], step: int) -> bool:
     return number.isdigit() and int(number) <= step and row.get("seconds") is not None
 
 
-def clock(seconds: float) -> str:
+def clock_time(seconds: float) -> str:
     """Seconds as text: 1:02:03, or 2:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -25,10 +25,10 @@ from kiku.train.columns import (
     pause_targets,
     text_column,
 )
-from kiku.train.manifest import Row, problem_of
+from kiku.train.manifest import TrainingRow, problem_of
 from kiku.train.own_text import OwnText
 from kiku.train.shards import FULL_SCALE, KEEP, Dropped, Example
-from kiku.train.sounds import BadRow, Piece, pieces_of
+from kiku.train.sounds import SpokenPiece, UnusableRow, pieces_of
 
 FRAMES_A_CALL = 128
 """Frames that the codec encodes at once: its memory does not grow with a recording."""
@@ -62,7 +62,7 @@ class Unit:
     rows: tuple[int, ...]
 
 
-def kind_of(row: Row) -> tuple[bool, bool]:
+def kind_of(row: TrainingRow) -> tuple[bool, bool]:
     """What must be equal in rows that are joined: whether they are kept, and have no text."""
     return row.keep, row.has_no_text
 
@@ -75,7 +75,7 @@ class Packer:
     """Turns units into examples."""
 
     def __init__(
-        self, rows: Sequence[Row], loaded: Loaded, options: PackOptions, device: str
+        self, rows: Sequence[TrainingRow], loaded: Loaded, options: PackOptions, device: str
     ) -> None:
         """Put the codec on the device, read noises and rooms."""
         self.rows, self.options, self.device = rows, options, device
@@ -99,11 +99,13 @@ class Packer:
             row = self.rows[number]
             try:
                 made += [(row.split, self.example(row, one)) for one in self._pieces(row)]
-            except (AudioError, BadRow, VocabularyError) as error:
+            except (AudioError, UnusableRow, VocabularyError) as error:
                 self._drop(number, error, dropped)
         return made, dropped
 
-    def _pieces_of_unit(self, unit: Unit, dropped: list[Dropped]) -> Iterator[tuple[Row, Piece]]:
+    def _pieces_of_unit(
+        self, unit: Unit, dropped: list[Dropped]
+    ) -> Iterator[tuple[TrainingRow, SpokenPiece]]:
         """The pieces of all rows that were not dropped before, one at a time."""
         for number in unit.rows:
             if number in self.bad:
@@ -111,17 +113,17 @@ class Packer:
             try:
                 for piece in self._pieces(self.rows[number]):
                     yield self.rows[number], piece
-            except (AudioError, BadRow) as error:
+            except (AudioError, UnusableRow) as error:
                 self._drop(number, error, dropped)
 
     def _drop(self, number: int, error: Exception, dropped: list[Dropped]) -> None:
         self.bad.add(number)
         dropped.append(Dropped(number, self.rows[number].label, str(error)))
 
-    def _pieces(self, row: Row) -> Iterator[Piece]:
+    def _pieces(self, row: TrainingRow) -> Iterator[SpokenPiece]:
         problem = problem_of(row)
         if problem is not None:
-            raise BadRow(problem)
+            raise UnusableRow(problem)
         count = 0
         for piece in pieces_of(row, self.config.sample_rate, self.options.most_s):
             # The last piece of a long recording may be shorter than a frame.
@@ -129,9 +131,11 @@ class Packer:
                 count += 1
                 yield piece
         if not count:
-            raise BadRow("shorter than one frame of the codec")
+            raise UnusableRow("shorter than one frame of the codec")
 
-    def _surrounded(self, pieces: Iterable[tuple[Row, Piece]], rng: Rng) -> Iterator[Made]:
+    def _surrounded(
+        self, pieces: Iterable[tuple[TrainingRow, SpokenPiece]], rng: Rng
+    ) -> Iterator[Made]:
         if self.augmenter is None:
             return
         # One after the other: memory holds one example, even of a recording of hours.
@@ -141,9 +145,11 @@ class Packer:
             whole = self.augmenter.joined([piece for _, piece in group], rng)
             yield row.split, self.example(row, self.augmenter.surrounded(whole, rng))
 
-    def _groups(self, pieces: Iterable[tuple[Row, Piece]]) -> Iterator[list[tuple[Row, Piece]]]:
+    def _groups(
+        self, pieces: Iterable[tuple[TrainingRow, SpokenPiece]]
+    ) -> Iterator[list[tuple[TrainingRow, SpokenPiece]]]:
         """Groups of pieces that fit into one example; "keep" is the same for all of an example."""
-        group: list[tuple[Row, Piece]] = []
+        group: list[tuple[TrainingRow, SpokenPiece]] = []
         length, most = 0, self.options.most_s * self.config.sample_rate
         for one in pieces:
             other = group and kind_of(group[0][0]) != kind_of(one[0])
@@ -155,7 +161,7 @@ class Packer:
         if group:
             yield group
 
-    def example(self, row: Row, piece: Piece) -> Example:
+    def example(self, row: TrainingRow, piece: SpokenPiece) -> Example:
         """The example of a piece, as the decoder reads it.
 
         The model's silence prefix comes before the sound. After the sound comes as much silence as
@@ -183,7 +189,7 @@ class Packer:
             sound,
         )
 
-    def _example_without_text(self, row: Row, piece: Piece) -> Example:
+    def _example_without_text(self, row: TrainingRow, piece: SpokenPiece) -> Example:
         """The example of a piece without text: the model writes it; pauses are unknown."""
         sound_s = self.config.silence_prefix_s + len(piece.samples) / self.config.sample_rate
         frames = ceil((sound_s + self.layout.delay_s) * self.layout.frame_rate - 1e-6)
@@ -198,7 +204,7 @@ class Packer:
             sound,
         )
 
-    def _samples(self, piece: Piece, frames: int) -> NDArray[np.float32]:
+    def _samples(self, piece: SpokenPiece, frames: int) -> NDArray[np.float32]:
         """Samples of `frames` frames: the model's silence prefix, the piece, then silence."""
         samples = np.zeros(frames * self.config.frame_size, np.float32)
         first = round(self.config.silence_prefix_s * self.config.sample_rate)
@@ -206,7 +212,7 @@ class Packer:
         return samples
 
     def _codec_input(
-        self, piece: Piece, frames: int
+        self, piece: SpokenPiece, frames: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int16] | None]:
         """The samples of a piece for the codec, and their int16 form if the sound is kept."""
         samples = self._samples(piece, frames)
@@ -235,7 +241,7 @@ class Packer:
         return codes.numpy().astype(np.uint16)
 
 
-def _about(row: Row, piece: Piece, text: str) -> dict[str, Any]:
+def _about(row: TrainingRow, piece: SpokenPiece, text: str) -> dict[str, Any]:
     about: dict[str, Any] = {
         "path": str(row.path),
         "from_s": round(piece.from_s, 3),

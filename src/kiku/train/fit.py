@@ -23,7 +23,7 @@ from kiku.checkpoint.identity import digest_of, sha256_of
 from kiku.errors import TrainingError
 from kiku.serial import to_plain
 from kiku.train.atomic_files import locked_folder
-from kiku.train.batches import Batch, Batches
+from kiku.train.batches import Batches, TrainingBatch
 from kiku.train.curve import Curve
 from kiku.train.device import choose_device
 from kiku.train.model import (
@@ -33,14 +33,14 @@ from kiku.train.model import (
     enable_checkpointing,
     load_for_training,
     refuse_other_pack,
-    refuse_silent,
+    refuse_pack_without_sound,
     refuse_to_keep,
 )
 from kiku.train.peft_files import FILE as ADAPTER
 from kiku.train.processes import Processes, started
 from kiku.train.reference import ReferenceDecoder
 from kiku.train.settings import FitSettings, TrainSettings, curve_settings, first_change
-from kiku.train.sharding import fill, shard, whole, with_values
+from kiku.train.sharding import fill, gathered, shard, with_values
 from kiku.train.shards import PackReader
 from kiku.train.state import RunState, moments_of, read_state, restore_moments, save_state
 from kiku.train.trainable_codec import TrainableCodec
@@ -84,7 +84,7 @@ def fit(settings: FitSettings, *, on_progress: Callable[[str], None] = print) ->
         model = load_for_training(settings, in_parts=processes.in_parts(settings.train))
         reader = PackReader(Path(settings.pack))
         refuse_other_pack(reader.index, model, settings.pack)
-        refuse_silent(reader, settings)
+        refuse_pack_without_sound(reader, settings)
         refuse_to_keep(reader, model, settings)
         lock = locked_folder(Path(settings.run)) if processes.is_first else nullcontext()
         with lock:
@@ -193,7 +193,7 @@ class Fit:
             group["lr"] = rate_at(self.step, replace(train, lr=group["highest"]))
         self.optimizer.zero_grad(set_to_none=True)
         found: dict[str, Tensor] = {}
-        seen: list[Batch] = []
+        seen: list[TrainingBatch] = []
         for part in range(each):
             number = (self.step * each + part) * self.processes.count + self.processes.rank
             batch = self.batches[number].to(self.device)
@@ -207,7 +207,7 @@ class Fit:
             for key, value in values.items():
                 found[key] = found.get(key, 0) + value.detach()
         # Checked before anything is changed: a step that is not finite is not taken.
-        norm = whole(nn.utils.clip_grad_norm_(self.weights.values(), train.clip or math.inf))
+        norm = gathered(nn.utils.clip_grad_norm_(self.weights.values(), train.clip or math.inf))
         totals = self.processes.summed(found)
         if not (math.isfinite(totals["loss"]) and bool(torch.isfinite(norm))):
             self._stop(totals["loss"], float(norm), seen)
@@ -220,7 +220,7 @@ class Fit:
         for key, value in {**totals, "grad_norm": float(norm), "steps": 1.0}.items():
             self.sums[key] = self.sums.get(key, 0.0) + value
 
-    def _stop(self, loss: float, norm: float, seen: list[Batch]) -> None:
+    def _stop(self, loss: float, norm: float, seen: list[TrainingBatch]) -> None:
         self.save()
         numbers = [number for batch in seen for number in batch.numbers]
         reader = self.batches.reader

@@ -16,20 +16,20 @@ from io import StringIO
 from pathlib import Path
 
 from kiku.errors import TrainingError
-from kiku.train.manifest import Row, TimedWord, read_manifest
+from kiku.train.manifest import TimedWord, TrainingRow, read_training_manifest
 from kiku.writing import reason_of
 
-Reader = Callable[[Path], Iterator[Row]]
+Reader = Callable[[Path], Iterator[TrainingRow]]
 
 
-def read_rows(source: Path) -> list[Row]:
+def read_rows(source: Path) -> list[TrainingRow]:
     """The rows of a manifest, or of a folder in a known format.
 
     Raises:
         TrainingError: it is neither, or its content is invalid.
     """
     if not source.is_dir():
-        return read_manifest(source)
+        return read_training_manifest(source)
     for is_shape, read in _SHAPES:
         if is_shape(source):
             try:
@@ -66,7 +66,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
             yield number, key, rest[0].strip() if rest else ""
 
 
-def _librispeech(folder: Path) -> Iterator[Row]:
+def _librispeech(folder: Path) -> Iterator[TrainingRow]:
     """Rows of reader/chapter/reader-chapter.trans.txt and reader-chapter-0000.flac next to it.
 
     Files in a folder dev-* or test-* belong to that split.
@@ -85,10 +85,12 @@ def _librispeech(folder: Path) -> Iterator[Row]:
             path = transcript.parent / f"{name}.flac"
             if not path.exists() and path.with_suffix(".wav").exists():
                 path = path.with_suffix(".wav")
-            yield Row(path, text, speaker=name.partition("-")[0], split=split, language="en")
+            yield TrainingRow(
+                path, text, speaker=name.partition("-")[0], split=split, language="en"
+            )
 
 
-def _common_voice(folder: Path) -> Iterator[Row]:
+def _common_voice(folder: Path) -> Iterator[TrainingRow]:
     """Rows of train.tsv, dev.tsv and test.tsv (or validated.tsv alone) next to clips/."""
     named = [folder / f"{split}.tsv" for split in ("train", "dev", "test")]
     tables = [path for path in named if path.exists()] or [folder / "validated.tsv"]
@@ -99,7 +101,7 @@ def _common_voice(folder: Path) -> Iterator[Row]:
         for row in _readable(rows, table):
             if row.get("path") is None or row.get("sentence") is None:
                 raise TrainingError(f"{table} lacks the column path or sentence")
-            yield Row(
+            yield TrainingRow(
                 folder / "clips" / row["path"],
                 row["sentence"],
                 speaker=row.get("client_id"),
@@ -118,7 +120,7 @@ def _readable(rows: "csv.DictReader[str]", table: Path) -> Iterator[dict[str, st
         ) from error
 
 
-def _ljspeech(folder: Path) -> Iterator[Row]:
+def _ljspeech(folder: Path) -> Iterator[TrainingRow]:
     """Rows of metadata.csv (name|text|text with numbers in words) next to wavs/; one speaker."""
     table = folder / "metadata.csv"
     with_text: set[Path] = set()
@@ -129,9 +131,9 @@ def _ljspeech(folder: Path) -> Iterator[Row]:
         path = folder / "wavs" / cells[0]
         path = path if path.suffix else path.with_suffix(".wav")
         with_text.add(path)
-        yield Row(path, cells[-1], speaker=folder.name)
+        yield TrainingRow(path, cells[-1], speaker=folder.name)
     for path in sorted(set((folder / "wavs").glob("*.wav")) - with_text):
-        yield Row(path, speaker=folder.name)
+        yield TrainingRow(path, speaker=folder.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ class _Segment:
     end: float | None = None
 
 
-def _kaldi(folder: Path) -> Iterator[Row]:
+def _kaldi(folder: Path) -> Iterator[TrainingRow]:
     """Rows of wav.scp, text and, if they exist, utt2spk, segments and ctm (times of words).
 
     Times of a ctm that names segments count from the beginning of the segment, those of one that
@@ -164,7 +166,7 @@ def _kaldi(folder: Path) -> Iterator[Row]:
             )
         words = _words_of(name, part, times)
         fits = [one.text.casefold() for one in words] == (text or "").casefold().split()
-        yield Row(
+        yield TrainingRow(
             recordings[part.recording],
             text,
             tuple(words) if words and fits else None,

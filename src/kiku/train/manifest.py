@@ -62,7 +62,7 @@ class TimedWord:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TrainingRow:
     """One recording, or part of one, and what is spoken in it."""
 
     path: Path
@@ -107,13 +107,13 @@ class Row:
         return {**found, "keep": True} if self.keep else found
 
 
-def read_manifest(path: Path) -> list[Row]:
+def read_training_manifest(path: Path) -> list[TrainingRow]:
     """The rows of a file of JSON lines.
 
     Raises:
         TrainingError: the file cannot be read, or a line is no row; the error names it.
     """
-    rows: list[Row] = []
+    rows: list[TrainingRow] = []
     try:
         with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
@@ -134,7 +134,7 @@ def read_manifest(path: Path) -> list[Row]:
     return rows
 
 
-def write_manifest(rows: Iterable[Row], path: Path) -> None:
+def write_manifest(rows: Iterable[TrainingRow], path: Path) -> None:
     """Write one line for each row.
 
     Raises:
@@ -148,7 +148,7 @@ def write_manifest(rows: Iterable[Row], path: Path) -> None:
             file.write(json.dumps(values, ensure_ascii=False) + "\n")
 
 
-def refuse_shared_speakers(rows: Sequence[Row]) -> None:
+def refuse_shared_speakers(rows: Sequence[TrainingRow]) -> None:
     """Check that no speaker is in two splits: a speaker of train must not be in dev or test.
 
     Raises:
@@ -168,7 +168,7 @@ def refuse_shared_speakers(rows: Sequence[Row]) -> None:
         )
 
 
-def refuse_untimed(rows: Sequence[Row]) -> None:
+def refuse_untimed(rows: Sequence[TrainingRow]) -> None:
     """Check that every text has times of its words: training needs them.
 
     Raises:
@@ -183,7 +183,7 @@ def refuse_untimed(rows: Sequence[Row]) -> None:
         )
 
 
-def _row(line: str, folder: Path) -> Row:
+def _row(line: str, folder: Path) -> TrainingRow:
     """The row of a line; raises BadRow."""
     given = row_of(line)
     for key in given:
@@ -192,7 +192,7 @@ def _row(line: str, folder: Path) -> Row:
     start, end, words = seconds_in(given, "start") or 0.0, seconds_in(given, "end"), words_in(given)
     if end is not None and end <= start:
         raise BadRow(f"ends at {end:g} s, which is not behind its start at {start:g} s")
-    return Row(
+    return TrainingRow(
         folder / path_in(given),
         text_in(given, TEXTS),
         None if words is None else tuple(TimedWord(*word) for word in words),
@@ -225,7 +225,7 @@ def _split_in(given: Mapping[str, Any]) -> str:
     return split
 
 
-def problem_of(row: Row) -> str | None:
+def problem_of(row: TrainingRow) -> str | None:
     """What is wrong with a row, as far as this shows without its sound; None if nothing is."""
     if row.has_no_text:
         return None

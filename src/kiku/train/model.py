@@ -183,7 +183,7 @@ def refuse_other_pack(index: Index, model: TrainableModel, folder: str) -> None:
             )
 
 
-def refuse_silent(reader: PackReader, settings: FitSettings) -> None:
+def refuse_pack_without_sound(reader: PackReader, settings: FitSettings) -> None:
     """Check that the pack has sound if the codec is trained.
 
     Raises:

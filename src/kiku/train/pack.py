@@ -20,7 +20,7 @@ from kiku.train.atomic_files import locked_folder
 from kiku.train.columns import TextLayout
 from kiku.train.examples import Packer, PackOptions, Unit, kind_of
 from kiku.train.identity import codec_digest, vocabulary_digest
-from kiku.train.manifest import Row, refuse_shared_speakers, refuse_untimed
+from kiku.train.manifest import TrainingRow, refuse_shared_speakers, refuse_untimed
 from kiku.train.places import check_pack_folder
 from kiku.train.shards import (
     SOUND,
@@ -60,7 +60,7 @@ class Packed:
         }
 
 
-def units_of(rows: Sequence[Row], options: PackOptions) -> list[Unit]:
+def units_of(rows: Sequence[TrainingRow], options: PackOptions) -> list[Unit]:
     """Every row as it is, then the changed copies; only rows of the split train are copied."""
     units = [Unit(0, (i,)) for i in range(len(rows))]
     how = options.augmentation
@@ -81,7 +81,7 @@ def units_of(rows: Sequence[Row], options: PackOptions) -> list[Unit]:
     return units
 
 
-def unknown_letters(rows: Sequence[Row], vocabulary: Vocabulary) -> list[UnknownLetter]:
+def unknown_letters(rows: Sequence[TrainingRow], vocabulary: Vocabulary) -> list[UnknownLetter]:
     """Every letter that the words of a manifest need and a vocabulary lacks.
 
     The most frequent comes first; each has the word in which it occurs first.
@@ -103,7 +103,7 @@ def unknown_letters(rows: Sequence[Row], vocabulary: Vocabulary) -> list[Unknown
 
 
 def pack(
-    rows: Sequence[Row],
+    rows: Sequence[TrainingRow],
     loaded: Loaded,
     folder: Path,
     options: PackOptions,
@@ -171,7 +171,7 @@ def _write(
     write_index(folder, index)
 
 
-def _refuse_without_text(rows: Sequence[Row], loaded: Loaded, options: PackOptions) -> None:
+def _refuse_without_text(rows: Sequence[TrainingRow], loaded: Loaded, options: PackOptions) -> None:
     has, wanted = loaded.config.text_delay_s, options.delay_s
     without_text = [row for row in rows if row.has_no_text]
     if without_text and wanted not in (None, has):
@@ -182,7 +182,7 @@ def _refuse_without_text(rows: Sequence[Row], loaded: Loaded, options: PackOptio
         )
 
 
-def _settings(rows: Sequence[Row], loaded: Loaded, options: PackOptions) -> dict[str, Any]:
+def _settings(rows: Sequence[TrainingRow], loaded: Loaded, options: PackOptions) -> dict[str, Any]:
     config = loaded.config
     layout = TextLayout.of(config, delay_s=options.delay_s, lead=options.lead)
     how = options.augmentation

@@ -102,7 +102,7 @@ def words_svg(words: Sequence[TimedWord], loudness: NDArray[np.float32], row_s: 
     return "".join([*parts, _line(points, _BLUE), "</svg>"])
 
 
-def page(title: str, pictures: Sequence[tuple[str, str, str]], more: int = 0) -> str:
+def pictures_page(title: str, pictures: Sequence[tuple[str, str, str]], more: int = 0) -> str:
     """HTML without a script: name, reason and picture one below the other.
 
     Args:

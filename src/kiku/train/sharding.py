@@ -43,7 +43,7 @@ def shard(module: nn.Module, lm: LM, device: str, count: int) -> None:
     fully_shard(module, mesh=mesh, reshard_after_forward=True)
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gathered(tensor: Tensor) -> Tensor:
     """The whole of a tensor in parts, on every process: all must call it. Other tensors: as is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 

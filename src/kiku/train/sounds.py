@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiku.audio import read_chunks
-from kiku.train.manifest import Row, TimedWord
+from kiku.train.manifest import TimedWord, TrainingRow
 
 Samples = NDArray[np.float32]
 
@@ -20,7 +20,7 @@ _LATE_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class SpokenPiece:
     """Sound and the words in it; their times count from its first sample."""
 
     samples: Samples
@@ -29,11 +29,11 @@ class Piece:
     """Seconds from the beginning of the recording to the piece."""
 
 
-class BadRow(Exception):
+class UnusableRow(Exception):
     """A row cannot be used for training; the message says why."""
 
 
-def pieces_of(row: Row, rate: int, most_s: float) -> Iterator[Piece]:
+def pieces_of(row: TrainingRow, rate: int, most_s: float) -> Iterator[SpokenPiece]:
     """The sound of a row, piece by piece.
 
     Args:
@@ -58,20 +58,20 @@ def pieces_of(row: Row, rate: int, most_s: float) -> Iterator[Piece]:
             if not cut:
                 raise _too_long(most_s)
             inside = [word for word in waiting if word.end <= cut_s]
-            yield Piece(held[:cut].copy(), _within(inside, cut / rate), row.start + at / rate)
+            yield SpokenPiece(held[:cut].copy(), _within(inside, cut / rate), row.start + at / rate)
             held, at = held[cut:], at + cut
             waiting = [word.moved(-cut / rate) for word in waiting[len(inside) :]]
     length_s = len(held) / rate
     late = [word for word in waiting if word.start > length_s + _LATE_S]
     if late:
-        raise BadRow(
+        raise UnusableRow(
             f"{late[0].text!r} begins {late[0].start - length_s:.2f} s behind the end of the sound"
         )
     if len(held):
-        yield Piece(held, _within(waiting, length_s), row.start + at / rate)
+        yield SpokenPiece(held, _within(waiting, length_s), row.start + at / rate)
 
 
-def joined(pieces: Sequence[Piece], gaps: Sequence[int], rate: int) -> Piece:
+def join_pieces(pieces: Sequence[SpokenPiece], gaps: Sequence[int], rate: int) -> SpokenPiece:
     """Several pieces one after the other, as one piece.
 
     Args:
@@ -88,7 +88,7 @@ def joined(pieces: Sequence[Piece], gaps: Sequence[int], rate: int) -> Piece:
         parts += [np.zeros(gap, np.float32), piece.samples]
         at += len(piece.samples)
     silence = np.zeros(gaps[-1], np.float32)
-    return Piece(np.concatenate([*parts, silence]), tuple(words), pieces[0].from_s)
+    return SpokenPiece(np.concatenate([*parts, silence]), tuple(words), pieces[0].from_s)
 
 
 def _within(words: Sequence[TimedWord], length_s: float) -> tuple[TimedWord, ...]:
@@ -100,7 +100,7 @@ def _within(words: Sequence[TimedWord], length_s: float) -> tuple[TimedWord, ...
     )
 
 
-def _part(row: Row, rate: int) -> Iterator[Samples]:
+def _part(row: TrainingRow, rate: int) -> Iterator[Samples]:
     """The samples of the row's part of its recording."""
     first = round(row.start * rate)
     last = None if row.end is None else round(row.end * rate)
@@ -142,8 +142,8 @@ def _cut_s(words: Sequence[TimedWord], most_s: float) -> float:
     return words[0].start
 
 
-def _too_long(most_s: float) -> BadRow:
-    return BadRow(f"no pause between words in {most_s:g} s: a word lasts so long, or overlaps")
+def _too_long(most_s: float) -> UnusableRow:
+    return UnusableRow(f"no pause between words in {most_s:g} s: a word lasts so long, or overlaps")
 
 
 def _softest_s(samples: Samples, rate: int) -> float:

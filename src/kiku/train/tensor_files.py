@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kiku.train.sharding import whole
+from kiku.train.sharding import gathered
 
 _KINDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 _ALIGNED = 8
@@ -47,11 +47,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for name in order:
-            plain = whole(tensors[name].detach()).to("cpu").contiguous()
+            plain = gathered(tensors[name].detach()).to("cpu").contiguous()
             file.write(plain.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def give_parts(tensors: Mapping[str, Tensor]) -> None:
     """Give this process's parts of tensors while another process calls `write_tensors`."""
     for name in sorted(tensors, key=lambda name: -tensors[name].element_size()):
-        whole(tensors[name].detach())
+        gathered(tensors[name].detach())

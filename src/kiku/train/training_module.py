@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from kiku.config import LMConfig
 from kiku.lm import LM
-from kiku.train.batches import Batch
+from kiku.train.batches import TrainingBatch
 from kiku.train.columns import NOTHING, UNKNOWN
 from kiku.train.reference import ReferenceDecoder
 from kiku.train.settings import LossSettings
@@ -82,7 +82,7 @@ class TrainingModule(nn.Module):
         weight[pad_id] = settings.pad_weight
         self.register_buffer("weight", weight, persistent=False)
 
-    def forward(self, batch: Batch, *, plain: bool = False) -> dict[str, Tensor]:
+    def forward(self, batch: TrainingBatch, *, plain: bool = False) -> dict[str, Tensor]:
         """Losses and counts of a batch.
 
         Args:
@@ -131,7 +131,7 @@ class TrainingModule(nn.Module):
             "kept": kept, "right": right.sum(), "spoken": spoken.sum(),
         }  # fmt: skip
 
-    def _soft_codes(self, batch: Batch) -> SoftCodes:
+    def _soft_codes(self, batch: TrainingBatch) -> SoftCodes:
         """The codes of a batch; a codec that is trained computes them with its present weights."""
         if self.codec is None:
             return SoftCodes(batch.codes, ())
@@ -139,7 +139,9 @@ class TrainingModule(nn.Module):
         soft = self.codec(batch.sound)
         return replace(soft, codes=soft.codes.masked_fill(batch.codes == NOTHING, NOTHING))
 
-    def _divergence(self, columns: Tensor, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _divergence(
+        self, columns: Tensor, logits: Tensor, batch: TrainingBatch
+    ) -> tuple[Tensor, Tensor]:
         """Divergence of marked examples from the earlier output, and the number of their frames.
 
         The divergence is summed over the frames whose text is known; only these are counted.

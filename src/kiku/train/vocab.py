@@ -24,7 +24,7 @@ from kiku.errors import TrainingError
 from kiku.text import Vocabulary
 from kiku.text.extension import VocabularyKind, extended, trained
 from kiku.text.vocabulary import NUM_SPECIAL
-from kiku.train.manifest import Row
+from kiku.train.manifest import TrainingRow
 from kiku.train.model_files import write_model
 from kiku.train.new_pieces import write_new_pieces
 from kiku.train.places import check_model_folder, in_place_of_model, refuse_to_replace
@@ -59,7 +59,7 @@ class Grown:
     """Tensors that the layout has no place for."""
 
 
-def words_of(rows: Sequence[Row]) -> Counter[str]:
+def count_words(rows: Sequence[TrainingRow]) -> Counter[str]:
     """The words of a manifest, each with how often it occurs."""
     words = Counter[str]()
     for row in rows:
@@ -72,7 +72,7 @@ def words_of(rows: Sequence[Row]) -> Counter[str]:
 
 
 def make_vocabulary(
-    rows: Sequence[Row],
+    rows: Sequence[TrainingRow],
     model: str,
     folder: Path,
     options: VocabOptions,
@@ -97,7 +97,7 @@ def make_vocabulary(
             the words.
         CheckpointError: the model cannot be read, or the folder cannot be written.
     """
-    words = words_of(rows)
+    words = count_words(rows)
     if not words:
         raise TrainingError("the manifests have no words: there is nothing to make pieces of")
     check_model_folder(folder, force=force)

@@ -24,7 +24,7 @@ from kiku.hf.auto.configuration import KyutaiSpeechToTextConfig
 from kiku.hf.auto.folders import transformers_folder
 from kiku.hf.auto.networks import codec_of, codes_of, decoder_of, model_config_of, pad_hides_an_id
 from kiku.hf.engines import engine_around
-from kiku.hf.generation_batch import Batch, check_input_values, row_lengths
+from kiku.hf.generation_batch import GenerationBatch, check_input_values, row_lengths
 from kiku.hf.generation_config import GenerationConfig, resolve_config
 from kiku.hf.modeling import KyutaiSpeechToTextForConditionalGeneration as Plain
 from kiku.hf.processors import stepwise_values
@@ -185,7 +185,7 @@ class KyutaiSpeechToTextForConditionalGeneration(
             return None
         if config.do_sample or config.return_dict_in_generate or stepwise_values(config):
             return None
-        batch = Batch(samples, mask, config, numbers)
+        batch = GenerationBatch(samples, mask, config, numbers)
         if batch.fed_id != numbers.lm.initial_text_id:
             return None
         codec, lm = codec_of(self, numbers), decoder_of(self, numbers)

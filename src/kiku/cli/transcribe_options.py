@@ -1,0 +1,93 @@
+"""Options that only `kiku transcribe` takes: which recordings, and where results go."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import typer
+
+from kiku.cli.inputs import Recording, find_recordings
+from kiku.cli.options import MaxDuration, SoundOptions, WritingOptions
+from kiku.cli.outputs import STANDARD
+from kiku.errors import KikuError
+from kiku.options import MAX_RECORDING_S
+
+_Paths = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATH", help="Audio or video files, folders of such, or - for standard input."
+    ),
+]
+_Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="PATH",
+        help="A folder, for talk.txt of talk.mp3; or of one recording a file such as talk.srt.",
+    ),
+]
+_Words = Annotated[
+    bool, typer.Option("--words", help="txt: one word a line: start, end, probability, word.")
+]
+_Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Results and errors only, no progress.")
+]
+_Progress = Annotated[
+    bool,
+    typer.Option(
+        "--progress", help="Without a terminal, too, tell of the model and of each file written."
+    ),
+]
+_Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
+_Skip = Annotated[
+    bool, typer.Option("--skip-existing", help="Leave out recordings whose files exist, exit 0.")
+]
+_Recursive = Annotated[
+    bool, typer.Option("--recursive", "-r", help="Of folders take those inside them, too.")
+]
+_Slots = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1,
+        help="Recordings at once; else 1, and with --ray in each process 8, or 64 on a GPU.",
+    ),
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingOptions:
+    """Which recordings there are, and how many are transcribed at once."""
+
+    TITLE: ClassVar[str] = SoundOptions.TITLE
+
+    paths: _Paths
+    recursive: _Recursive = False
+    max_duration: MaxDuration = MAX_RECORDING_S
+    slots: _Slots = None
+
+    def found(self) -> list[Recording | KikuError]:
+        """The recordings, and in place of a path that leads to none the error."""
+        return list[Recording | KikuError](find_recordings(self.paths, recursive=self.recursive))
+
+
+@dataclass(frozen=True, slots=True)
+class ResultOptions(WritingOptions):
+    """What is written, and where it goes."""
+
+    output: _Output = None
+    words: _Words = False
+    force: _Force = False
+    skip_existing: _Skip = False
+
+    @property
+    def place(self) -> str | None:
+        """The file or folder for results; None is standard output."""
+        return None if self.output == STANDARD else self.output
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressOptions:
+    """What is shown on the way."""
+
+    quiet: _Quiet = False
+    progress: _Progress = False
