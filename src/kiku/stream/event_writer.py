@@ -34,6 +34,11 @@ _PAUSE_HEAD = 2
 class EventWriter:
     """Writes the events of one session: words, pauses, turns, warnings, and the end."""
 
+    __slots__ = (
+        "_setup", "_source", "_writes_each_frame", "emitter", "events", "heard_s", "levels",
+        "num_loud", "tracker", "turns", "warned_at",
+    )  # fmt: skip
+
     def __init__(self, setup: SessionSetup, source: FrameSource) -> None:
         """Stand before the first token.
 

@@ -30,6 +30,11 @@ _MAX_READY = REWIND_FRAMES
 class FrameSource:
     """Frames of one client's sound, with silence around it, and the requests between them."""
 
+    __slots__ = (
+        "_inbox", "_last_decoding", "_setup", "closed", "due", "frames", "input", "num_frames",
+        "warnings",
+    )  # fmt: skip
+
     def __init__(self, setup: SessionSetup, inbox: Inbox) -> None:
         """A source that has taken nothing; the silence before the sound is ready."""
         config, options = setup.config, setup.options

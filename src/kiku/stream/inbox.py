@@ -6,7 +6,7 @@ writer, the client's thread or the driver's, and the other thread only reads it.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from kiku.audio import AudioInput, Chunk
@@ -38,30 +38,34 @@ class RequestCount:
             raise QueueFull(f"{waiting} {self.advice}")
 
 
+@dataclass(slots=True)
 class Inbox:
     """Sound and requests of one client in their order, until the driver takes them."""
 
-    def __init__(self) -> None:
-        """An empty inbox."""
-        self.items: deque[InboxItem] = deque()
-        """The oldest first."""
-        self.closed_by: Literal["close()", "stop()"] | None = None
-        """The call after which the client gives nothing more."""
-        self.pushed_s = 0.0
-        """Seconds of sound that were ever added. Written by the client's thread."""
-        self.converted_s = 0.0
-        """Seconds of sound, counted the same way, that were converted. Written by the driver's
-        thread."""
-        self.is_converting = False
-        """Whether the driver is converting a chunk, which is in neither sum for sure."""
-        self._uneven_s = 0.0  # what an input counted, less what pushes seemed to be
-        self.finalizes = RequestCount(
+    items: deque[InboxItem] = field(default_factory=deque[InboxItem])
+    """The oldest first."""
+    closed_by: Literal["close()", "stop()"] | None = None
+    """The call after which the client gives nothing more."""
+    pushed_s: float = 0.0
+    """Seconds of sound that were ever added. Written by the client's thread."""
+    converted_s: float = 0.0
+    """Seconds of sound, counted the same way, that were converted. Written by the driver's
+    thread."""
+    is_converting: bool = False
+    """Whether the driver is converting a chunk, which is in neither sum for sure."""
+    uneven_s: float = 0.0
+    """What the input counted, less what the pushes of that sound seemed to be."""
+    finalizes: RequestCount = field(
+        default_factory=lambda: RequestCount(
             "finalizes wait to be answered: wait for `Finalized` before the next"
         )
-        self.changes = RequestCount(
+    )
+    changes: RequestCount = field(
+        default_factory=lambda: RequestCount(
             "changes of decoding wait for the sound before them to be heard: make the next one "
             "later, or fewer of them"
         )
+    )
 
     def seconds_pushed(self, input: AudioInput) -> float:
         """Seconds of sound pushed so far; called by the client's thread.
@@ -76,6 +80,6 @@ class Inbox:
             # If the driver converted nothing meanwhile, no chunk is in one sum and not in the
             # other.
             if not self.is_converting and self.converted_s == converted_s:
-                self._uneven_s = counted_s - converted_s
+                self.uneven_s = counted_s - converted_s
                 return counted_s + max(0.0, pushed_s - converted_s)
-        return pushed_s + self._uneven_s
+        return pushed_s + self.uneven_s

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.audio import AudioInput, Chunk
+from kiku.audio import Chunk
 from kiku.config import ModelConfig
 from kiku.errors import KikuError, StreamClosed, StreamError
 from kiku.options import DecodingOptions, StreamOptions
@@ -93,6 +93,8 @@ class WordSession:
         self._inbox = Inbox()
         self._source = FrameSource(self._setup, self._inbox)
         self._writer = EventWriter(self._setup, self._source)
+        self.input = self._source.input
+        """Checks what the client pushes; the driver's thread feeds it."""
         self.events = self._writer.events
         """Events that were not fetched, the oldest first."""
         self.on_change: Callable[[], None] | None = None
@@ -113,11 +115,6 @@ class WordSession:
         """Whether nothing more will come and its slot is free."""
         if prompted:  # the token before the first frame is the prompt's
             self.begin(config.pad_id, 0.0)
-
-    @property
-    def input(self) -> AudioInput:
-        """Checks what the client pushes; the driver's thread feeds it."""
-        return self._source.input
 
     @property
     def is_closing(self) -> bool:
@@ -429,4 +426,4 @@ class WordSession:
                 f"the saved stream is damaged ({error}); open a fresh stream"
             ) from error
         self._setup, self._source, self._writer = setup, source, writer
-        self.events, self.decoding = writer.events, state.decoding
+        self.input, self.events, self.decoding = source.input, writer.events, state.decoding
