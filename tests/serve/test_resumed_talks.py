@@ -301,6 +301,36 @@ async def test_a_turn_that_is_left_out_is_kept_for_who_comes_next(demo: kiku.Rec
 
 
 @in_a_loop
+async def test_a_turn_that_was_not_told_after_its_word_is_told_after_two_kills(
+    demo: kiku.Recognizer,
+) -> None:
+    a, b, c = (ToyService(demo, turns=True) for _ in range(3))
+    client = Client(6)
+    await client.connect(a)
+    await client.speak(14)
+    await a.write()
+    await a.hear(1.12)
+    client.read(2)
+    assert [message["type"] for message in client.messages] == ["word", "word_end"]
+    for last, service in ((a, b), (b, c)):
+        await last.kill(writes=False)
+        client.cut()
+        await client.connect(service)
+        await client.speak(1)
+        await service.hear(0.08)
+        await service.write()  # before it has heard that word again
+        (talk,) = service.talks
+        assert talk.recorder is not None
+        assert talk.recorder.progress.again_from_s == 0.0
+    await client.finish(c)
+    kinds = [message["type"] for message in client.messages]
+    assert client.words == texts(6)
+    assert kinds.count("turn_start") == kinds.count("turn_end") == 1
+    assert words_before_a_turn(client) == 1
+    assert talk.recorder.progress.again_from_s is None
+
+
+@in_a_loop
 async def test_a_service_that_has_not_noticed_that_another_went_on_does_not_count_for_it(
     demo: kiku.Recognizer,
 ) -> None:
@@ -358,8 +388,9 @@ class Walk:
 
     def __init__(self, demo: kiku.Recognizer, seed: int, options: frozenset[str]) -> None:
         """`options`: "told", the client says it; "two", services at a time; "slow", the store is
-        at times; "drains"; "finalizes"; "shifts", later streams tell words a frame later."""
-        self._demo, self._options, self._dice = demo, options, random.Random(seed)
+        at times; "drains"; "finalizes"; "shifts", later streams tell words a frame later; "turns"
+        are told."""
+        self._demo, self.options, self._dice = demo, options, random.Random(seed)
         self.client = Client(14, says_told="told" in options)
         self._services = [self._service() for _ in range(1 + ("two" in options))]
         self._here = 0  # where the client was last
@@ -367,15 +398,16 @@ class Walk:
         self.num_kills = 0
 
     def _service(self) -> ToyService:
-        return ToyService(self._demo, FRAME_S if "shifts" in self._options else 0.0)
+        shift_s = FRAME_S if "shifts" in self.options else 0.0
+        return ToyService(self._demo, shift_s, turns="turns" in self.options)
 
     async def go(self) -> None:
         """Let things happen, and then the session end."""
         steps = {
             self._speak: 30, self._hear: 25, self._read: 13, self._write: 10, self._lose: 6,
-            self._return: 6, self._kill: 3, self._drain: 2 * ("drains" in self._options),
-            self._finalize: 3 * ("finalizes" in self._options),
-            self._block: 3, self._hang: 6 * ("slow" in self._options),
+            self._return: 6, self._kill: 3, self._drain: 2 * ("drains" in self.options),
+            self._finalize: 3 * ("finalizes" in self.options),
+            self._block: 3, self._hang: 6 * ("slow" in self.options),
         }  # fmt: skip
         await self._return()
         for step in self._dice.choices(list(steps), list(steps.values()), k=120):
@@ -432,7 +464,7 @@ class Walk:
         """A client that does not say `told` goes by the number of messages, and loses nothing if
         those of a word come together."""
         messages = self.client.messages
-        while "told" not in self._options and messages and messages[-1]["type"] == "word":
+        while "told" not in self.options and messages and messages[-1]["type"] == "word":
             count = len(messages)
             self.client.read(1)
             if len(messages) == count:
@@ -514,7 +546,7 @@ class Walk:
 WALKS = {
     "told": (0,), "told shifts drains": (20, 21), "told two drains": (7, 20),
     "told two slow drains shifts": (0, 1), "two drains": (0,), "drains finalizes": (0,),
-    "told drains finalizes shifts": (2, 13),
+    "told drains finalizes shifts": (2, 13), "told turns": (0,), "told two turns": (15,),
 }  # fmt: skip
 """By options: seeds of which most have found something."""
 
@@ -529,7 +561,14 @@ async def walk(demo: kiku.Recognizer, seed: int, options: str) -> Walk:
         raise
     words = [word.strip("~") for word in one.client.words]  # a finalize may come within a word
     assert words == texts(14), "\n".join(one.log)
+    if "turns" in one.options:
+        assert words_before_a_turn(one.client) <= 1, "\n".join(one.log)
     return one
+
+
+def words_before_a_turn(client: Client) -> int:
+    kinds = [message["type"] for message in client.messages]
+    return kinds[: kinds.index("turn_start")].count("word") if "turn_start" in kinds else len(kinds)
 
 
 def walks(demo: kiku.Recognizer, seeds: Iterable[int], options: str) -> list[Walk]:

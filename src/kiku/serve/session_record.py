@@ -22,8 +22,9 @@ from kiku.serve.message_history import MAX_MESSAGES
 from kiku.serve.session_sound import Part, StoredFormat
 from kiku.serve.session_store import MAX_VALUE_BYTES
 
-VERSION = 2
-"""That of records that are written. Those of version 1 lack what has a default, and are read."""
+VERSION = 3
+"""That of records that are written. Those of versions 1 and 2 lack what has a default, and are
+read."""
 
 HEAD, STATE = "head", "state"
 
@@ -173,6 +174,8 @@ def _check_progress(progress: ClientProgress) -> None:
         progress.paused_s,
         progress.warned_s,
         progress.confirmed_s,
+        progress.open_end_s,
+        progress.again_from_s or 0.0,
         *progress.words.values(),
         *told,
     ]

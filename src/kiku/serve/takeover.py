@@ -155,9 +155,9 @@ def plan_takeover(
         parts = [part for piece in stored.pieces for part in piece.parts]
         num_before = head.num_bytes if first is None else first.num_before
     else:
-        start_s, num_before, parts = _sound_from_quiet(
-            stored, sound, head.from_s, frame_size / model_rate
-        )
+        start_s, num_before, parts = _sound_from_quiet(stored, sound, frame_size / model_rate)
+        if progress.open_end_s or progress.again_from_s is not None:
+            progress.again_from_s = start_s
         if not parts and start_s <= 0 and not progress.has_ended:
             return None  # there is nothing to go on with
         options = replace(options, start_s=start_s)
@@ -168,22 +168,24 @@ def plan_takeover(
 
 
 def _sound_from_quiet(
-    stored: StoredSession, sound: StoredFormat, time: float, frame_s: float
+    stored: StoredSession, sound: StoredFormat, frame_s: float
 ) -> tuple[float, int, list[Part]]:
-    """The stored sound from a quiet place after `time` on: where it begins, bytes before it, and
-    its parts. It begins with a frame of the session, so that the frames stay the same.
+    """The stored sound from a quiet place after `time`, its `from_s`: where it begins, bytes before
+    it, and its parts. It begins with a frame of the session, so that the frames stay the same.
 
     Without a quiet place it begins a second before `time`: the last word is then heard as a whole
     and recognised as known, where its rest alone would be another word. If the stored sound begins
     after `time` or ends before it, there are no parts: the client is to send the sound, from a
-    second before `time` for the same reason.
+    second before `time` for the same reason. Where an earlier stream began at `time`, so does this
+    one.
     """
+    time = stored.head.from_s
     first_s = stored.pieces[0].start_s if stored.pieces else 0.0
     if not (stored.pieces and first_s <= time + 1e-6 and time < stored.end_s):
         count = round(int(max(0.0, time - _LEVEL_WINDOW_S) / frame_s) * frame_s * sound.rate)
         return count / sound.rate, count * sound.width, []
     start_s = time
-    if time > 0:
+    if time > 0 and stored.head.progress.again_from_s != time:
         around_s, _, around = _from(stored.pieces, sound, max(0.0, time - _LEVEL_WINDOW_S))
         quiet_s = first_quiet_after(sound.heard(around), sound.model_rate, around_s, time)
         start_s = max(0.0, time - _LEVEL_WINDOW_S) if quiet_s is None else quiet_s
