@@ -3,7 +3,7 @@ word is lost, none is told twice."""
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -52,8 +52,12 @@ async def to_its_end(test: Coroutine[Any, Any, T]) -> T:
 class Client:
     """Keeps its sound, counts messages, and comes back to any service."""
 
-    def __init__(self, num_words: int, *, says_told: bool = True) -> None:
+    def __init__(
+        self, num_words: int, *, says_told: bool = True, marks: Mapping[int, str] | None = None
+    ) -> None:
+        """`marks`: a word to expect from each of these words on; "" changes something else."""
         self._sound, self._says_told = toy_sound(num_words), says_told
+        self.marks = {bytes_before(i): mark for i, mark in (marks or {}).items()}
         self.connection: Connection | None = None
         self.words: list[str] = []
         self.messages: list[dict[str, Any]] = []
@@ -62,6 +66,7 @@ class Client:
         self._num_read = 0  # of this connection
         self._told_s = 0.0
         self._num_sent = 0  # bytes
+        self.frame_bytes = FRAME_BYTES
         self._has_closed = False
         self.num_resumed = self.num_begun = 0
 
@@ -118,7 +123,14 @@ class Client:
         if self.connection is None or not self.connection.is_open:
             return
         for _ in range(num_frames):
-            piece = self._sound[self._num_sent : self._num_sent + FRAME_BYTES]
+            piece = self._sound[self._num_sent : self._num_sent + self.frame_bytes]
+            for place, mark in self.marks.items():
+                if self._num_sent <= place < self._num_sent + len(piece):
+                    size = place - self._num_sent
+                    self.connection.give(piece[:size])
+                    given: dict[str, Any] = {"hotwords": [mark]} if mark else {"temperature": 0}
+                    self.connection.tell(type="configure", **given)
+                    piece, self._num_sent = piece[size:], place
             self._num_sent += len(piece)
             if piece:
                 self.connection.give(piece)
@@ -139,6 +151,17 @@ class Client:
         if self.connection is not None and self.connection.code is None:
             self.connection.cut()
         self.connection = None
+
+
+def bytes_before(word: int) -> int:
+    """Bytes of sound up to a place in the silence before a word."""
+    return len(toy_sound(word)) - 2 * round(0.05 * RATE)
+
+
+def marked(count: int, marks: Mapping[int, str]) -> list[str]:
+    """The words, each with what was to be expected when it was spoken."""
+    found = [[mark for first, mark in marks.items() if first <= i] for i in range(count)]
+    return [f"{i}{''.join(one[-1:])}" for i, one in enumerate(found)]
 
 
 def texts(count: int) -> list[str]:
@@ -382,6 +405,31 @@ async def test_a_message_without_room_comes_once_from_a_service_that_ends(
     assert b.app.service.metrics.sessions_moved.labels("exactly")._value.get() == 1
 
 
+@pytest.mark.parametrize(
+    ("later", "wanted"), [({}, {1: "a", 55: "b"}), ({50: "c"}, {1: "a", 50: "c"}),
+                          ({50: ""}, {1: "a", 50: "b"})],
+)  # fmt: skip
+@in_a_loop
+async def test_a_change_that_lies_beyond_the_stored_sound_is_made_where_it_was(
+    demo: kiku.Recognizer, later: dict[int, str], wanted: dict[int, str]
+) -> None:
+    """More sound waits than is stored, and the client does not send the change again; if it makes
+    another one in that sound, that holds."""
+    marks = {1: "a", 55: "b"}
+    a, b, client = ToyService(demo), ToyService(demo), Client(70, marks=marks)
+    await client.connect(a)
+    await client.speak(450)
+    await a.write()
+    client.marks = {bytes_before(i): mark for i, mark in later.items()}
+    await a.kill(writes=False)
+    client.cut()
+    await client.connect(b)
+    assert 29 < client.ready["taken_s"] < 32
+    client.frame_bytes = 5_000  # it cuts its sound otherwise now
+    await client.finish(b)
+    assert client.words == marked(70, wanted)
+
+
 class Walk:
     """A session in which things happen in an order that is drawn, until it is let come to its
     end."""
@@ -389,9 +437,11 @@ class Walk:
     def __init__(self, demo: kiku.Recognizer, seed: int, options: frozenset[str]) -> None:
         """`options`: "told", the client says it; "two", services at a time; "slow", the store is
         at times; "drains"; "finalizes"; "shifts", later streams tell words a frame later; "turns"
-        are told."""
+        are told; "marks", the client changes in mid-talk what is to be expected."""
         self._demo, self.options, self._dice = demo, options, random.Random(seed)
-        self.client = Client(14, says_told="told" in options)
+        self.client = Client(
+            14, says_told="told" in options, marks=MARKS if "marks" in options else {}
+        )
         self._services = [self._service() for _ in range(1 + ("two" in options))]
         self._here = 0  # where the client was last
         self.log: list[str] = []
@@ -543,10 +593,13 @@ class Walk:
         self.log.append(f"{what} (has {count}: {words})")
 
 
+MARKS = {3: "a", 5: "b", 6: "c", 10: "d"}
+
 WALKS = {
     "told": (0,), "told shifts drains": (20, 21), "told two drains": (7, 20),
     "told two slow drains shifts": (0, 1), "two drains": (0,), "drains finalizes": (0,),
     "told drains finalizes shifts": (2, 13), "told turns": (0,), "told two turns": (15,),
+    "told marks drains shifts": (0,), "two drains marks": (0,),
 }  # fmt: skip
 """By options: seeds of which most have found something."""
 
@@ -560,7 +613,7 @@ async def walk(demo: kiku.Recognizer, seed: int, options: str) -> Walk:
         print("\n".join(one.log))
         raise
     words = [word.strip("~") for word in one.client.words]  # a finalize may come within a word
-    assert words == texts(14), "\n".join(one.log)
+    assert words == marked(14, MARKS if "marks" in one.options else {}), "\n".join(one.log)
     if "turns" in one.options:
         assert words_before_a_turn(one.client) <= 1, "\n".join(one.log)
     return one

@@ -30,6 +30,10 @@ RATE, FRAME = 24_000, 1_920
 WHO = Identity("demo", "kiku", "me", "one")
 
 
+def hot(word: str) -> DecodingOptions:
+    return DecodingOptions(hotwords=[word])
+
+
 class Kept:
     """A talk's part of a store, without talk and store."""
 
@@ -162,6 +166,43 @@ def test_text_is_picked_as_it_was():
     assert kept.read().options.decoding.phrases[0].text == "seven"
 
 
+def test_a_change_of_decoding_has_its_place_as_far_as_the_sound_reaches_back():
+    def words(options: DecodingOptions) -> list[str]:
+        return [one.text for one in options.phrases]
+
+    kept = Kept(StreamOptions(format=AudioFormat(encoding="s16le"), decoding=hot("a")))
+    for i, mark in enumerate("bcde"):
+        kept.push(1.0, 1)
+        kept.keeping.decoding(hot(mark))
+        if i == 2:
+            kept.say("x", 2.5)
+    kept.write()
+    one = kept.move(1)
+    assert one is not None
+    assert 2 < one.start_s < 3
+    assert words(one.options.decoding) == ["c"]
+    assert [(time, words(options)) for time, options in one.changes] == [(3.0, ["d"]), (4.0, ["e"])]
+    assert words(one.session_options.decoding) == ["e"]
+    assert replace(one, state=b"state").changes == []  # the saved stream knows them
+    kept.keeping, kept.values = SessionRecorder(WHO, RATE, one.history), {}
+    kept.keeping.resumed(
+        one.claim, one.progress, one.session_options, one.stored.decoding, one.start_s, 0
+    )
+    kept.push(1.0)
+    kept.write(heard_s=4.0)
+    assert [one.until_s for one in kept.read().head.earlier] == [1.0, 2.0, 3.0, 4.0]
+    for _ in range(30):
+        kept.push(1.0)
+        kept.write(heard_s=32.0)
+    assert kept.read().head.earlier == []
+    assert words(kept.read().options.decoding) == ["e"]
+    kept.keeping.decoding(hot("f"))
+    kept.keeping.opened(kept.options, False)
+    kept.push(1.0)
+    kept.write()
+    assert kept.read().head.earlier == []
+
+
 def test_messages_are_counted_on():
     kept = Kept()
     kept.push(3.0)
@@ -196,6 +237,7 @@ SAVED = Kept()
 SAVED.push(2.0, 3)
 SAVED.say("a", 0.5)
 SAVED.write()
+SAVED.keeping.decoding(hot("a"))
 SAVED.push(1.0, 4)
 SAVED.say("b", 1.5)
 SAVED.write(state=b"state")
@@ -555,8 +597,9 @@ def taken_over(kept: Kept, received: int, told_s: float) -> Overlap:
     assert one is not None
     kept.keeping = SessionRecorder(WHO, RATE, one.history)
     kept.keeping.resumed(
-        Claim(8, kept.values), one.progress, one.options, one.start_s, one.num_before
-    )
+        Claim(8, kept.values), one.progress, one.options, one.stored.decoding, one.start_s,
+        one.num_before,
+    )  # fmt: skip
     for _, data in one.parts:
         kept.keeping.pushed(data)
     kept.keeping.overlap = overlap = one.overlap
@@ -613,7 +656,7 @@ def test_records_of_earlier_versions_are_read():
     head["version"] = 1
     for name in ("recent", "confirmed_s", "open_end_s", "again_from_s"):
         del head["told"][name]
-    del head["known"]
+    del head["known"], head["earlier"]
     head["told"]["finalizes"] = [["x", True]]
     kept.values[HEAD] = msgspec.msgpack.encode(head)
     one = kept.move(1)

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import kiku
-from kiku.options import StreamOptions
+from kiku.options import DecodingOptions, StreamOptions
 from kiku.serve import session_keeper, sockets
 from kiku.serve.app import App
 from kiku.serve.service import Service
@@ -67,6 +67,8 @@ class _Heard:
     is_closed: bool = False
     has_ended: bool = False
     in_turn: bool = False
+    marks: list[tuple[float, str]] = field(default_factory=list)
+    """Words to expect, and where in the sound each was set: a word has the last one before it."""
 
 
 class ToyStream:
@@ -77,10 +79,13 @@ class ToyStream:
     """
 
     def __init__(
-        self, start_s: float, state: bytes | None = None, shift_s: float = 0.0, *,
+        self, options: StreamOptions, state: bytes | None = None, shift_s: float = 0.0, *,
         turns: bool = False,
     ) -> None:  # fmt: skip
+        start_s = options.start_s
         self.memory: _Heard = pickle.loads(state) if state else _Heard(start_s, shift_s)
+        if not state:
+            self._mark(0.0, options.decoding)
         self._turns = turns
         self._silence_s = 0.0 if state else start_s  # that is still to be pushed
         self._news = asyncio.Event()
@@ -117,6 +122,12 @@ class ToyStream:
 
     async def finalize(self, tag: str | None = None, *, cut: bool = False) -> None:
         self.memory.asked.append((self.duration, tag))
+
+    async def set_decoding(self, options: DecodingOptions) -> None:
+        self._mark(self.duration, options)
+
+    def _mark(self, time: float, options: DecodingOptions) -> None:
+        self.memory.marks.append((time, "".join(one.text for one in options.phrases)))
 
     async def close(self) -> None:
         self.memory.is_closed = True
@@ -170,6 +181,7 @@ class ToyStream:
                 continue
             memory.told.add(key)
             text = str((int(samples[first]) - 3000) // 10)
+            text += [mark for time, mark in memory.marks if time <= start_s + 1e-6][-1]
             text = text if end_s - start_s > 0.75 * WORD_S else f"~{text}"
             start_s += memory.shift_s
             end_s = min(end_s, start_s + TOLD_S)
@@ -340,7 +352,7 @@ class ToyService:
         self, options: StreamOptions, *, recorded: bool = False, state: bytes | None = None
     ) -> Any:
         shift_s = self._shift_s if options.start_s else 0.0
-        return ToyStream(options.start_s, state, shift_s, turns=self._turns)
+        return ToyStream(options, state, shift_s, turns=self._turns)
 
     @property
     def threads(self) -> list[ToyThread]:

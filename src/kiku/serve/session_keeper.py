@@ -93,8 +93,8 @@ class SessionKeeper:
         """The recorder of a talk that another process began."""
         recorder = self.recorder_for_new(protocol, owner, takeover.history)
         recorder.resumed(
-            takeover.claim, takeover.progress, takeover.options, takeover.start_s,
-            takeover.num_before,
+            takeover.claim, takeover.progress, takeover.session_options, takeover.stored.decoding,
+            takeover.start_s, takeover.num_before,
         )  # fmt: skip
         return recorder
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from kiku.audio.chunk import MAX_GAP_S
 from kiku.live_async import AsyncStream
-from kiku.options import StreamOptions, TurnPolicy
+from kiku.options import DecodingOptions, StreamOptions, TurnPolicy
 from kiku.serve.client_progress import ClientProgress, OpenFinalize, Overlap
 from kiku.serve.message_history import MAX_MESSAGES, MessageHistory
 from kiku.serve.session_record import SoundPiece, StoredSession
@@ -48,7 +48,7 @@ class Takeover:
     client: ReturningClient
     progress: ClientProgress
     options: StreamOptions
-    """Options of the stream to be opened."""
+    """Options of the stream to be opened, which decodes as it was done where its sound begins."""
     state: bytes | None
     """Saved state to open the stream with, if any; the sound below is then only kept, not heard."""
     start_s: float
@@ -71,6 +71,17 @@ class Takeover:
     def sound(self) -> StoredFormat:
         """The format of the parts."""
         return StoredFormat(self.options.format, self.model_rate)
+
+    @property
+    def session_options(self) -> StreamOptions:
+        """Options of the session, with the decoding that its client has asked for last."""
+        return replace(self.options, decoding=self.stored.decoding.latest)
+
+    @property
+    def changes(self) -> Sequence[tuple[float, DecodingOptions]]:
+        """Changes of decoding that the new stream is asked for again: where in the sound, and to
+        which options. A saved stream knows its own."""
+        return [] if self.state is not None else self.stored.decoding.after(self.start_s)
 
     @property
     def finalizes(self) -> Sequence[OpenFinalize]:
@@ -160,7 +171,7 @@ def plan_takeover(
             progress.again_from_s = start_s
         if not parts and start_s <= 0 and not progress.has_ended:
             return None  # there is nothing to go on with
-        options = replace(options, start_s=start_s)
+        options = replace(options, start_s=start_s, decoding=stored.decoding.at(start_s))
     return Takeover(
         claim, stored, history, client, progress, options, stored.state, start_s, num_before,
         parts, model_rate, frame_size,

@@ -161,7 +161,8 @@ class Talk:
             KikuError: the session cannot be gone on with; this talk is of no use then.
         """
         self._takeover = takeover
-        self._protocol.restore(takeover.stored.head.counts, takeover.options, takeover.num_bytes)
+        counts, options = takeover.stored.head.counts, takeover.session_options
+        self._protocol.restore(counts, options, takeover.num_bytes)
         self._outbox.restore(takeover.history, takeover.client.num_received)
         await self._stream.take_over(takeover, recorder)
 
