@@ -10,12 +10,15 @@ from typing import Any, TypeVar
 import pytest
 
 import kiku
+from kiku.serve import talk as talks
+from kiku.serve.session_keeper import SessionKeeper
 from kiku.text import TurnStart
 from tests.serve.toy import (
     FRAME_S,
     RATE,
     Connection,
     ToyService,
+    ToyStream,
     settle,
     toy_sound,
     toy_store,
@@ -428,6 +431,64 @@ async def test_a_change_that_lies_beyond_the_stored_sound_is_made_where_it_was(
     client.frame_bytes = 5_000  # it cuts its sound otherwise now
     await client.finish(b)
     assert client.words == marked(70, wanted)
+
+
+async def came_to(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@in_a_loop
+async def test_a_connection_that_takes_nothing_does_not_keep_its_session_from_the_next_one(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even its close gets through, and the service is in the middle of a message to it."""
+    monkeypatch.setattr(talks, "_LEAVE_S", 0.05)
+    a, client = ToyService(demo), Client(12)
+    await client.connect(a)
+    assert client.connection is not None
+    await client.speak(20)
+    client.connection.has_room.clear()
+    await a.hear(2.0)
+    holder = client.connection
+    await client.connect(a)
+    await came_to(lambda: client.connection is not None and client.connection.is_open)
+    await client.finish(a)
+    assert client.words == texts(12)
+    assert client.num_resumed == 1
+    await came_to(holder.task.done)
+
+
+@in_a_loop
+async def test_a_takeover_that_finds_no_room_for_the_stored_sound_is_given_up(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c, client = ToyService(demo), ToyService(demo), ToyService(demo), Client(12)
+    await client.connect(a)
+    await client.speak(20)
+    await a.hear(1.5)
+    await a.write()
+    client.read()
+    await a.kill(writes=False)
+    client.cut()
+    with monkeypatch.context() as stuck:
+
+        async def push(*given: Any, **options: Any) -> None:
+            await asyncio.Event().wait()
+
+        stuck.setattr(ToyStream, "push", push)
+        stuck.setattr(SessionKeeper, "ttl_s", 0.05)
+        await client.connect(b)
+        assert client.connection is not None
+        await came_to(client.connection.task.done)
+        assert client.connection.status == 503
+        await settle()
+        assert b.app.service.admission.num_taken == 0
+        assert not b.app.sockets.talks
+    await client.connect(c)
+    await client.finish(c)
+    assert client.words == texts(12)
 
 
 class Walk:

@@ -289,6 +289,8 @@ class Connection:
         self.has_room = asyncio.Event()
         """Cleared while the client takes nothing: nothing is written then, and all sends wait."""
         self.has_room.set()
+        self.status: int | None = None
+        """Of the answer, if it was refused."""
         self.code: int | None = None
         """With which it was closed, from either side."""
         scope = {
@@ -305,6 +307,8 @@ class Connection:
             raise OSError
         if message["type"] == "websocket.send":
             self.messages.append(json.loads(message["text"]))
+        elif message["type"] == "websocket.http.response.start":
+            self.status = message["status"]
         elif message["type"] == "websocket.close":
             self.cut(message["code"])
 
@@ -341,7 +345,8 @@ class ToyService:
     def __init__(self, demo: kiku.Recognizer, shift_s: float = 0.0, *, turns: bool = False) -> None:
         """`shift_s`: by how much its streams tell words later that were begun in the middle;
         `turns`: whether they tell turns."""
-        self.app = App(Service(Settings(session_store="/nowhere", resume_s=60, drain_s=0.0), demo))
+        settings = Settings(session_store="/nowhere", resume_s=60, drain_s=0.0)
+        self.app = App(Service(settings, demo))
         self._shift_s, self._turns = shift_s, turns
         keeper = self.app.sockets._keeper
         assert keeper is not None
