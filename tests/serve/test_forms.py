@@ -42,6 +42,41 @@ def test_however_it_is_cut(cuts: set[int]) -> None:
     assert reader.num_files == 1
 
 
+PADDINGS = [b" ", b"\t ", b"   \t", b" " * forms.MAX_PADDING_BYTES]
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@given(data=st.data())
+def test_space_behind_a_boundary_is_passed_over(padding: bytes, data: st.DataObject) -> None:
+    line = b"--a b" + padding + b"\r\n"
+    parts = [part("model", b"demo"), part("file", SOUND, "x.wav"), part("k", b" \t")]
+    body = b"".join(one.replace(b"--a b\r\n", line, 1) for one in parts) + b"--a b--" + padding
+    places = st.sets(st.integers(1, len(body)), max_size=20) | st.just(set(range(1, len(body))))
+    at = [0, *sorted(data.draw(places)), len(body)]
+    reader, found = read(*(body[a:b] for a, b in itertools.pairwise(at)))
+    assert found == SOUND
+    assert reader.fields == [("model", "demo"), ("k", " \t")]
+
+
+@pytest.mark.parametrize("before", [b"", part("model", b"demo")])
+@pytest.mark.parametrize("size", [1, 100])
+def test_space_without_end_behind_a_boundary_is_refused_before_the_body_ends(
+    before: bytes, size: int
+) -> None:
+    reader = FormReader(TYPE)
+    reader.feed(before + b"--a b")
+    pieces = [b" " * size] * (forms.MAX_PADDING_BYTES // size + 1)
+    with pytest.raises(FormError, match="spaces and tabs"):
+        any(reader.feed(piece) for piece in pieces)
+
+
+@pytest.mark.parametrize("before", [b"", part("model", b"demo")])
+@pytest.mark.parametrize("after", [b"x\r\n", b"\n", b"--\r\n", b"\rx"])
+def test_what_is_no_end_of_a_line_behind_such_space_is_refused(before: bytes, after: bytes) -> None:
+    with pytest.raises(FormError, match="damaged"):
+        read(before + b"--a b \t" + after)
+
+
 PREAMBLES = [
     b"This is a multi-part message in MIME format.\r\n", b"\r\n", b"\n", b"--a\r\n", b"--a \r\n",
     b"-- a b\r\n and --a b in a line\r\n", b"x" * (forms.MAX_PREAMBLE_BYTES - 2) + b"\r\n",
@@ -101,6 +136,8 @@ def test_what_is_no_form(content_type: str | None) -> None:
         (b"no form at all", "damaged", None),
         (FORM, "breaks off", None),
         (FORM[:-20], "breaks off", None),
+        (b"--a b", "breaks off", None),
+        (b"--a b ", "breaks off", None),
         (b"", "breaks off", None),
         (part(None, b"x") + LAST, "no name", None),
         (part("file", b"1") + part("file", b"2") + LAST, "several files", "file"),
@@ -123,7 +160,7 @@ def test_fields_of_the_longest_length_are_read() -> None:
     assert len(reader.fields[0][1]) == forms.MAX_FIELD_BYTES
 
 
-@given(st.lists(st.binary(max_size=60) | st.sampled_from([b"--a b", b"\r\n", FORM, LAST])))
+@given(st.lists(st.binary(max_size=60) | st.sampled_from([b"--a b", b"\r\n", b" ", FORM, LAST])))
 def test_any_bytes_are_a_form_or_an_error(pieces: list[bytes]) -> None:
     with contextlib.suppress(FormError):
         read(*pieces)

@@ -58,6 +58,43 @@ def put(box: Outbox, *texts: str) -> None:
 
 
 @in_a_loop
+async def test_who_sends_over_a_connection_that_was_taken_away_goes_on_with_the_next_one() -> None:
+    box, stuck, wire = outbox(keeps=True), FakeWire(takes=False), FakeWire()
+    box.connect(as_wire(stuck))
+    put(box, "one", "two")
+    sender = asyncio.create_task(box.flush())
+    await stuck.is_asked.wait()
+    box.take_wire()
+    box.give_up()
+    box.give_up()
+    box.connect(as_wire(wire), box.history.after(0))
+    await sender
+    assert (wire.sent, stuck.sent) == (["one", "two"], [])
+    assert sender.cancelling() == 0
+    assert box.is_broken.is_set()
+    assert box.stuck_s(1e12) == 0
+    box.give_up()  # nobody sends
+    put(box, "three")
+    await box.flush()
+    assert wire.sent[2:] == ["three"]
+
+
+@in_a_loop
+async def test_a_sender_that_is_to_end_ends_though_it_is_given_up() -> None:
+    box, stuck = outbox(), FakeWire(takes=False)
+    box.connect(as_wire(stuck))
+    put(box, "one")
+    sender = asyncio.create_task(box.flush())
+    await stuck.is_asked.wait()
+    box.take_wire()
+    box.give_up()
+    sender.cancel()
+    await asyncio.wait([sender])
+    assert sender.cancelled()
+    await box.drained()
+
+
+@in_a_loop
 async def test_of_two_who_flush_one_sends_for_both() -> None:
     box, wire = outbox(), FakeWire(takes=False)
     box.connect(as_wire(wire))

@@ -3,19 +3,22 @@ word is lost, none is told twice."""
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
 import pytest
 
 import kiku
+from kiku.serve import talk as talks
+from kiku.serve.session_keeper import SessionKeeper
 from kiku.text import TurnStart
 from tests.serve.toy import (
     FRAME_S,
     RATE,
     Connection,
     ToyService,
+    ToyStream,
     settle,
     toy_sound,
     toy_store,
@@ -52,8 +55,12 @@ async def to_its_end(test: Coroutine[Any, Any, T]) -> T:
 class Client:
     """Keeps its sound, counts messages, and comes back to any service."""
 
-    def __init__(self, num_words: int, *, says_told: bool = True) -> None:
+    def __init__(
+        self, num_words: int, *, says_told: bool = True, marks: Mapping[int, str] | None = None
+    ) -> None:
+        """`marks`: a word to expect from each of these words on; "" changes something else."""
         self._sound, self._says_told = toy_sound(num_words), says_told
+        self.marks = {bytes_before(i): mark for i, mark in (marks or {}).items()}
         self.connection: Connection | None = None
         self.words: list[str] = []
         self.messages: list[dict[str, Any]] = []
@@ -62,6 +69,7 @@ class Client:
         self._num_read = 0  # of this connection
         self._told_s = 0.0
         self._num_sent = 0  # bytes
+        self.frame_bytes = FRAME_BYTES
         self._has_closed = False
         self.num_resumed = self.num_begun = 0
 
@@ -118,7 +126,14 @@ class Client:
         if self.connection is None or not self.connection.is_open:
             return
         for _ in range(num_frames):
-            piece = self._sound[self._num_sent : self._num_sent + FRAME_BYTES]
+            piece = self._sound[self._num_sent : self._num_sent + self.frame_bytes]
+            for place, mark in self.marks.items():
+                if self._num_sent <= place < self._num_sent + len(piece):
+                    size = place - self._num_sent
+                    self.connection.give(piece[:size])
+                    given: dict[str, Any] = {"hotwords": [mark]} if mark else {"temperature": 0}
+                    self.connection.tell(type="configure", **given)
+                    piece, self._num_sent = piece[size:], place
             self._num_sent += len(piece)
             if piece:
                 self.connection.give(piece)
@@ -139,6 +154,17 @@ class Client:
         if self.connection is not None and self.connection.code is None:
             self.connection.cut()
         self.connection = None
+
+
+def bytes_before(word: int) -> int:
+    """Bytes of sound up to a place in the silence before a word."""
+    return len(toy_sound(word)) - 2 * round(0.05 * RATE)
+
+
+def marked(count: int, marks: Mapping[int, str]) -> list[str]:
+    """The words, each with what was to be expected when it was spoken."""
+    found = [[mark for first, mark in marks.items() if first <= i] for i in range(count)]
+    return [f"{i}{''.join(one[-1:])}" for i, one in enumerate(found)]
 
 
 def texts(count: int) -> list[str]:
@@ -301,6 +327,36 @@ async def test_a_turn_that_is_left_out_is_kept_for_who_comes_next(demo: kiku.Rec
 
 
 @in_a_loop
+async def test_a_turn_that_was_not_told_after_its_word_is_told_after_two_kills(
+    demo: kiku.Recognizer,
+) -> None:
+    a, b, c = (ToyService(demo, turns=True) for _ in range(3))
+    client = Client(6)
+    await client.connect(a)
+    await client.speak(14)
+    await a.write()
+    await a.hear(1.12)
+    client.read(2)
+    assert [message["type"] for message in client.messages] == ["word", "word_end"]
+    for last, service in ((a, b), (b, c)):
+        await last.kill(writes=False)
+        client.cut()
+        await client.connect(service)
+        await client.speak(1)
+        await service.hear(0.08)
+        await service.write()  # before it has heard that word again
+        (talk,) = service.talks
+        assert talk.recorder is not None
+        assert talk.recorder.progress.again_from_s == 0.0
+    await client.finish(c)
+    kinds = [message["type"] for message in client.messages]
+    assert client.words == texts(6)
+    assert kinds.count("turn_start") == kinds.count("turn_end") == 1
+    assert words_before_a_turn(client) == 1
+    assert talk.recorder.progress.again_from_s is None
+
+
+@in_a_loop
 async def test_a_service_that_has_not_noticed_that_another_went_on_does_not_count_for_it(
     demo: kiku.Recognizer,
 ) -> None:
@@ -352,30 +408,117 @@ async def test_a_message_without_room_comes_once_from_a_service_that_ends(
     assert b.app.service.metrics.sessions_moved.labels("exactly")._value.get() == 1
 
 
+@pytest.mark.parametrize(
+    ("later", "wanted"), [({}, {1: "a", 55: "b"}), ({50: "c"}, {1: "a", 50: "c"}),
+                          ({50: ""}, {1: "a", 50: "b"})],
+)  # fmt: skip
+@in_a_loop
+async def test_a_change_that_lies_beyond_the_stored_sound_is_made_where_it_was(
+    demo: kiku.Recognizer, later: dict[int, str], wanted: dict[int, str]
+) -> None:
+    """More sound waits than is stored, and the client does not send the change again; if it makes
+    another one in that sound, that holds."""
+    marks = {1: "a", 55: "b"}
+    a, b, client = ToyService(demo), ToyService(demo), Client(70, marks=marks)
+    await client.connect(a)
+    await client.speak(450)
+    await a.write()
+    client.marks = {bytes_before(i): mark for i, mark in later.items()}
+    await a.kill(writes=False)
+    client.cut()
+    await client.connect(b)
+    assert 29 < client.ready["taken_s"] < 32
+    client.frame_bytes = 5_000  # it cuts its sound otherwise now
+    await client.finish(b)
+    assert client.words == marked(70, wanted)
+
+
+async def came_to(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@in_a_loop
+async def test_a_connection_that_takes_nothing_does_not_keep_its_session_from_the_next_one(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even its close gets through, and the service is in the middle of a message to it."""
+    monkeypatch.setattr(talks, "_LEAVE_S", 0.05)
+    a, client = ToyService(demo), Client(12)
+    await client.connect(a)
+    assert client.connection is not None
+    await client.speak(20)
+    client.connection.has_room.clear()
+    await a.hear(2.0)
+    holder = client.connection
+    await client.connect(a)
+    await came_to(lambda: client.connection is not None and client.connection.is_open)
+    await client.finish(a)
+    assert client.words == texts(12)
+    assert client.num_resumed == 1
+    await came_to(holder.task.done)
+
+
+@in_a_loop
+async def test_a_takeover_that_finds_no_room_for_the_stored_sound_is_given_up(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c, client = ToyService(demo), ToyService(demo), ToyService(demo), Client(12)
+    await client.connect(a)
+    await client.speak(20)
+    await a.hear(1.5)
+    await a.write()
+    client.read()
+    await a.kill(writes=False)
+    client.cut()
+    with monkeypatch.context() as stuck:
+
+        async def push(*given: Any, **options: Any) -> None:
+            await asyncio.Event().wait()
+
+        stuck.setattr(ToyStream, "push", push)
+        stuck.setattr(SessionKeeper, "ttl_s", 0.05)
+        await client.connect(b)
+        assert client.connection is not None
+        await came_to(client.connection.task.done)
+        assert client.connection.status == 503
+        await settle()
+        assert b.app.service.admission.num_taken == 0
+        assert not b.app.sockets.talks
+    await client.connect(c)
+    await client.finish(c)
+    assert client.words == texts(12)
+
+
 class Walk:
     """A session in which things happen in an order that is drawn, until it is let come to its
     end."""
 
     def __init__(self, demo: kiku.Recognizer, seed: int, options: frozenset[str]) -> None:
         """`options`: "told", the client says it; "two", services at a time; "slow", the store is
-        at times; "drains"; "finalizes"; "shifts", later streams tell words a frame later."""
-        self._demo, self._options, self._dice = demo, options, random.Random(seed)
-        self.client = Client(14, says_told="told" in options)
+        at times; "drains"; "finalizes"; "shifts", later streams tell words a frame later; "turns"
+        are told; "marks", the client changes in mid-talk what is to be expected."""
+        self._demo, self.options, self._dice = demo, options, random.Random(seed)
+        self.client = Client(
+            14, says_told="told" in options, marks=MARKS if "marks" in options else {}
+        )
         self._services = [self._service() for _ in range(1 + ("two" in options))]
         self._here = 0  # where the client was last
         self.log: list[str] = []
         self.num_kills = 0
 
     def _service(self) -> ToyService:
-        return ToyService(self._demo, FRAME_S if "shifts" in self._options else 0.0)
+        shift_s = FRAME_S if "shifts" in self.options else 0.0
+        return ToyService(self._demo, shift_s, turns="turns" in self.options)
 
     async def go(self) -> None:
         """Let things happen, and then the session end."""
         steps = {
             self._speak: 30, self._hear: 25, self._read: 13, self._write: 10, self._lose: 6,
-            self._return: 6, self._kill: 3, self._drain: 2 * ("drains" in self._options),
-            self._finalize: 3 * ("finalizes" in self._options),
-            self._block: 3, self._hang: 6 * ("slow" in self._options),
+            self._return: 6, self._kill: 3, self._drain: 2 * ("drains" in self.options),
+            self._finalize: 3 * ("finalizes" in self.options),
+            self._block: 3, self._hang: 6 * ("slow" in self.options),
         }  # fmt: skip
         await self._return()
         for step in self._dice.choices(list(steps), list(steps.values()), k=120):
@@ -432,7 +575,7 @@ class Walk:
         """A client that does not say `told` goes by the number of messages, and loses nothing if
         those of a word come together."""
         messages = self.client.messages
-        while "told" not in self._options and messages and messages[-1]["type"] == "word":
+        while "told" not in self.options and messages and messages[-1]["type"] == "word":
             count = len(messages)
             self.client.read(1)
             if len(messages) == count:
@@ -511,10 +654,13 @@ class Walk:
         self.log.append(f"{what} (has {count}: {words})")
 
 
+MARKS = {3: "a", 5: "b", 6: "c", 10: "d"}
+
 WALKS = {
     "told": (0,), "told shifts drains": (20, 21), "told two drains": (7, 20),
     "told two slow drains shifts": (0, 1), "two drains": (0,), "drains finalizes": (0,),
-    "told drains finalizes shifts": (2, 13),
+    "told drains finalizes shifts": (2, 13), "told turns": (0,), "told two turns": (15,),
+    "told marks drains shifts": (0,), "two drains marks": (0,),
 }  # fmt: skip
 """By options: seeds of which most have found something."""
 
@@ -528,8 +674,15 @@ async def walk(demo: kiku.Recognizer, seed: int, options: str) -> Walk:
         print("\n".join(one.log))
         raise
     words = [word.strip("~") for word in one.client.words]  # a finalize may come within a word
-    assert words == texts(14), "\n".join(one.log)
+    assert words == marked(14, MARKS if "marks" in one.options else {}), "\n".join(one.log)
+    if "turns" in one.options:
+        assert words_before_a_turn(one.client) <= 1, "\n".join(one.log)
     return one
+
+
+def words_before_a_turn(client: Client) -> int:
+    kinds = [message["type"] for message in client.messages]
+    return kinds[: kinds.index("turn_start")].count("word") if "turn_start" in kinds else len(kinds)
 
 
 def walks(demo: kiku.Recognizer, seeds: Iterable[int], options: str) -> list[Walk]:

@@ -1,5 +1,6 @@
 """What is stored of a session: what is kept, how it is read, and that nothing else is taken."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from kiku.options import AudioFormat, DecodingOptions, StreamOptions
 from kiku.serve.client_progress import ClientProgress, OpenFinalize, Overlap
 from kiku.serve.message_history import MessageHistory
 from kiku.serve.protocols.interface import Base, Send
-from kiku.serve.session_record import HEAD, Identity, RecordError, StoredSession, read
+from kiku.serve.session_record import HEAD, VERSION, Identity, RecordError, StoredSession, read
 from kiku.serve.session_recorder import SessionRecorder
 from kiku.serve.session_sound import StoredFormat, first_quiet_after
 from kiku.serve.session_store import Claim
@@ -27,6 +28,10 @@ from tests.serve.own_client import bytes_of
 
 RATE, FRAME = 24_000, 1_920
 WHO = Identity("demo", "kiku", "me", "one")
+
+
+def hot(word: str) -> DecodingOptions:
+    return DecodingOptions(hotwords=[word])
 
 
 class Kept:
@@ -161,6 +166,43 @@ def test_text_is_picked_as_it_was():
     assert kept.read().options.decoding.phrases[0].text == "seven"
 
 
+def test_a_change_of_decoding_has_its_place_as_far_as_the_sound_reaches_back():
+    def words(options: DecodingOptions) -> list[str]:
+        return [one.text for one in options.phrases]
+
+    kept = Kept(StreamOptions(format=AudioFormat(encoding="s16le"), decoding=hot("a")))
+    for i, mark in enumerate("bcde"):
+        kept.push(1.0, 1)
+        kept.keeping.decoding(hot(mark))
+        if i == 2:
+            kept.say("x", 2.5)
+    kept.write()
+    one = kept.move(1)
+    assert one is not None
+    assert 2 < one.start_s < 3
+    assert words(one.options.decoding) == ["c"]
+    assert [(time, words(options)) for time, options in one.changes] == [(3.0, ["d"]), (4.0, ["e"])]
+    assert words(one.session_options.decoding) == ["e"]
+    assert replace(one, state=b"state").changes == []  # the saved stream knows them
+    kept.keeping, kept.values = SessionRecorder(WHO, RATE, one.history), {}
+    kept.keeping.resumed(
+        one.claim, one.progress, one.session_options, one.stored.decoding, one.start_s, 0
+    )
+    kept.push(1.0)
+    kept.write(heard_s=4.0)
+    assert [one.until_s for one in kept.read().head.earlier] == [1.0, 2.0, 3.0, 4.0]
+    for _ in range(30):
+        kept.push(1.0)
+        kept.write(heard_s=32.0)
+    assert kept.read().head.earlier == []
+    assert words(kept.read().options.decoding) == ["e"]
+    kept.keeping.decoding(hot("f"))
+    kept.keeping.opened(kept.options, False)
+    kept.push(1.0)
+    kept.write()
+    assert kept.read().head.earlier == []
+
+
 def test_messages_are_counted_on():
     kept = Kept()
     kept.push(3.0)
@@ -195,6 +237,7 @@ SAVED = Kept()
 SAVED.push(2.0, 3)
 SAVED.say("a", 0.5)
 SAVED.write()
+SAVED.keeping.decoding(hot("a"))
 SAVED.push(1.0, 4)
 SAVED.say("b", 1.5)
 SAVED.write(state=b"state")
@@ -452,6 +495,47 @@ def confirmed(*events: Event, until_s: float) -> ClientProgress:
     return told
 
 
+@pytest.mark.parametrize("shift_s", [-0.08, 0.0, 0.08])
+@pytest.mark.parametrize("is_eager", [False, True])
+def test_a_turn_that_begins_behind_the_last_word_that_the_client_has_had_may_have_been_lost(
+    shift_s: float, is_eager: bool
+):
+    known = [TurnStart(0.2), TurnEndEager(0.4, 0.6)] if is_eager else []
+    one, two = Word("a", 0.6, 1.0, 1.0), Word("b", 1.1, 1.5, 1.0)
+    heard = [
+        replace(word, start=word.start + shift_s, end=word.end + shift_s) for word in (one, two)
+    ]
+    start = TurnStart(heard[0].start)
+    begun: Event = TurnResumed(start.time) if is_eager else start
+    noted: list[Event] = []
+    for until_s, told in ((one.end, [begun]), (two.end, [])):
+        overlap = Overlap(confirmed(*known, until_s=until_s), 4.0)
+        assert overlap.of([heard[0], WordEnd(heard[0].end), start], 1.1, noted.append) == told
+    assert noted == [begun]
+    # It is no question if it begins before its word is told.
+    assert Overlap(confirmed(*known, until_s=one.end), 4.0).of([start, heard[0]], 1.1) == []
+
+
+def test_a_stream_that_is_to_hear_a_word_again_begins_where_the_one_before_did():
+    kept = Kept()
+    kept.push(4.0, 9_000)
+    kept.say("a", 2.5)
+    kept.keeping.progress.again_from_s = 2.0
+    kept.write()
+    one = kept.move(1)
+    assert one is not None
+    assert (one.start_s, one.progress.again_from_s) == (2.0, 2.0)
+    kept.push(11.0, 9_000)
+    kept.write(heard_s=14.0)  # no word came for too long: it begins later
+    later_on = kept.move(1)
+    assert later_on is not None
+    assert later_on.progress.again_from_s == later_on.start_s > 2.0
+    for later in (Word("b", 2.6, 3.0, 1.0), TurnEnd(2.9, 1.0)):
+        progress = one.progress.copy()
+        progress.add(later)
+        assert progress.again_from_s is None
+
+
 def test_events_before_a_word_that_the_client_has_had_are_left_out():
     told = confirmed(TurnStart(0.5), Word("a", 0.5, 0.9, 1.0), until_s=3.0)
     before = [
@@ -513,8 +597,9 @@ def taken_over(kept: Kept, received: int, told_s: float) -> Overlap:
     assert one is not None
     kept.keeping = SessionRecorder(WHO, RATE, one.history)
     kept.keeping.resumed(
-        Claim(8, kept.values), one.progress, one.options, one.start_s, one.num_before
-    )
+        Claim(8, kept.values), one.progress, one.options, one.stored.decoding, one.start_s,
+        one.num_before,
+    )  # fmt: skip
     for _, data in one.parts:
         kept.keeping.pushed(data)
     kept.keeping.overlap = overlap = one.overlap
@@ -562,21 +647,23 @@ def test_generations_of_before_stay_known_where_the_store_forgets():
     assert kept.keeping.newest_generation == 7
 
 
-def test_records_of_the_version_before_are_read():
+def test_records_of_earlier_versions_are_read():
     kept = Kept()
     kept.push(3.0)
     kept.say("a", 1.0)
     kept.write()
     head: Any = msgspec.msgpack.decode(kept.values[HEAD])
     head["version"] = 1
-    del head["told"]["recent"], head["told"]["confirmed_s"], head["known"]
+    for name in ("recent", "confirmed_s", "open_end_s", "again_from_s"):
+        del head["told"][name]
+    del head["known"], head["earlier"]
     head["told"]["finalizes"] = [["x", True]]
     kept.values[HEAD] = msgspec.msgpack.encode(head)
     one = kept.move(1)
     assert one is not None
     assert one.progress.words == {"": 1.0}
     assert one.finalizes == [OpenFinalize("x", True)]
-    head["version"] = 3
+    head["version"] = VERSION + 1
     kept.values[HEAD] = msgspec.msgpack.encode(head)
     with pytest.raises(RecordError, match="another version"):
         kept.read()

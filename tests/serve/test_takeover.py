@@ -37,6 +37,14 @@ def sound() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
+def noisy() -> np.ndarray:
+    """[S] digits, four times, in loud noise."""
+    digits = samples_of(EXAMPLES / "digits.wav")
+    noise = np.random.default_rng(1).standard_normal(len(digits)).astype(np.float32)
+    return np.tile((digits + 0.16 * noise).clip(-1, 1), 4)
+
+
+@pytest.fixture(scope="module")
 def said(demo: kiku.Recognizer) -> str:
     return demo.transcribe(ANSWERS).text
 
@@ -334,6 +342,36 @@ def test_what_was_asked_and_not_answered_is_asked_again(pair: Pair, sound: np.nd
             assert code_of(client.socket) == 1000
     assert " ".join(client.words) == said
     assert [one["tag"] for one in client.messages if one["type"] == "finalized"] == ["mine"]
+
+
+def test_a_change_of_decoding_is_made_again_where_it_was(pair: Pair, noisy: np.ndarray):
+    """All is heard again, as nothing of it was told. In such noise each quarter is heard otherwise
+    where another word is to be expected."""
+    a, b = pair
+    whole, cut = OwnClient("uncut", noisy), OwnClient("changed", noisy)
+
+    def speak_all(client: OwnClient) -> None:
+        for i, hotwords in enumerate((["off"], [], ["up"], [])):
+            client.tell(type="configure", hotwords=hotwords)
+            client.speak(i * client.seconds / 4, (i + 1) * client.seconds / 4)
+        client.tell(type="close")
+
+    with whole.at(a.ws):
+        speak_all(whole)
+        while whole.receive()["type"] != "end":
+            pass
+    wait_for(lambda: not a.app.sockets.talks)
+    with cut.at(a.ws):
+        (talk,) = a.app.sockets.talks
+        talk._stream._listener.cancel()  # it tells nothing, and takes what comes
+        speak_all(cut)
+        wait_for(lambda: talk.recorder._is_closed and kept(a, 0))
+        with cut.at(b.ws, after=0) as ready:
+            assert ready["taken_s"] == pytest.approx(cut.seconds)
+            while cut.receive()["type"] != "end":
+                pass
+    assert whole.words[:2] == ["three", "off"]
+    assert cut.words == whole.words
 
 
 def test_clients_of_kyutais_protocol_move(pair: Pair, sound: np.ndarray, said: str):

@@ -94,8 +94,9 @@ class Chain:
         assert overlap is not None
         recorder = SessionRecorder(WHO, RATE, one.history)
         recorder.resumed(
-            Claim(8, kept.values), one.progress, one.options, one.start_s, one.num_before
-        )
+            Claim(8, kept.values), one.progress, one.options, one.stored.decoding, one.start_s,
+            one.num_before,
+        )  # fmt: skip
         for _, data in one.parts:
             recorder.pushed(data)
         kept.keeping, kept.history = recorder, one.history

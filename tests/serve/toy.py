@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import kiku
-from kiku.options import StreamOptions
+from kiku.options import DecodingOptions, StreamOptions
 from kiku.serve import session_keeper, sockets
 from kiku.serve.app import App
 from kiku.serve.service import Service
@@ -29,7 +29,7 @@ from kiku.serve.settings import Settings
 from kiku.serve.store_thread import StoreThread
 from kiku.serve.talk import Talk
 from kiku.stream import End, Event, Finalized, WordEnd
-from kiku.text import Word
+from kiku.text import TurnEnd, TurnStart, Word
 
 RATE, FRAME = 24_000, 1_920
 FRAME_S = FRAME / RATE
@@ -66,16 +66,27 @@ class _Heard:
     events: list[Event] = field(default_factory=list)
     is_closed: bool = False
     has_ended: bool = False
+    in_turn: bool = False
+    marks: list[tuple[float, str]] = field(default_factory=list)
+    """Words to expect, and where in the sound each was set: a word has the last one before it."""
 
 
 class ToyStream:
     """Stands in for `AsyncStream`. It hears as much as `hear` says, and no more.
 
-    What it hears of a word that was cut off is another word, "~0".
+    What it hears of a word that was cut off is another word, "~0". With `turns` its one turn begins
+    right behind the first word that it tells, and ends with it.
     """
 
-    def __init__(self, start_s: float, state: bytes | None = None, shift_s: float = 0.0) -> None:
+    def __init__(
+        self, options: StreamOptions, state: bytes | None = None, shift_s: float = 0.0, *,
+        turns: bool = False,
+    ) -> None:  # fmt: skip
+        start_s = options.start_s
         self.memory: _Heard = pickle.loads(state) if state else _Heard(start_s, shift_s)
+        if not state:
+            self._mark(0.0, options.decoding)
+        self._turns = turns
         self._silence_s = 0.0 if state else start_s  # that is still to be pushed
         self._news = asyncio.Event()
         self.failure: Exception | None = None
@@ -112,6 +123,12 @@ class ToyStream:
     async def finalize(self, tag: str | None = None, *, cut: bool = False) -> None:
         self.memory.asked.append((self.duration, tag))
 
+    async def set_decoding(self, options: DecodingOptions) -> None:
+        self._mark(self.duration, options)
+
+    def _mark(self, time: float, options: DecodingOptions) -> None:
+        self.memory.marks.append((time, "".join(one.text for one in options.phrases)))
+
     async def close(self) -> None:
         self.memory.is_closed = True
 
@@ -144,6 +161,8 @@ class ToyStream:
         is_end = memory.is_closed and now >= self.duration - 1e-9
         self._tell_words(memory.heard_s, memory.heard_s - DELAY_S * (not is_end), may_cut=is_end)
         if is_end and not memory.has_ended:
+            if memory.in_turn:
+                memory.events.append(TurnEnd(self.duration, 1.0))
             memory.events.append(End(self.duration))
             memory.has_ended = True
         self._news.set()
@@ -162,10 +181,14 @@ class ToyStream:
                 continue
             memory.told.add(key)
             text = str((int(samples[first]) - 3000) // 10)
+            text += [mark for time, mark in memory.marks if time <= start_s + 1e-6][-1]
             text = text if end_s - start_s > 0.75 * WORD_S else f"~{text}"
             start_s += memory.shift_s
             end_s = min(end_s, start_s + TOLD_S)
             memory.events += [Word(text, start_s, end_s, 1.0), WordEnd(end_s)]
+            if self._turns and not memory.in_turn:
+                memory.in_turn = True
+                memory.events.append(TurnStart(start_s))
 
 
 class ToyStore:
@@ -266,6 +289,8 @@ class Connection:
         self.has_room = asyncio.Event()
         """Cleared while the client takes nothing: nothing is written then, and all sends wait."""
         self.has_room.set()
+        self.status: int | None = None
+        """Of the answer, if it was refused."""
         self.code: int | None = None
         """With which it was closed, from either side."""
         scope = {
@@ -282,6 +307,8 @@ class Connection:
             raise OSError
         if message["type"] == "websocket.send":
             self.messages.append(json.loads(message["text"]))
+        elif message["type"] == "websocket.http.response.start":
+            self.status = message["status"]
         elif message["type"] == "websocket.close":
             self.cut(message["code"])
 
@@ -315,10 +342,12 @@ async def settle(turns: int = 40) -> None:
 class ToyService:
     """An application that keeps its sessions in a store that others share."""
 
-    def __init__(self, demo: kiku.Recognizer, shift_s: float = 0.0) -> None:
-        """`shift_s`: by how much its streams tell words later that were begun in the middle."""
-        self.app = App(Service(Settings(session_store="/nowhere", resume_s=60, drain_s=0.0), demo))
-        self._shift_s = shift_s
+    def __init__(self, demo: kiku.Recognizer, shift_s: float = 0.0, *, turns: bool = False) -> None:
+        """`shift_s`: by how much its streams tell words later that were begun in the middle;
+        `turns`: whether they tell turns."""
+        settings = Settings(session_store="/nowhere", resume_s=60, drain_s=0.0)
+        self.app = App(Service(settings, demo))
+        self._shift_s, self._turns = shift_s, turns
         keeper = self.app.sockets._keeper
         assert keeper is not None
         self.keeper = keeper
@@ -327,7 +356,8 @@ class ToyService:
     async def _open(
         self, options: StreamOptions, *, recorded: bool = False, state: bytes | None = None
     ) -> Any:
-        return ToyStream(options.start_s, state, self._shift_s if options.start_s else 0.0)
+        shift_s = self._shift_s if options.start_s else 0.0
+        return ToyStream(options, state, shift_s, turns=self._turns)
 
     @property
     def threads(self) -> list[ToyThread]:

@@ -27,6 +27,10 @@ _SLACK_S = 0.02
 frame. A word of two frames that is heard again one frame later has its middle at that end, give or
 take a rounding; of a new word, which begins there, the middle is half a frame later at least."""
 
+_AGAIN_S = 0.1
+"""Seconds by which a word that is heard again may end earlier than it did: a frame, and a
+rounding."""
+
 _NUM_RECENT = 32
 """Words of a channel that are kept, at most: those that a second stream may hear again."""
 
@@ -67,13 +71,17 @@ class ClientProgress(msgspec.Struct, forbid_unknown_fields=True):
     open_end_s: float = 0.0
     """Where a word ends that the client says it has had, and whose `WordEnd` was not told since: it
     may have been lost. 0 if there is none."""
+    again_from_s: float | None = None
+    """Where the stream begins that hears the sound of such a word again, for what comes with it:
+    the beginning of a turn. None once that has been heard, or if there is no such word."""
 
     def add(self, event: Event, num_channels: int = 0) -> None:
         """Note an event that the client is told; `num_channels` is 0 for a mix."""
         match event:
             case Word():
                 key = _key(event.channel)
-                self.words[key] = max(event.end, self.words.get(key, 0.0))
+                if event.end > self.words.get(key, 0.0):
+                    self.words[key], self.again_from_s = event.end, None
                 recent = [*self.recent.get(key, ()), (event.text, event.start, event.end)]
                 self.recent[key] = recent[-_NUM_RECENT:]
             case WordEnd():
@@ -88,6 +96,8 @@ class ClientProgress(msgspec.Struct, forbid_unknown_fields=True):
                 self.turns[_key(event.channel)] = "eager"
             case TurnEnd():
                 self.turns.pop(_key(event.channel), None)
+                if event.time > self.confirmed_s:
+                    self.again_from_s = None
             case Finalized():
                 self._answer(event, num_channels)
             case _:
@@ -123,7 +133,10 @@ class ClientProgress(msgspec.Struct, forbid_unknown_fields=True):
             self.confirmed_s = max(self.confirmed_s, word_end_s)
 
     def until_s(self, num_channels: int) -> float:
-        """The time up to which every channel's words were told; `num_channels` is 0 for a mix."""
+        """The time up to which every channel's words were told, with what comes with them;
+        `num_channels` is 0 for a mix."""
+        if self.again_from_s is not None:
+            return self.again_from_s
         keys = [_key(i) for i in range(num_channels)] or [_key(None)]
         return min(self.words.get(key, 0.0) for key in keys)
 
@@ -132,6 +145,7 @@ class ClientProgress(msgspec.Struct, forbid_unknown_fields=True):
         return ClientProgress(
             dict(self.words), self.paused_s, self.warned_s, dict(self.turns), list(self.finalizes),
             self.has_ended, dict(self.recent), self.confirmed_s, self.open_end_s,
+            self.again_from_s,
         )  # fmt: skip
 
 
@@ -168,6 +182,7 @@ class Overlap:
             (one.tag, channel) for one in progress.finalizes for channel in one.answered
         ]
         self._skips_end = False  # whether the last word was left out
+        self._word_end_s = 0.0  # where the second stream's last word ends
         self._turns = dict(progress.turns)  # those that this stream has not heard begin
 
     @property
@@ -211,6 +226,7 @@ class Overlap:
         progress = self._progress
         match event:
             case Word():
+                self._word_end_s = event.end
                 self._skips_end = self._is_known(event)
                 return [] if self._skips_end else [event]
             case WordEnd():
@@ -235,11 +251,17 @@ class Overlap:
                 return [event]
 
     def _is_confirmed(self, event: Event) -> bool:
+        """Whether the client has had this event, as it has had a later word. A turn begins in a
+        message behind its first word: if that word is the last that the client has had, the message
+        may have been lost."""
+        confirmed_s = self._progress.confirmed_s
         match event:
+            case TurnStart() | TurnResumed() if self._word_end_s > confirmed_s - _AGAIN_S:
+                return False
             case (
                 Pause() | StreamWarning() | TurnStart() | TurnEndEager() | TurnResumed() | TurnEnd()
             ):
-                return event.time < self._progress.confirmed_s - _SAME_S
+                return event.time < confirmed_s - _SAME_S
             case _:
                 return False
 

@@ -6,7 +6,7 @@ Knows bytes; does not know sockets, disks or what the fields mean.
 from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -22,6 +22,11 @@ MAX_FORM_BYTES = 2**20
 
 MAX_PREAMBLE_BYTES = 64 * 2**10
 """Bytes before the first boundary, at most: RFC 2046 lets any text stand there."""
+
+MAX_PADDING_BYTES = 2**10
+"""Spaces and tabs behind one boundary, at most: RFC 2046 lets any number stand there."""
+
+_PADDING = b" \t"
 
 _NAME_BYTES = 100
 
@@ -70,6 +75,7 @@ class FormReader:
         self._preamble: bytes = b"\n"
         self._num_skipped: int = 0  # bytes before that end
         self._has_begun = False  # whether the first boundary has come
+        self._num_padding = 0  # bytes behind a later boundary whose line has not ended
         self._file_name = file
         self._header = [b"", b""]
         self._disposition = b""
@@ -95,6 +101,13 @@ class FormReader:
             self._parser.write(data)
         except FormParserError as error:
             raise FormError(f"the form is damaged: {error}") from error
+        if self._parser.state == MultipartState.BOUNDARY_PADDING:
+            line = data.rstrip(b"\r")
+            num_bytes = len(line) - len(line.rstrip(_PADDING))
+            is_one = num_bytes == len(line)  # the padding of one boundary, which goes on
+            self._check_padding(num_bytes + is_one * self._num_padding)
+        else:
+            self._num_padding = 0
         pieces, self._pieces = self._pieces, []
         return b"".join(pieces)
 
@@ -104,25 +117,36 @@ class FormReader:
         Raises:
             FormError: the form has not ended.
         """
-        if not self._has_begun and self._preamble != b"\n":
+        if not self._has_begun and self._preamble != b"\n" and self._first not in self._preamble:
             raise self._no_boundary()
         if not self._is_whole:
             raise FormError("the form breaks off before its last boundary: send it whole")
 
     def _from_first_boundary(self, data: bytes) -> bytes:
-        """The bytes from the first boundary on; none if it has not come yet."""
+        """The bytes from the first boundary on, without the padding behind it; none if it has not
+        come yet, or the byte behind its padding."""
         data = self._preamble + data
         at = data.find(self._first)
         end = at if at >= 0 else max(0, len(data) - len(self._first) + 1)
         if self._num_skipped + end > MAX_PREAMBLE_BYTES:
             raise self._no_boundary()
-        self._has_begun = at >= 0
-        if self._has_begun:
-            self._preamble = b""
-            return data[at + 1 :]
+        line_end = data[at + len(self._first) :].lstrip(_PADDING) if at >= 0 else b""
+        if at >= 0:
+            self._check_padding(len(data) - at - len(self._first) - len(line_end))
+        if line_end:
+            self._has_begun, self._preamble = True, b""
+            return self._first[1:] + line_end if line_end[:1] == b"\r" else data[at + 1 :]
         self._preamble = data[end:]
         self._num_skipped += end
         return b""
+
+    def _check_padding(self, num_bytes: int) -> None:
+        self._num_padding = num_bytes
+        if num_bytes > MAX_PADDING_BYTES:
+            raise FormError(
+                f"the form is damaged: more than {MAX_PADDING_BYTES} spaces and tabs stand behind "
+                "one of its boundaries: end the line there"
+            )
 
     def _no_boundary(self) -> FormError:
         boundary = self._first[3 : 3 + _NAME_BYTES].decode("latin-1")

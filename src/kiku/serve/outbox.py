@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from kiku.serve.message_history import MessageHistory
 from kiku.serve.protocols.interface import Hangup, Send
@@ -35,7 +36,8 @@ class Outbox:
         self._wire: Wire | None = None
         self.waiting: deque[Send | Hangup] = deque()
         """What is to be sent; other classes read this, and do not change it."""
-        self._is_flushing = False
+        self._sender: asyncio.Task[Any] | None = None  # the one that sends at the moment
+        self._gives_up = False  # and is cancelled by `give_up`
         self._sends_since = 0.0  # 0 while nothing is being sent
         self._drained = asyncio.Event()
         self._drained.set()  # nothing is being sent
@@ -78,6 +80,14 @@ class Outbox:
         wire, self._wire = self._wire, None
         return wire
 
+    def give_up(self) -> None:
+        """Wait no more for the client of a connection that was taken away: it may never take what
+        is being sent. What waits is sent over the next connection."""
+        self.is_broken.set()
+        if self._sender is not None and not self._gives_up:
+            self._gives_up = True
+            self._sender.cancel()
+
     def restore(self, history: MessageHistory, num_received: int) -> None:
         """Go on with another process's history; the client has had `num_received` messages."""
         self.history, self._num_known = history, num_received
@@ -92,26 +102,31 @@ class Outbox:
 
     async def flush(self) -> None:
         """Send what waits; if another task is sending already, it sends this, too."""
-        if self._is_flushing:
+        if self._sender is not None:
             return
         waiting, counters = self.waiting, self._counters
-        self._is_flushing = True
+        self._sender = me = asyncio.current_task()
         self._drained.clear()
         try:
             while waiting and (wire := self._wire) is not None:
                 item = waiting[0]  # it waits until it was sent: this task may be cancelled before
                 self._sends_since = time.monotonic()
-                if isinstance(item, Hangup):
-                    waiting.clear()
-                    self.is_broken.set()
-                    self._hung_up(wire, item)
-                    await wire.close(item.code, item.reason or self.reason)
-                    return
                 try:
+                    if isinstance(item, Hangup):
+                        waiting.clear()
+                        self.is_broken.set()
+                        self._hung_up(wire, item)
+                        await wire.close(item.code, item.reason or self.reason)
+                        return
                     await wire.send(item.data)
                 except Gone:  # the task that reads learns it, too
                     self.disconnect(wire)
                     self.is_broken.set()
+                    continue
+                except asyncio.CancelledError:
+                    if not self._gives_up or me is None or me.uncancel():
+                        raise  # the task itself is to end
+                    self._gives_up = False
                     continue
                 counters.num_sent += len(item.data)
                 if self._wire is wire:  # otherwise other messages wait: those of a newer connection
@@ -119,7 +134,7 @@ class Outbox:
             if self._wire is None:
                 waiting.clear()  # the history of a session has them
         finally:
-            self._is_flushing, self._sends_since = False, 0.0
+            self._sender, self._gives_up, self._sends_since = None, False, 0.0
             self._drained.set()
 
     async def drained(self) -> None:

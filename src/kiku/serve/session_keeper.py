@@ -76,7 +76,8 @@ class SessionKeeper:
         return f"{recognizer.name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     @property
-    def _ttl_s(self) -> float:
+    def ttl_s(self) -> float:
+        """Seconds after its last write until a session is forgotten."""
         return self._service.settings.resume_s + 2 * KEEP_S
 
     def recorder_for_new(
@@ -93,8 +94,8 @@ class SessionKeeper:
         """The recorder of a talk that another process began."""
         recorder = self.recorder_for_new(protocol, owner, takeover.history)
         recorder.resumed(
-            takeover.claim, takeover.progress, takeover.options, takeover.start_s,
-            takeover.num_before,
+            takeover.claim, takeover.progress, takeover.session_options, takeover.stored.decoding,
+            takeover.start_s, takeover.num_before,
         )  # fmt: skip
         return recorder
 
@@ -110,7 +111,7 @@ class SessionKeeper:
     async def _sweep(self) -> None:
         while True:
             try:
-                await self._writer.call(partial(self._store.sweep, self._ttl_s), _WRITE_S)
+                await self._writer.call(partial(self._store.sweep, self.ttl_s), _WRITE_S)
             except Exception as error:
                 self._log_failure(error)
             await asyncio.sleep(_SWEEP_S)
@@ -132,9 +133,7 @@ class SessionKeeper:
             await watched.writing
         if recorder.generation is not None:
             with suppress(StoreDown):
-                remove = partial(
-                    self._store.remove, recorder.name, recorder.generation, self._ttl_s
-                )
+                remove = partial(self._store.remove, recorder.name, recorder.generation, self.ttl_s)
                 await self._writer.call(remove, _WRITE_S)
 
     def unwatch(self, talk: "Talk") -> None:
@@ -172,7 +171,7 @@ class SessionKeeper:
             one.writing = done
         try:
             written = await self._writer.call(
-                partial(_write_snapshots, self._store, snapshots, self._ttl_s),
+                partial(_write_snapshots, self._store, snapshots, self.ttl_s),
                 timeout_s or _WRITE_S,
             )
             self._is_down = False
@@ -254,7 +253,7 @@ class SessionKeeper:
         if snapshot is None:
             return
         try:
-            written = partial(_write_snapshots, self._store, [snapshot], self._ttl_s)
+            written = partial(_write_snapshots, self._store, [snapshot], self.ttl_s)
             await self._writer.call(written, _WRITE_S)
         except Exception as error:
             self._mark_down(error)
@@ -271,9 +270,7 @@ class SessionKeeper:
             return None
         name = name_of(owner, protocol.session)
         try:
-            claim = await self._claimer.call(
-                partial(self._store.claim, name, self._ttl_s), _CLAIM_S
-            )
+            claim = await self._claimer.call(partial(self._store.claim, name, self.ttl_s), _CLAIM_S)
             if claim is None:
                 return None
             config = self._service.recognizer.config

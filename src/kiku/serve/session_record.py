@@ -18,12 +18,14 @@ import msgspec
 from kiku.errors import ConfigError
 from kiku.options import StreamOptions
 from kiku.serve.client_progress import ClientProgress
+from kiku.serve.decoding_history import DecodingHistory, EarlierDecoding
 from kiku.serve.message_history import MAX_MESSAGES
 from kiku.serve.session_sound import Part, StoredFormat
 from kiku.serve.session_store import MAX_VALUE_BYTES
 
-VERSION = 2
-"""That of records that are written. Those of version 1 lack what has a default, and are read."""
+VERSION = 3
+"""That of records that are written. Those of versions 1 and 2 lack what has a default, and are
+read."""
 
 HEAD, STATE = "head", "state"
 
@@ -71,6 +73,8 @@ class Head(msgspec.Struct, forbid_unknown_fields=True):
     has_state: bool = False
     known: ClientProgress | None = None
     """What the saved stream may tell again: it had not come to all that was told before it."""
+    earlier: list[EarlierDecoding] = []
+    """The decoding options that held before those of `options`, as far back as the sound goes."""
 
 
 class SoundPiece(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -97,6 +101,7 @@ class StoredSession:
 
     head: Head
     options: StreamOptions
+    decoding: DecodingHistory
     pieces: Sequence[SoundPiece]
     """Pieces of sound, without holes between them."""
     end_s: float
@@ -140,6 +145,7 @@ def read(values: Mapping[str, bytes], identity: Identity, model_rate: int) -> St
         head = _HEAD(values[HEAD])
         _check(head, identity)
         options = StreamOptions.from_dict(head.options)
+        decoding = DecodingHistory(options.decoding, head.earlier)
         pieces = [_SOUND(values[name]) for name in head.sounds]
         messages = _joined([_MESSAGES(values[name]) for name in head.messages], head.count)
         state = values[STATE] if head.has_state else None
@@ -148,7 +154,7 @@ def read(values: Mapping[str, bytes], identity: Identity, model_rate: int) -> St
         raise RecordError(f"the part {error} is missing") from error
     except (msgspec.MsgspecError, RecursionError, ValueError, ConfigError) as error:
         raise RecordError(f"it cannot be read: {error}") from error
-    return StoredSession(head, options, pieces, end_s, messages, state)
+    return StoredSession(head, options, decoding, pieces, end_s, messages, state)
 
 
 def _check(head: Head, identity: Identity) -> None:
@@ -173,6 +179,8 @@ def _check_progress(progress: ClientProgress) -> None:
         progress.paused_s,
         progress.warned_s,
         progress.confirmed_s,
+        progress.open_end_s,
+        progress.again_from_s or 0.0,
         *progress.words.values(),
         *told,
     ]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from kiku.options import DecodingOptions, StreamOptions
 from kiku.serve.client_progress import ClientProgress, OpenFinalize, Overlap
+from kiku.serve.decoding_history import DecodingHistory
 from kiku.serve.message_history import MessageHistory
 from kiku.serve.protocols.interface import LiveProtocol
 from kiku.serve.session_record import (
@@ -117,6 +118,7 @@ class SessionRecorder:
         """Leaves out what the stream tells again, if another process began the talk."""
         self._plain: dict[str, Any] = {}  # the options, as they are written
         self._set_options(StreamOptions())
+        self._decoding = DecodingHistory(self._options.decoding)
         self._can_move = False
         self._is_closed = False
         self._waiting: deque[_PendingPart] = deque()
@@ -139,6 +141,7 @@ class SessionRecorder:
         """Begin again: the talk has another stream, which has taken nothing yet."""
         self._can_move = not container
         self._set_options(options)
+        self._decoding = DecodingHistory(options.decoding)
         self._begin_at(0.0, 0)
         self.progress, self._is_closed = ClientProgress(), False
         self.overlap = None
@@ -157,6 +160,7 @@ class SessionRecorder:
         claim: Claim,
         progress: ClientProgress,
         options: StreamOptions,
+        decoding: DecodingHistory,
         start_s: float,
         num_bytes: int,
     ) -> None:
@@ -165,13 +169,15 @@ class SessionRecorder:
         Args:
             claim: of the session, with what was stored of it.
             progress: what its client has been told.
-            options: of the stream here.
+            options: of the session.
+            decoding: how its sound was decoded.
             start_s: where the stream's sound begins, in the session's time.
             num_bytes: of the client's sound before `start_s`.
         """
         self._can_move, self.progress = True, progress.copy()
         self.committed(claim.generation)
         self._set_options(options)
+        self._decoding = decoding.copy()
         self._num_stored = self._history.count - len(self._history.after(0))
         self._begin_at(start_s, num_bytes)
         self._left = list(claim.values)
@@ -217,7 +223,8 @@ class SessionRecorder:
         self._is_changed = True
 
     def decoding(self, options: DecodingOptions) -> None:
-        """Note that the stream decodes with other options from now on."""
+        """Note that the stream decodes the sound from here on with other options."""
+        self._decoding.change(self._end_s, options)
         self._set_options(replace(self._options, decoding=options))
         self._is_changed = True
 
@@ -272,6 +279,7 @@ class SessionRecorder:
         drop = self._left + self._drop_sound(from_s - _LEVEL_WINDOW_S) + self._drop_messages(
             now - _TCP_GIVE_UP_S - resume_s
         )  # fmt: skip
+        self._decoding.forget(from_s - 2 * _LEVEL_WINDOW_S)
         sound = self._take_sound(from_s)
         messages = self._take_messages(now)
         is_whole = self._is_closed and self._stored_s >= self._end_s - 1e-6
@@ -281,6 +289,7 @@ class SessionRecorder:
             is_whole, [name for name, _, _ in self._sounds], [name for name, _ in self._messages],
             state is not None,
             self.overlap.rest if state is not None and self.overlap is not None else None,
+            self._decoding.earlier(),
         )  # fmt: skip
         self._left, self._is_changed, self._written_at = [], False, now
         return Snapshot(

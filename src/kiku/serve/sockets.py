@@ -143,7 +143,7 @@ class Sockets:
         """Go on with a session that another process has kept. Returns whether that was done.
 
         Raises:
-            Busy: no slot is free.
+            Busy: no slot is free, or there was no room for the stored sound in time.
         """
         keeper, protocol = self._keeper, talk.protocol
         if keeper is None or protocol.session is None or protocol.initial_open is None:
@@ -162,7 +162,13 @@ class Sockets:
             if way is None:
                 continue
             try:
-                await talk.take_over(way, keeper.recorder_for_takeover(protocol, talk.owner, way))
+                # When the store has forgotten the session, its client has given up.
+                async with asyncio.timeout(keeper.ttl_s):
+                    recorder = keeper.recorder_for_takeover(protocol, talk.owner, way)
+                    await talk.take_over(way, recorder)
+            except TimeoutError:
+                retry_after_s = self._service.admission.retry_after_s
+                raise Busy("there is no room for the session's sound", retry_after_s) from None
             except KikuError as error:
                 keeper.refused(str(error))
                 continue

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from kiku.audio.chunk import MAX_GAP_S
 from kiku.live import AsyncStream
-from kiku.options import StreamOptions, TurnPolicy
+from kiku.options import DecodingOptions, StreamOptions, TurnPolicy
 from kiku.serve.client_progress import ClientProgress, OpenFinalize, Overlap
 from kiku.serve.message_history import MAX_MESSAGES, MessageHistory
 from kiku.serve.session_record import SoundPiece, StoredSession
@@ -48,7 +48,7 @@ class Takeover:
     client: ReturningClient
     progress: ClientProgress
     options: StreamOptions
-    """Options of the stream to be opened."""
+    """Options of the stream to be opened, which decodes as it was done where its sound begins."""
     state: bytes | None
     """Saved state to open the stream with, if any; the sound below is then only kept, not heard."""
     start_s: float
@@ -71,6 +71,17 @@ class Takeover:
     def sound(self) -> StoredFormat:
         """The format of the parts."""
         return StoredFormat(self.options.format, self.model_rate)
+
+    @property
+    def session_options(self) -> StreamOptions:
+        """Options of the session, with the decoding that its client has asked for last."""
+        return replace(self.options, decoding=self.stored.decoding.latest)
+
+    @property
+    def changes(self) -> Sequence[tuple[float, DecodingOptions]]:
+        """Changes of decoding that the new stream is asked for again: where in the sound, and to
+        which options. A saved stream knows its own."""
+        return [] if self.state is not None else self.stored.decoding.after(self.start_s)
 
     @property
     def finalizes(self) -> Sequence[OpenFinalize]:
@@ -155,12 +166,12 @@ def plan_takeover(
         parts = [part for piece in stored.pieces for part in piece.parts]
         num_before = head.num_bytes if first is None else first.num_before
     else:
-        start_s, num_before, parts = _sound_from_quiet(
-            stored, sound, head.from_s, frame_size / model_rate
-        )
+        start_s, num_before, parts = _sound_from_quiet(stored, sound, frame_size / model_rate)
+        if progress.open_end_s or progress.again_from_s is not None:
+            progress.again_from_s = start_s
         if not parts and start_s <= 0 and not progress.has_ended:
             return None  # there is nothing to go on with
-        options = replace(options, start_s=start_s)
+        options = replace(options, start_s=start_s, decoding=stored.decoding.at(start_s))
     return Takeover(
         claim, stored, history, client, progress, options, stored.state, start_s, num_before,
         parts, model_rate, frame_size,
@@ -168,22 +179,24 @@ def plan_takeover(
 
 
 def _sound_from_quiet(
-    stored: StoredSession, sound: StoredFormat, time: float, frame_s: float
+    stored: StoredSession, sound: StoredFormat, frame_s: float
 ) -> tuple[float, int, list[Part]]:
-    """The stored sound from a quiet place after `time` on: where it begins, bytes before it, and
-    its parts. It begins with a frame of the session, so that the frames stay the same.
+    """The stored sound from a quiet place after `time`, its `from_s`: where it begins, bytes before
+    it, and its parts. It begins with a frame of the session, so that the frames stay the same.
 
     Without a quiet place it begins a second before `time`: the last word is then heard as a whole
     and recognised as known, where its rest alone would be another word. If the stored sound begins
     after `time` or ends before it, there are no parts: the client is to send the sound, from a
-    second before `time` for the same reason.
+    second before `time` for the same reason. Where an earlier stream began at `time`, so does this
+    one.
     """
+    time = stored.head.from_s
     first_s = stored.pieces[0].start_s if stored.pieces else 0.0
     if not (stored.pieces and first_s <= time + 1e-6 and time < stored.end_s):
         count = round(int(max(0.0, time - _LEVEL_WINDOW_S) / frame_s) * frame_s * sound.rate)
         return count / sound.rate, count * sound.width, []
     start_s = time
-    if time > 0:
+    if time > 0 and stored.head.progress.again_from_s != time:
         around_s, _, around = _from(stored.pieces, sound, max(0.0, time - _LEVEL_WINDOW_S))
         quiet_s = first_quiet_after(sound.heard(around), sound.model_rate, around_s, time)
         start_s = max(0.0, time - _LEVEL_WINDOW_S) if quiet_s is None else quiet_s

@@ -161,7 +161,8 @@ class Talk:
             KikuError: the session cannot be gone on with; this talk is of no use then.
         """
         self._takeover = takeover
-        self._protocol.restore(takeover.stored.head.counts, takeover.options, takeover.num_bytes)
+        counts, options = takeover.stored.head.counts, takeover.session_options
+        self._protocol.restore(counts, options, takeover.num_bytes)
         self._outbox.restore(takeover.history, takeover.client.num_received)
         await self._stream.take_over(takeover, recorder)
 
@@ -213,9 +214,15 @@ class Talk:
         """Go on with a client who comes back and has had `num_received` messages."""
         before = self._outbox.take_wire()  # perhaps dead, which was not known
         other, self._next_wire = self._next_wire, wire
+        self._outbox.give_up()
         for one in (before, other):
             await _close_replaced(one)
-        await self._let_go.wait()
+        while not self._let_go.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LEAVE_S):
+                    await self._let_go.wait()
+            if self._reads_since:  # of a connection that only seems to be alive
+                self.abort()
         if self._next_wire is not wire:  # another one has come since, or the talk has ended
             return await _close_replaced(wire)
         self._next_wire = None
@@ -418,7 +425,9 @@ class Talk:
 
 
 async def _close_replaced(wire: Wire | None) -> None:
-    """Hang up on a client whose session another connection goes on with."""
+    """Hang up on a client whose session another connection goes on with. One that takes nothing
+    does not hold up the other for long."""
     if wire is not None:
-        with suppress(Gone, OSError, RuntimeError):
-            await wire.close(1012, "the session goes on elsewhere")
+        with suppress(Gone, OSError, RuntimeError, TimeoutError):
+            async with asyncio.timeout(_LEAVE_S):
+                await wire.close(1012, "the session goes on elsewhere")

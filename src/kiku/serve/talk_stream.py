@@ -25,6 +25,7 @@ from kiku.options import DecodingOptions, StreamOptions
 from kiku.serve.admission import Permit
 from kiku.serve.client_progress import Overlap
 from kiku.serve.decoder import RecordingDecoder
+from kiku.serve.decoding_history import PlannedChanges
 from kiku.serve.live_recording import LiveRecording
 from kiku.serve.outbox import Outbox
 from kiku.serve.protocols.interface import (
@@ -89,6 +90,7 @@ class TalkStream:
         self._told_s: float | None = None  # see `told_s`; None while nothing is being told
         self._ended_s = 0.0  # sound it had taken when it ended
         self._overlap: Overlap | None = None  # with what another process has told
+        self._planned = PlannedChanges()
         self.recorder: SessionRecorder | None = None
         """What is kept of it for other processes, if anything is."""
         self.ended: Hangup | None = None
@@ -165,6 +167,7 @@ class TalkStream:
         stream = await self._open(Open(takeover.options), state)
         if state is None:
             await push_gap(stream, takeover.start_s)
+        self._planned = PlannedChanges(takeover.changes, takeover.sound)
         for gap_s, data in takeover.parts:
             given = PushGap(gap_s) if gap_s else Push(takeover.sound.pushed(data))
             if state is None:
@@ -205,6 +208,7 @@ class TalkStream:
         )
         stream = self._stream = await self._service.open(options, state=state)
         self.ended = self._told_s = None
+        self._planned = PlannedChanges()
         self._num_pushed, self._pushed_from_s = 0, stream.duration
         self._listener = self._tasks.start(partial(self._listen, stream))
         if wanted.container:
@@ -233,7 +237,13 @@ class TalkStream:
     async def push(self, sound: Push) -> None:
         """As `do`, for sound alone, which most messages are: a short way if nothing waits."""
         stream = self._stream
-        if stream is None or self._decoder is not None or self._asks or self._asking.locked():
+        if (
+            stream is None
+            or self._decoder is not None
+            or self._asks
+            or self._planned
+            or self._asking.locked()
+        ):
             return await self.do([sound])
         self._counters.pushed()
         try:
@@ -308,19 +318,18 @@ class TalkStream:
                 if self._decoder is not None:
                     await self._decoder.feed(bytes(samples))
                 else:
-                    await stream.push(samples, rate=rate)
-                    self._num_pushed += _size_of(samples)
-                    if recorder is not None:
-                        recorder.pushed(samples)
+                    await self._push(stream, samples, rate)
             case PushGap(seconds):
                 await stream.push_silence(seconds)
                 if recorder is not None:
                     recorder.gap(seconds)
+                await self._make_changes(stream)
             case FinalizeStream(tag, cut):
                 self._counters.asked_at = time.monotonic()
                 if await self._finalize(stream, action) and recorder is not None:
                     recorder.asked(tag, cut)
             case Decode(options):
+                self._planned = PlannedChanges()  # they came before it
                 if not await self._decode(stream, options):
                     return ()
                 if recorder is not None:
@@ -337,6 +346,24 @@ class TalkStream:
             case _:
                 raise AssertionError(f"there is no action {action!r}")
         return ()
+
+    async def _push(
+        self, stream: AsyncStream, samples: NDArray[np.generic] | bytes, rate: int | None
+    ) -> None:
+        """Push sound, and change the decoding where another process has changed it."""
+        while True:
+            part, samples = self._planned.cut(samples, stream.duration)
+            await stream.push(part, rate=rate)
+            self._num_pushed += _size_of(part)
+            if self.recorder is not None:
+                self.recorder.pushed(part)
+            await self._make_changes(stream)
+            if not len(samples):
+                break
+
+    async def _make_changes(self, stream: AsyncStream) -> None:
+        for options in self._planned.due(stream.duration):
+            await self._decode(stream, options)
 
     async def _finalize(self, stream: AsyncStream, wanted: FinalizeStream) -> bool:
         """Ask for a finalize as soon as the stream takes one more: a client may ask for many ahead,
