@@ -207,7 +207,7 @@ def test_a_file_that_was_read_to_its_end_says_so(tmp_path: Path) -> None:
     rec, _ = echo()
     file = io.BytesIO(_wav(np.repeat(sentence(ONE), 8), 8000))
     assert rec.transcribe(file).text == "one"
-    with pytest.raises(AudioError, match=r"is at its end, .* file\.seek\(0\)"):
+    with pytest.raises(AudioError, match=r"was already read to its end: file\.seek\(0\)"):
         rec.transcribe(file)
     file.seek(0)
     assert rec.transcribe(file).text == "one"
@@ -245,7 +245,7 @@ def test_samples_before_their_rate_are_told_to_be_turned_round() -> None:
         lambda: rec.prompt("one", pair),
     ]
     for call in calls:
-        with pytest.raises(InputError, match=f"other way round.* rate={CONFIG.sample_rate}"):
+        with pytest.raises(InputError, match=f"in the wrong order.* rate={CONFIG.sample_rate}"):
             call()
     assert rec.transcribe(pair[::-1]).text == "one"
 
@@ -922,7 +922,7 @@ def test_each_channel_is_heard_by_itself_and_words_stand_in_their_order() -> Non
     ("channel", "counts", "words", "told"),
     [
         ("each", (1, 2), [("one", 0), ("one", 0)], "1 channel at first and has 2 channels"),
-        ("each", (2, 3), [("one", 0), ("two", 1)] * 2, "from 2 on are not heard"),
+        ("each", (2, 3), [("one", 0), ("two", 1)] * 2, "from 2 on are not transcribed"),
         ("each", (3, 2), [("one", 0), ("two", 1), ("three", 2), ("one", 0), ("two", 1)],
          "from 2 on are silent"),
         ("each", (2, 2), [("one", 0), ("two", 1)] * 2, None),
@@ -954,7 +954,7 @@ def test_channels_of_a_recording_that_come_or_go_are_told(
 
 def test_a_channel_that_was_never_there_is_refused() -> None:
     rec, engine = echo()
-    with pytest.raises(AudioError, match="channel 2 was asked for and there are 2"):
+    with pytest.raises(AudioError, match="channel 2 was asked for, but there are 2"):
         rec.transcribe(stereo(), replace(PLAIN, channel=2), rate=CONFIG.sample_rate)
     assert not engine.held
 
@@ -1084,7 +1084,7 @@ def test_a_cut_file_has_no_problem_where_all_that_was_asked_for_is_there(tmp_pat
     path.write_bytes(_wav(np.repeat(sound, 8), 8000)[:-20_000])
     result = rec.transcribe(path, replace(PLAIN, end_s=2.0))
     assert (result.text, result.duration, result.problem) == ("one", 2.0, None)
-    with pytest.warns(UserWarning, match="breaks off"):
+    with pytest.warns(UserWarning, match="ends early"):
         assert rec.transcribe(path, replace(PLAIN, end_s=8.3)).problem is not None
 
 
