@@ -495,7 +495,7 @@ def http_protocol(header_s: float) -> type[H11Protocol]:
 
         def _unsupported_upgrade_warning(self) -> None:
             # The request is answered as if it had not asked, as curl --http2 does each time.
-            self.logger.debug("an upgrade that is not a WebSocket's was passed over")
+            self.logger.debug("ignored an upgrade that is not a WebSocket's")
 
         def handle_websocket_upgrade(self, event: Any) -> None:
             self._is_upgraded = True

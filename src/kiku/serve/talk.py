@@ -193,7 +193,7 @@ class Talk:
     async def end_service(self) -> None:
         """Tell the client that the service ends, and hang up."""
         self._stop_waiting()
-        error = ServerEnds("the service is ending: connect again in a moment")
+        error = ServerEnds("the service is shutting down: connect again in a moment")
         with suppress(Gone):
             await self._stream.do(self._protocol.failed(error))
             await self._stream.do([Hangup(1012, str(error))])
@@ -346,7 +346,7 @@ class Talk:
         _LOG.error("%s: the %s connection failed", self.id, self._protocol.name, exc_info=error)
         self.counters.failed(error)
         with suppress(Gone):
-            await self._stream.do([Hangup(1011, "an error of the server's own")])
+            await self._stream.do([Hangup(1011, "an internal error of the server")])
 
     # Going over to another process.
 
@@ -360,7 +360,7 @@ class Talk:
         """Send the client to another process, which goes on with the session."""
         self._stop_waiting()
         with suppress(Gone):
-            await self._stream.do([Hangup(1012, "the session goes on elsewhere: connect again")])
+            await self._stream.do([Hangup(1012, "the session continues elsewhere: connect again")])
 
     async def let_go(self) -> None:
         """End without a message, as another process goes on with the session already."""
@@ -391,7 +391,7 @@ class Talk:
             self._reads_since = min(now, self._reads_since + held_up_s)
         self._outbox.held_up(now, held_up_s)
         if self._outbox.stuck_s(now) > settings.write_s:
-            _LOG.warning("%s takes no messages: it is dropped", self.id)
+            _LOG.warning("%s does not read its messages, so it is disconnected", self.id)
             self.counters.errors("SlowReader")
             self.abort()
             return
@@ -409,7 +409,7 @@ class Talk:
             self._tasks.start(partial(self._stream.do, protocol.quiet(after_s)))
         if silent_s > settings.idle_s:
             self._reads_since = 0.0
-            self._outbox.reason = f"nothing came for {settings.idle_s:g} seconds"
+            self._outbox.reason = f"nothing was received for {settings.idle_s:g} seconds"
             self._tasks.start(self._end_idle)
 
     async def _end_idle(self) -> None:
@@ -430,4 +430,4 @@ async def _close_replaced(wire: Wire | None) -> None:
     if wire is not None:
         with suppress(Gone, OSError, RuntimeError, TimeoutError):
             async with asyncio.timeout(_LEAVE_S):
-                await wire.close(1012, "the session goes on elsewhere")
+                await wire.close(1012, "the session continues elsewhere")
