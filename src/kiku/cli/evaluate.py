@@ -156,7 +156,8 @@ def evaluate_command(
     if output is not None:
         make_folder(output, wants="a folder")
     meter = Meter(quiet=quiet)
-    recognizer = load_with(model, meter, slots=rows.slots)
+    slots = min(rows.slots, len(manifest.utterances))
+    recognizer = load_with(model, meter, slots=slots)
     if recognizer is None:
         return INTERRUPTED
     if output is not None and report.fresh:  # results stay if no model is loaded

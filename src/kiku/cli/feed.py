@@ -24,6 +24,7 @@ from kiku.options import StreamOptions
 
 _CHUNK_S = 0.08
 _WAIT_S = 0.2  # that a stop may take
+_LONGEST_WAIT_S = 3600.0  # at once: a lock takes no number of seconds that is far larger
 _SILENCE_S = 1.0  # of one part: gaps are pushed in parts, each when there is room
 
 FLOOR_DB = -60.0
@@ -115,7 +116,7 @@ class Played:
         """Wait until `due`, counted from the beginning, so that delays of single waits do not add
         up."""
         while not self._stopped.is_set() and (left_s := due - self._clock()) > 0:
-            self._wait(self._stopped, left_s)
+            self._wait(self._stopped, min(left_s, _LONGEST_WAIT_S))
 
     def _standard_input(self) -> str | BinaryIO:
         try:
