@@ -62,7 +62,7 @@ def describe(error: Exception) -> str:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # PyTorch raises a RuntimeError, or one derived from it; its CPU allocator words it differently.
+    # PyTorch raises a RuntimeError or a subclass; its CPU allocator has another message.
     # NumPy raises a ValueError for more bytes than there are addresses.
     said = str(error).lower()
     if isinstance(error, ValueError) and said.startswith("array is too big"):
