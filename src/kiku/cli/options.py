@@ -202,7 +202,7 @@ class TextOptions:
 
     @property
     def words(self) -> WordOptions:
-        """The same without the prompt."""
+        """These options without the prompt."""
         return WordOptions(self.hotwords, self.temperature, self.calibration)
 
     def refuse(self) -> None:
@@ -249,7 +249,7 @@ class WritingOptions:
         yield "--highlight-words", self.highlight_words
 
     def captions(self, model: str) -> CaptionOptions:
-        """The options for writers of captions."""
+        """The options that writers of captions take."""
         return CaptionOptions(
             model,
             max_line_width=self.max_line_width or None,

@@ -101,7 +101,7 @@ def transcribe_on_ray(
     *,
     quiet: bool,
 ) -> int:
-    """Transcribe on Ray; give the exit code."""
+    """Transcribe on Ray; return the exit code."""
     from kiku import fleet as room
 
     address, sources = _address_in(recordings.paths)
@@ -109,7 +109,7 @@ def transcribe_on_ray(
     if output is None:
         raise typer.BadParameter("--ray writes into a folder: name one", param_hint="-o")
     named = formats_of(results.formats, _FORMATS) or ["jsonl"]
-    settings.apply()  # processes of this machine inherit that
+    settings.apply()  # processes on this machine inherit these variables
     model = room.ModelSettings(
         settings.model, settings.revision, settings.engine, settings.device, settings.dtype,
         settings.threads, recordings.slots,
