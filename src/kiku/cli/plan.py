@@ -164,11 +164,11 @@ def plan_command(
     Says of every figure whether it was measured or follows from the roofline, which is what has to
     be read and computed, and states what it assumes. Nothing is downloaded for known models.
     """
-    from kiku.measure.fits import Options
+    from kiku.measure.fits import PlanOptions
     from kiku.measure.plan import Wanted, model_of, plan
 
     try:
-        options = Options(**asdict(fit))
+        options = PlanOptions(**asdict(fit))
         wanted = Wanted(**asdict(need))
         model_of(model)  # before the memory is read
         hardware, machine = place.chosen()

@@ -190,7 +190,7 @@ def _plan(found: "Survey", settings: ModelOptions, fleet: FleetOptions) -> Itera
     if not count:
         return
     from kiku.measure import hardware, known, machine
-    from kiku.measure.fits import Options
+    from kiku.measure.fits import PlanOptions
     from kiku.measure.plan import Wanted, plan
 
     here = None
@@ -203,7 +203,7 @@ def _plan(found: "Survey", settings: ModelOptions, fleet: FleetOptions) -> Itera
             hardware.cpu_of(this, machine.read_bandwidth(1 << 28, seconds=0.5)),
         )
     wanted = Wanted(hours_per_day=max(found.hours, 1e-3), price=fleet.price)
-    counted = plan(settings.model, place, Options(settings.dtype), wanted, machine=here)
+    counted = plan(settings.model, place, PlanOptions(settings.dtype), wanted, machine=here)
     need, speed = counted.recordings_need, counted.recordings
     if need is None or speed is None:
         yield "kiku plan", "", f"the model does not fit on {place.name}"
