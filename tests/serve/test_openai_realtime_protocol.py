@@ -31,13 +31,8 @@ from kiku.serve.protocols.interface import (
     Send,
     ServerEnds,
 )
-from kiku.serve.protocols.openai_realtime import (
-    IDLE_S,
-    MAX_APPEND,
-    PARAMETERS,
-    RealtimeProtocol,
-)
-from kiku.serve.protocols.openai_realtime_messages import LOGPROBS
+from kiku.serve.protocols.openai_realtime import IDLE_S, PARAMETERS, RealtimeProtocol
+from kiku.serve.protocols.openai_realtime_messages import LOGPROBS, MAX_APPEND
 from kiku.serve.protocols.openai_realtime_pending import MAX_HELD, MAX_WAITING
 from kiku.stream import Finalized
 from kiku.text import TurnEnd, TurnStart, Word

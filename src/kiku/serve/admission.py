@@ -7,6 +7,7 @@ import asyncio
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -56,6 +57,27 @@ class Permit:
         where: TracebackType | None,
     ) -> None:
         self.release()
+
+
+class HeldSlots:
+    """The slots that one talk holds, as its streams come and go."""
+
+    def __init__(self, permit: Callable[[int], Permit]) -> None:
+        """Hold none; `permit` takes slots, or raises Busy."""
+        self._take = permit
+        self._permit: Permit | None = None
+
+    def hold(self, count: int) -> None:
+        """Hold this many from now on; others are given back first. Raises Busy."""
+        if self._permit is None or self._permit.count != count:
+            self.give_back()
+            self._permit = self._take(count)
+
+    def give_back(self) -> None:
+        """Hold none."""
+        if self._permit is not None:
+            self._permit.release()
+            self._permit = None
 
 
 class Admission:
