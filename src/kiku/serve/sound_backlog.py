@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.live_async import AsyncStream
+from kiku.live import AsyncStream
 
 
 class SoundBacklog:

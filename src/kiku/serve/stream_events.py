@@ -7,7 +7,7 @@ Knows the talk's stream and protocol; does not know its connection, or what the 
 
 from collections.abc import Sequence
 
-from kiku.live_async import AsyncStream
+from kiku.live import AsyncStream
 from kiku.serve.client_progress import Overlap
 from kiku.serve.protocols.interface import Action, LiveProtocol
 from kiku.serve.session_recorder import SessionRecorder
