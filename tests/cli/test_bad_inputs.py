@@ -68,7 +68,7 @@ class TestInputs:
         ran = run("transcribe", tmp_path / "gone.wav", *there, "-o", tmp_path)
         lines = ran.err.splitlines()
         assert "gone.wav: no such file" in lines[0]
-        assert "b.txt exists already" in lines[1]
+        assert "b.txt already exists" in lines[1]
         assert lines[2:] == ["kiku: loading has begun"]
 
     def test_folder_without_recordings(self, run: Run, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ class TestOutputs:
         monkeypatch.setattr("os.access", lambda _, mode: not mode & os.W_OK)
         ran = run("transcribe", speech(tmp_path / "a.wav"), "-o", tmp_path)
         assert ran.code == 1
-        one_sentence(ran, "nothing may be written")
+        one_sentence(ran, "is not writable")
 
     def test_what_cannot_be_written_is_printed(
         self, run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -384,15 +384,24 @@ class TestMisuse:
         [
             (["-f", "xml"], "xml"),
             (["-f", "all"], "-o DIR"),
-            (["-f", "srt", "--words"], "form of txt"),
+            (["-f", "srt", "--words"], "needs the format txt"),
             (["--max-line-width", "-1"], "--max-line-width"),
-            (["-f", "srt,docx"], "'docx' is no format; there are txt, json, srt,"),
+            (["-f", "srt,docx"], "'docx' is not a format; choose from txt, json, srt,"),
             (["--speed", "9"], "--speed"),
-            (["--force"], "--force: it is about files: add -o DIR"),
-            (["--highlight-words"], "--highlight-words: it is about srt and vtt: add -f srt"),
-            (["--max-line-width", "9", "-f", "tsv"], "--max-line-width: it is about srt and vtt"),
-            (["--dtype", "fp16"], "there is no 'fp16'; there are float32, int8, int4, bfloat16,"),
-            (["--engine", "x"], "there is no 'x'; there are auto, onnx, torch, cuda"),
+            (["--force"], "--force: it needs files to write to; add -o DIR"),
+            (
+                ["--highlight-words"],
+                "--highlight-words: it needs the format srt or vtt; add -f srt",
+            ),
+            (
+                ["--max-line-width", "9", "-f", "tsv"],
+                "--max-line-width: it needs the format srt or vtt",
+            ),
+            (
+                ["--dtype", "fp16"],
+                "'fp16' is not known; choose one of float32, int8, int4, bfloat16,",
+            ),
+            (["--engine", "x"], "'x' is not known; choose one of auto, onnx, torch, cuda"),
         ],
     )
     def test_options_that_make_no_sense(
@@ -450,7 +459,7 @@ class TestMisuse:
         speech(tmp_path / "-lead.wav")
         ran = run("transcribe", "-lead.wav", "-q")
         assert (ran.code, ran.out) == (2, "")
-        one_sentence(ran, "there is no -l; did you mean  kiku transcribe ./-lead.wav -q\n")
+        one_sentence(ran, "there is no option -l; did you mean  kiku transcribe ./-lead.wav -q\n")
         assert run("transcribe", "./-lead.wav", "-q").code == 0
 
     @pytest.mark.parametrize(
@@ -459,21 +468,21 @@ class TestMisuse:
             (
                 "listen --form a",
                 "kiku listen has no option --form (near it: --force, --format, --from); "
-                "kiku listen --help tells",
+                "kiku listen --help lists",
             ),
-            ("listen --xyzzy a", "kiku listen has no option --xyzzy; kiku listen --help tells"),
-            ("--xyzzy", "kiku has no option --xyzzy; kiku --help tells"),
+            ("listen --xyzzy a", "kiku listen has no option --xyzzy; kiku listen --help lists"),
+            ("--xyzzy", "kiku has no option --xyzzy; kiku --help lists"),
             (
                 "transcribe a.wav --model",
-                "'--model' requires an argument; kiku transcribe --help tells",
+                "'--model' requires an argument; kiku transcribe --help lists",
             ),
-            ("train pack a -o", "'-o' requires an argument; kiku train pack --help tells"),
-            ("--debug listen --from", "'--from' requires an argument; kiku listen --help tells"),
+            ("train pack a -o", "'-o' requires an argument; kiku train pack --help lists"),
+            ("--debug listen --from", "'--from' requires an argument; kiku listen --help lists"),
             (
                 "models info a.wav b",
-                "models info cannot take b as well; kiku models info --help",
+                "models info does not take the further argument b; kiku models info --help",
             ),
-            ("nonsense", "nonsense is no command; kiku --help tells what there is"),
+            ("nonsense", "there is no command nonsense; kiku --help lists what there is"),
         ],
     )
     def test_where_it_cannot_be_told_the_help_is_named(
@@ -505,7 +514,7 @@ class TestMisuse:
         speech(tmp_path / "a.wav")
         ran = run(*arguments)
         assert (ran.code, ran.out) == (2, "")
-        one_sentence(ran, f"what stands behind {behind} is empty")
+        one_sentence(ran, f"the value after {behind} is empty")
         assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
 
     def test_unknown_model(self, run: Run, speech: Speech, tmp_path: Path) -> None:

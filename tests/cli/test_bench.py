@@ -52,7 +52,7 @@ def test_everything_is_shown_and_written(run: Run, asked: dict[str, Any], tmp_pa
     for head in ("LIVE STREAMS", "FRAMES IN A BLOCK", "A RECORDING", "MEMORY", "START"):
         assert f"\n{head}" in ran.out
     assert "2,000 MB" in ran.out
-    assert "heard none" in ran.out
+    assert "no words" in ran.out
     assert (asked["source"], asked["slots"], asked["precision"]) == ("demo", 3, None)
     written = json.loads((tmp_path / "b.json").read_text())
     assert [row["streams"] for row in written["live"]] == [1, 1, 3, 3]
@@ -72,12 +72,12 @@ def test_a_shape_is_written_first(run: Run, asked: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--what", "live,smell"), "'smell' is none of live"),
+        (("--what", "live,smell"), "'smell' is not known; choose from live"),
         (("--what", ","), "nothing to measure"),
-        (("--streams", "1,two"), "'1,two' is no list of numbers"),
-        (("--streams", "0"), "at least one stream"),
+        (("--streams", "1,two"), "'1,two' is not a list of numbers"),
+        (("--streams", "0"), "must be at least 1"),
         (("--shape", "7b"), "7b"),
-        (("demo", "--shape", "1b"), "--shape: it is instead of demo; leave one out"),
+        (("demo", "--shape", "1b"), "--shape: it replaces the model, but demo was named as well"),
     ],
 )
 def test_what_makes_no_sense_is_refused(run: Run, arguments: tuple[str, ...], said: str) -> None:
@@ -149,9 +149,9 @@ def test_the_doctor_tells_the_rest_where_nobody_is_at_home(
     monkeypatch.setenv("KIKU_CACHE", "~no-such-user-here/cache")
     ran = run("doctor")
     assert (ran.code, ran.err) == (0, "")
-    told = {line[:19].strip(): line[19:].strip() for line in ran.out.splitlines()}
-    assert told["converted models"] == "none: set KIKU_CACHE to a folder for them"
-    assert told["memory is read at"] == "40 GB/s"
+    told = {line[:18].strip(): line[18:].strip() for line in ran.out.splitlines()}
+    assert told["converted models"] == "nowhere: set KIKU_CACHE to a folder for them"
+    assert told["memory bandwidth"] == "40 GB/s"
     assert json.loads(run("doctor", "--json").out)["cache"] is None
 
 

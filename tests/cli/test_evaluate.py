@@ -48,7 +48,7 @@ def test_a_folder_holds_reports_and_a_second_run_hears_nothing(
     assert (second.code, second.out) == (0, first.out)
     fresh = run("evaluate", dev, "-o", tmp_path / "out", "--fresh")
     assert fresh.code == 130
-    assert "interrupted: 0 of 0 were heard; the same command goes on" in fresh.err
+    assert "interrupted after 0 of 0 recordings; run the same command again" in fresh.err
 
 
 def test_there_are_no_more_slots_than_recordings(
@@ -138,9 +138,9 @@ def test_a_calibration_is_written_and_applied(run: Run, speech: Speech, tmp_path
     ("arguments", "told"),
     [
         (["--calibrate", "isotonic"], "add -o DIR"),
-        (["--calibrate", "linear", "-o", "x"], "none of isotonic, temperature"),
+        (["--calibrate", "linear", "-o", "x"], "choose one of isotonic, temperature"),
         (["--calibration", "none.json"], "cannot be read"),
-        (["--normalise", "dutch"], "'dutch' is none of"),
+        (["--normalise", "dutch"], "'dutch' is not known"),
     ],
 )
 def test_what_makes_no_sense(run: Run, dev: Path, arguments: list[str], told: str) -> None:
@@ -162,7 +162,10 @@ def test_what_is_read_is_not_replaced(
     results = dev.rename(tmp_path / "results.jsonl")
     file = tmp_path / "calibration.json"
     for options, said in (
-        ([results, "-o", tmp_path, "--fresh"], "results.jsonl is read here, and would be replaced"),
+        (
+            [results, "-o", tmp_path, "--fresh"],
+            "results.jsonl is a file that this command reads, and would be replaced",
+        ),
         ([results, "-o", tmp_path / "x", "--against", tmp_path / "x"], "compared with itself"),
     ):
         (tmp_path / "x").mkdir(exist_ok=True)
@@ -174,12 +177,12 @@ def test_what_is_read_is_not_replaced(
     calibrated = ["--calibration", file, "--calibrate", "isotonic", "-o", tmp_path]
     ran = run("evaluate", dev, *calibrated)
     assert ran.code == 2
-    assert "calibration.json is read here" in ran.err
+    assert "calibration.json is a file that this command reads" in ran.err
     (tmp_path / "report.md").write_text("mine")
     ran = run("evaluate", dev, "-o", tmp_path)
     assert ran.code == 1
-    assert "report.md is of no evaluation (there is no results.jsonl beside it)" in ran.err
+    assert "report.md does not belong to an evaluation (there is no results.jsonl" in ran.err
     assert (tmp_path / "report.md").read_text() == "mine"
     ran = run("evaluate", dev, "-o", dev)
     assert ran.code == 1
-    assert ran.err == f"kiku: {dev} is a file; -o wants a folder\n"
+    assert ran.err == f"kiku: {dev} is a file; -o needs a folder\n"

@@ -85,20 +85,23 @@ def test_one_file_has_the_name_that_was_given(run: Run, speech: Speech, tmp_path
     assert (tmp_path / "new" / "words.vtt").read_text().startswith("WEBVTT\n\n00:00:00.160")
     ran = listen_to(run, talk, "-f", "srt,txt", "-o", tmp_path / "new" / "more.vtt")
     assert ran.code == 2
-    assert "is one file of vtt; name a folder for srt, txt" in ran.err
+    assert "is one vtt file; name a folder for srt, txt" in ran.err
 
 
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("-f", "txt", "-f", "srt"), "several formats need a folder: add -o DIR"),
-        (("-f", "all"), "several formats need a folder: add -o DIR"),
-        (("--mic", "USB"), "--mic: --from is none; leave one of the two out"),
+        (("-f", "txt", "-f", "srt"), "several formats need a folder; add -o DIR"),
+        (("-f", "all"), "several formats need a folder; add -o DIR"),
+        (("--mic", "USB"), "--mic: it cannot be used together with --from"),
         (("--speed", "-1"), "--speed"),
-        (("--force",), "--force: it is about files: add -o DIR"),
-        (("--highlight-words",), "--highlight-words: it is about srt and vtt: add -f srt"),
-        (("--max-line-count", "3", "-f", "json"), "--max-line-count: it is about srt and vtt"),
+        (("--force",), "--force: it needs files to write to; add -o DIR"),
+        (("--highlight-words",), "--highlight-words: it needs the format srt or vtt; add -f srt"),
+        (
+            ("--max-line-count", "3", "-f", "json"),
+            "--max-line-count: it needs the format srt or vtt",
+        ),
         (("--turns", "soon"), "--turns"),
     ],
 )
@@ -132,7 +135,7 @@ def test_a_pattern_may_stand_for_one_recording(run: Run, speech: Speech, tmp_pat
     for pattern in ("*.wav", "fold*"):
         ran = listen_to(run, tmp_path / pattern)
         assert ran.code == 2
-        assert "--from: it stands for 2 recordings; name one" in ran.err
+        assert "--from: it matches 2 recordings; name one" in ran.err
 
 
 @pytest.mark.usefixtures("backend")
@@ -144,7 +147,7 @@ def test_a_start_behind_the_end_is_told(
     ran = run(*command.split(), talk, "--start", "100")
     assert (ran.code, ran.out.strip()) == (0, "")
     assert "talk.wav" in ran.err
-    assert "ends after 2.00 s and is heard from 100 s on" in ran.err
+    assert "ends after 2.00 s, before " in ran.err
     assert ran.err.count("\n") == 1
     assert run(*command.split(), talk, "--start", "100", "--quiet").err == ""
     assert run(*command.split(), talk, "--start", "1").err == ""
@@ -167,7 +170,7 @@ def test_files_that_exist_are_kept_unless_forced(run: Run, speech: Speech, tmp_p
     text.write_text("precious\n")
     ran = listen_to(run, talk, "-o", tmp_path)
     assert ran.code == 1
-    assert ran.err == f"kiku: {text} exists already; --force overwrites it\n"
+    assert ran.err == f"kiku: {text} already exists; overwrite it with --force\n"
     assert text.read_text() == "precious\n"
     assert listen_to(run, talk, "-o", tmp_path, "--force").code == 0
     assert text.read_text() == "zero one two\n"
@@ -350,7 +353,7 @@ def test_ctrl_c_ends_it_with_the_last_words(
     assert ran.out == "zero\none\n"
     last = ran.err.splitlines()[-1]
     assert last.startswith("kiku: interrupted after ")
-    assert last.endswith(" s of USB Mic; what was said until then is above")
+    assert last.endswith(" s of USB Mic; the words until then are printed above")
     assert mics[0].stopped.is_set()
     assert signal.getsignal(signal.SIGINT) is before
 

@@ -129,8 +129,9 @@ def test_what_a_full_disk_does_not_take_comes_when_there_is_room(
     out, err = capsys.readouterr()
     assert out == ""
     assert [line.partition("a.srt ")[2] for line in err.splitlines()] == [
-        "cannot be written (no space left on device); its text is kept, and tried again",
-        "is written again; nothing is missing",
+        "cannot be written (no space left on device); its text is kept, and kiku will try again "
+        "to write it",
+        "can be written again; nothing is missing",
     ]
 
 
@@ -187,7 +188,7 @@ def test_a_printer_that_is_full_for_a_moment_goes_on(
 def test_files_that_are_there_or_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "a.srt").touch()
     for has_end in (False, True):
-        with pytest.raises(OutputError, match="exists already"):
+        with pytest.raises(OutputError, match="already exists"):
             LiveFile(tmp_path / "a.srt", Srt(), force=False, has_end=has_end)
     with pytest.raises(OutputError, match="cannot be written"):
         LiveFile(tmp_path / "none" / "a.srt", Srt(), force=True)

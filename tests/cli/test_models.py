@@ -78,7 +78,7 @@ def test_a_model_is_converted_listed_and_removed(run: Run, folder: Path, own_cac
     ran = run("models", "rm", folder)
     assert (ran.code, ran.err) == (
         1,
-        f"kiku: {folder} is not converted; kiku models list tells what is\n",
+        f"kiku: {folder} is not converted; run kiku models list to see which models are\n",
     )
 
 
@@ -160,7 +160,9 @@ def test_folders_of_one_name_are_two(run: Run, tmp_path: Path, own_cache: Path) 
     (first,) = own_cache.iterdir()
     ran = run("models", "rm", there)
     assert ran.code == 1
-    assert ran.err.endswith(f"tells what is; made of other files of that name: {first.name}\n")
+    assert ran.err.endswith(
+        f"which models are; there is one made from other files of the same name: {first.name}\n"
+    )
     run("models", "convert", there)
     assert len(list(own_cache.iterdir())) == 2
     assert run("models", "rm", there).code == 0
@@ -212,7 +214,7 @@ def test_verify_looks_at_what_was_converted_and_convert_mends_it(
     ran = run("models", "verify", folder)
     assert ran.code == 1
     assert f"BAD  {made / 'decoder.data'}: its sha256 is" in ran.out
-    assert f"kiku models convert {folder} --precision int8  makes what is damaged anew" in ran.err
+    assert f"kiku models convert {folder} --precision int8  makes a new one" in ran.err
     ran = run("models", "convert", folder, "--precision", "int8")
     assert "it is made again" in ran.err
     assert run("models", "verify", folder).code == 0

@@ -56,13 +56,13 @@ def test_nothing_typed_is_the_default() -> None:
         (("--hotword", "  "), "--hotword: a hotword must be text"),
         (("--temperature", "11"), "--temperature: temperature must be"),
         (("--temperature", "-1"), "--temperature"),
-        (("--channel", "left"), "--channel: 'left' is neither mix nor each nor the number"),
-        (("--channel", "-1"), "--channel: '-1' is neither"),
-        (("--channel", "1" * 5000), "is neither mix nor each nor the number of a channel"),
+        (("--channel", "left"), "--channel: 'left' is not a channel; give mix, each, or a number"),
+        (("--channel", "-1"), "--channel: '-1' is not a channel"),
+        (("--channel", "1" * 5000), "is not a channel"),
         (("--track", "-1"), "--track"),
         (("--start", "-1"), "--start"),
         (("--start", "nan"), "--start"),
-        (("--start", "2", "--end", "2"), "--end: 2 is not behind --start 2"),
+        (("--start", "2", "--end", "2"), "--end: 2 is not after --start 2"),
         (("--end", "inf"), "--end: end_s must be"),
     ],
 )
@@ -176,7 +176,7 @@ def test_listen_marks_channels_too(run: Run, speech: Speech, tmp_path: Path) -> 
 def test_a_microphone_has_no_parts(run: Run, arguments: Sequence[str]) -> None:
     ran = run("listen", *arguments)
     assert (ran.code, ran.out) == (2, "")
-    assert "it is of a recording: add --from FILE" in ran.err
+    assert "it needs a recording; add --from FILE" in ran.err
 
 
 def test_what_is_asked_of_the_text_reaches_a_recording(

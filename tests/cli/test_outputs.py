@@ -55,7 +55,7 @@ def test_every_format_has_its_ending() -> None:
 def test_existing_files_are_seen(tmp_path: Path) -> None:
     refuse_existing({"txt": tmp_path / "a.txt"})
     (tmp_path / "a.srt").touch()
-    with pytest.raises(OutputError, match=r"a\.srt exists already; --force"):
+    with pytest.raises(OutputError, match=r"a\.srt already exists; overwrite it"):
         refuse_existing({"txt": tmp_path / "a.txt", "srt": tmp_path / "a.srt"})
 
 
@@ -71,7 +71,7 @@ def test_a_file_is_replaced_whole_and_readable_as_others_are(tmp_path: Path) -> 
 
 def test_links_count_as_existing_even_those_that_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "a.txt").symlink_to(tmp_path / "gone")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         refuse_existing({"txt": tmp_path / "a.txt"})
     refuse_existing({"txt": tmp_path / ("x" * 300 + ".txt")})  # the writing tells what is wrong
 

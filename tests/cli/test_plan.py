@@ -61,7 +61,7 @@ def test_this_machine_may_be_unknown_to_the_benchmarks(
     assert ran.code == 0
     assert "on Z80, cores: 1, read at 8 GB/s" in ran.out
     assert "unknown" in ran.out
-    assert "tell --memory-gb" in ran.out
+    assert "give --memory-gb" in ran.out
     assert "no live stream fits: a step of one stream takes" in ran.out
     assert "measured: 1, 2, 4, 6, 8, 10 live: p99 of a step 52.1, 65.6" in ran.out
     assert " ms, keys and values in float16" in ran.out
@@ -120,11 +120,11 @@ def test_an_unknown_gpu_is_known_by_its_numbers(run: Run) -> None:
         ((), "nothing to plan for: give --gpu NAME (b200, "),
         (("--gpu", "h1000"), "no numbers of a GPU 'h1000'; known are b200, h200, h100"),
         (("--gpu", "x", "--memory-gb", 1), "(missing: --bandwidth-gb-s, --tflops)"),
-        (("--gpu", "h100", "--cpu"), "--cpu and --gpu do not go together"),
-        ((*OTHER, "--tflops", 1), "--cpu and --tflops do not go together"),
-        (("--gpu", "h100", "--cores", 4), "a GPU and --cores do not go together"),
-        (("--cpu", "--cores", 4), "give both --cores and --bandwidth-gb-s"),
-        (("--cpu", "--memory-gb", 4), "give both --cores and --bandwidth-gb-s"),
+        (("--gpu", "h100", "--cpu"), "--cpu and --gpu cannot be used together"),
+        ((*OTHER, "--tflops", 1), "--cpu and --tflops cannot be used together"),
+        (("--gpu", "h100", "--cores", 4), "a GPU and --cores cannot be used together"),
+        (("--cpu", "--cores", 4), "needs both --cores and --bandwidth-gb-s"),
+        (("--cpu", "--memory-gb", 4), "needs both --cores and --bandwidth-gb-s"),
         ((*OTHER[:2], 0, *OTHER[3:]), "--cores must be from 1 to 10,000,000, not 0"),
         (("--gpu", "h100", "--bandwidth-gb-s", "nan"), "--bandwidth-gb-s must be from 1e-06 to"),
         (("--gpu", "h100", "--memory-gb", "-1"), "--memory-gb must be from 1e-06 to"),

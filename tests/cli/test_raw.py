@@ -83,12 +83,12 @@ def test_one_channel_may_be_left_out() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("mp3,16000,1", "'mp3' is none of s16le"),
-        ("s16le", "does not say encoding, rate and channels"),
-        ("s16le,fast", "does not say encoding"),
-        ("s16le,16000,1,1", "does not say encoding"),
-        ("s16le,16,1", "the rate is from 8000"),
-        ("s16le,16000,0", "there are 1 to 64 channels"),
+        ("mp3,16000,1", "'mp3' is not a known encoding; choose one of s16le"),
+        ("s16le", "does not give encoding, rate and channels"),
+        ("s16le,fast", "does not give encoding"),
+        ("s16le,16000,1,1", "does not give encoding"),
+        ("s16le,16,1", "the rate must be from 8000"),
+        ("s16le,16000,0", "the number of channels from 1 to 64"),
     ],
 )
 def test_what_says_nothing_of_samples(text: str, said: str) -> None:
@@ -102,13 +102,13 @@ def test_what_cannot_be_is_told_of_the_option(
 ) -> None:
     ran = run(*command, speech(tmp_path / "a.wav"), "--raw", "s17le,16000")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert "--raw: 's17le' is none of" in ran.err
+    assert "--raw: 's17le' is not a known encoding" in ran.err
 
 
 def test_a_microphone_says_itself_how_it_sounds(run: Run) -> None:
     ran = run("listen", "--raw", "s16le,16000,1")
     assert ran.code == 2
-    assert "--raw: it is of a recording: add --from FILE" in ran.err
+    assert "--raw: it needs a recording; add --from FILE" in ran.err
 
 
 @pytest.mark.usefixtures("backend")

@@ -64,7 +64,7 @@ def test_a_full_disk_on_standard_output_fails_one_recording_alone(
     assert ran.code == 1
     told, _, last = ran.err.partition("\n")
     assert told.startswith(f"kiku: {first}: standard output cannot be written (no space left")
-    assert last == "kiku: 1 of 2 could not be transcribed completely\n"
+    assert last == "kiku: 1 of 2 recordings could not be transcribed completely\n"
     _, after = out.getvalue().split(f"==> {second} <==\n")
     assert [w for w in after.split() if w.isalpha()] == ["zero", "one"]
 
@@ -78,7 +78,7 @@ def test_a_full_disk_on_standard_output_fails_one_document_alone(
     ran = run("transcribe", "-f", "json", *recordings)
     assert ran.code == 1
     assert ran.err.startswith("kiku: standard output cannot be written (no space left")
-    assert ran.err.endswith("kiku: 1 of 2 could not be transcribed completely\n")
+    assert ran.err.endswith("kiku: 1 of 2 recordings could not be transcribed completely\n")
     assert ran.err.count("\n") == 2
     assert json.loads(out.getvalue())["text"] == "zero one"
 

@@ -16,27 +16,27 @@ from tests.cli.simple import SimpleBackend
 Run = Callable[..., Ran]
 Speech = Callable[..., Path]
 TITLES = {
-    "transcribe": ["Arguments", "What is heard", "The model", "How words are chosen",
-                   "What is written", "On many machines", "Options"],
-    "listen": ["What is heard", "The model", "How words are chosen", "What is written", "Options"],
-    "evaluate": ["Arguments", "What is heard", "The model", "How words are chosen",
-                 "What is measured", "Options"],
-    "serve": ["Where it listens", "The model", "Who may come in", "How much it takes",
-              "What it keeps and tells", "Options"],
+    "transcribe": ["Arguments", "Input", "The model", "How words are chosen",
+                   "Output", "On many machines", "Options"],
+    "listen": ["Input", "The model", "How words are chosen", "Output", "Options"],
+    "evaluate": ["Arguments", "Input", "The model", "How words are chosen",
+                 "Measurement", "Options"],
+    "serve": ["Addresses", "The model", "Access", "Limits",
+              "Sessions and logs", "Options"],
 }  # fmt: skip
 PLACES = {
     "transcribe": {
-        "--channel": "What is heard", "--model-dir": "The model",
-        "--prompt": "How words are chosen", "--format": "What is written",
-        "--output": "What is written", "--quiet": "Options",
+        "--channel": "Input", "--model-dir": "The model",
+        "--prompt": "How words are chosen", "--format": "Output",
+        "--output": "Output", "--quiet": "Options",
     },
     "evaluate": {
-        "--only": "What is heard", "--model-dir": "The model",
-        "--hotword": "How words are chosen", "--against": "What is measured", "--quiet": "Options",
+        "--only": "Input", "--model-dir": "The model",
+        "--hotword": "How words are chosen", "--against": "Measurement", "--quiet": "Options",
     },
     "serve": {
-        "--port": "Where it listens", "--language": "The model", "--api-key": "Who may come in",
-        "--slots": "How much it takes", "--log-level": "What it keeps and tells",
+        "--port": "Addresses", "--language": "The model", "--api-key": "Access",
+        "--slots": "Limits", "--log-level": "Sessions and logs",
         "--config": "Options",
     },
 }  # fmt: skip
@@ -114,8 +114,8 @@ def test_a_prompt_is_heard_before_the_recording(
     assert "--prompt: the prompt's recording ended before" in ran.err
     said.clear()
     for half, told in (
-        (["--prompt", "Zero."], "--prompt: add --prompt-audio FILE"),
-        (["--prompt-audio", str(before)], "--prompt-audio: add --prompt TEXT"),
+        (["--prompt", "Zero."], "--prompt: it needs --prompt-audio FILE"),
+        (["--prompt-audio", str(before)], "--prompt-audio: it needs --prompt TEXT"),
         (["--prompt", "Zero.", "--prompt-audio", "gone.wav"], "gone.wav: no such file"),
     ):
         ran = run(*command, talk, *half)

@@ -36,8 +36,8 @@ def test_a_dash_names_standard_output(
     assert heard.code == 0
     assert heard.out.split() == without.out.split()
     refused = run("transcribe", path, "-o", "-", "--force")
-    assert "--force: it is about files" in refused.err
-    assert "folder: name one" in run("transcribe", path, "--ray", "-o", "-").err
+    assert "--force: it needs files" in refused.err
+    assert "folder; name one" in run("transcribe", path, "--ray", "-o", "-").err
     assert [one.name for one in tmp_path.iterdir()] == ["talk.wav"]
 
 
@@ -127,7 +127,7 @@ def test_several_formats_go_into_the_folder(
     assert sorted(path.name for path in out.iterdir()) == ["talk.srt", "talk.vtt"]
     ran = run("transcribe", talk, *formats)
     assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert "several formats need a folder: add -o DIR" in ran.err
+    assert "several formats need a folder; add -o DIR" in ran.err
 
 
 def test_one_recording_goes_into_the_file_that_is_named(
@@ -137,7 +137,7 @@ def test_one_recording_goes_into_the_file_that_is_named(
     assert run("transcribe", talk, "-o", words).code == 0
     assert [path.name for path in words.parent.iterdir()] == ["words.SRT"]
     assert words.read_text().startswith("1\n00:00:00,160 --> ")
-    assert "exists already" in run("transcribe", talk, "-o", words).err
+    assert "already exists" in run("transcribe", talk, "-o", words).err
     assert run("transcribe", talk, "-o", words, "-f", "srt", "--force").code == 0
     (tmp_path / "folder.txt").mkdir()  # what is a folder stays one
     assert run("transcribe", talk, "-o", tmp_path / "folder.txt").code == 0
@@ -150,10 +150,10 @@ def test_a_file_that_cannot_hold_what_was_asked_for(
     talks = [speech(tmp_path / name) for name in ("a.wav", "b.wav")]
     ran = run("transcribe", *talks, "-o", tmp_path / "out.txt")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert "is one file, for one recording, and there are 2" in ran.err
+    assert "is one file for one recording, but there are 2" in ran.err
     ran = run("transcribe", talks[0], "-o", tmp_path / "out.txt", "-f", "json")
     assert ran.code == 2
-    assert "is one file of txt; name a folder for json" in ran.err
+    assert "is one txt file; name a folder for json" in ran.err
 
 
 def test_words_are_underlined_in_captions(run: Run, speech: Speech, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_files_that_exist_are_kept_unless_forced(run: Run, speech: Speech, tmp_p
     text.write_text("precious\n")
     ran = run("transcribe", talk, "-o", tmp_path)
     assert ran.code == 1
-    assert ran.err == f"kiku: {text} exists already; --force overwrites it\n"
+    assert ran.err == f"kiku: {text} already exists; overwrite it with --force\n"
     assert text.read_text() == "precious\n"
     assert run("transcribe", talk, "-o", tmp_path, "--force").code == 0
     assert text.read_text() == "zero one two\n"

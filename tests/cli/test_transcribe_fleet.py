@@ -72,7 +72,7 @@ def test_a_second_run_says_what_was_done(run: Run, calls: Path, tmp_path: Path) 
     out = tmp_path / "out"
     assert run("transcribe", calls, "--ray", "-o", out, "-q").err == ""
     ran = run("transcribe", calls, "--ray", "-o", out)
-    assert ran.err.startswith("kiku: 2 of 2 were done already; 0 recordings")
+    assert ran.err.startswith("kiku: 2 of 2 were already done; 0 recordings")
 
 
 @pytest.mark.usefixtures("asked")
@@ -80,7 +80,7 @@ def test_failures_are_counted(run: Run, calls: Path, tmp_path: Path) -> None:
     (calls / "broken.wav").write_bytes(b"no sound")
     ran = run("transcribe", "--ray", calls, "-o", tmp_path / "out")
     assert ran.code == 1
-    assert ", 1 of them not whole: their rows say why; rows are in" in ran.err
+    assert ", 1 of them not complete: see their rows; rows are in" in ran.err
 
 
 def test_a_dry_run_tells_what_it_would_take(
@@ -112,17 +112,20 @@ def test_a_dry_run_on_this_processor(run: Run, calls: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["a.wav", "--actors", 2], "--actors: it is about --ray"),
-        (["a.wav", "--dry-run"], "--dry-run: it is about --ray"),
-        (["a.wav", "--limit-hours", 0], "--limit-hours: it is about --ray"),
-        (["--ray", "a.wav"], "-o: --ray writes into a folder"),
-        (["--ray", "-", "-o", "out"], "--ray wants files"),
-        (["--ray", "auto", "-o", "out"], "--ray wants files"),
-        (["--ray", "auto", "head:1", "a.wav", "-o", "out"], "two addresses: auto and head:1"),
-        (["--ray", "a.wav", "-o", "out", "--words"], "--words: it does not go with --ray"),
-        (["--ray", "a.wav", "-o", "out", "--raw", "s16le,8000,1"], "--raw: it does not go"),
-        (["--ray", "a.wav", "-o", "out", "--max-line-width", 20], "--max-line-width: it does"),
-        (["--ray", "a.wav", "-o", "out", "-f", "json"], "'json' is no format"),
+        (["a.wav", "--actors", 2], "--actors: it needs --ray"),
+        (["a.wav", "--dry-run"], "--dry-run: it needs --ray"),
+        (["a.wav", "--limit-hours", 0], "--limit-hours: it needs --ray"),
+        (["--ray", "a.wav"], "-o: --ray writes to a folder"),
+        (["--ray", "-", "-o", "out"], "--ray needs files"),
+        (["--ray", "auto", "-o", "out"], "--ray needs files"),
+        (
+            ["--ray", "auto", "head:1", "a.wav", "-o", "out"],
+            "two addresses were given, auto and head:1",
+        ),
+        (["--ray", "a.wav", "-o", "out", "--words"], "--words: it cannot be used with --ray"),
+        (["--ray", "a.wav", "-o", "out", "--raw", "s16le,8000,1"], "--raw: it cannot"),
+        (["--ray", "a.wav", "-o", "out", "--max-line-width", 20], "--max-line-width: it cannot"),
+        (["--ray", "a.wav", "-o", "out", "-f", "json"], "'json' is not a format"),
         (["--ray", "nothing", "-o", "out"], "nothing: no such file"),
         (["--ray", "nothing", "-o", "out", "--limit-hours", "-1"], "limit_hours must be above 0"),
     ],

@@ -148,7 +148,7 @@ def test_a_recording_that_kills_its_process(
     report = _report(_start(sources, tmp_path / "out"))
     assert report == {"files": 41, "killed": [str(deadly)]}
     rows = _rows(tmp_path / "out")
-    assert "its process died each time" in rows.pop(str(deadly))["problem"]
+    assert "the process died each time" in rows.pop(str(deadly))["problem"]
     assert {path: row["text"] for path, row in rows.items()} == _plain(recordings[:40])
 
 

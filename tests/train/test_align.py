@@ -185,7 +185,7 @@ def test_the_command(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
     arguments = ["train", "align", str(path), "-o", str(out), "--model", str(tiny_folder)]
     assert main([*arguments, "--steps", "5"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("3 rows have times now")
+    assert said.startswith("3 rows now have times")
     assert "none.wav: " in said
     rows = read_training_manifest(out)
     assert all(row.words for row in rows)
@@ -208,12 +208,12 @@ def test_nothing_that_is_there_is_replaced(
     report = tmp_path / "a.report.html"
     report.write_text("of before")
     for output, code, said in (
-        (path, 2, "is the manifest that is read"),
-        (tmp_path / "link.jsonl", 2, "is the manifest that is read"),
-        (tmp_path / "a.jsonl", 1, f"{report} exists already; --force overwrites it"),
+        (path, 2, "is a manifest that this command reads"),
+        (tmp_path / "link.jsonl", 2, "is a manifest that this command reads"),
+        (tmp_path / "a.jsonl", 1, f"{report} already exists; overwrite it with --force"),
         (tmp_path, 1, "is a folder; name a file in it"),
-        (Path("/dev/null"), 1, "is no file"),
-        (report / "b.jsonl", 1, f"{report} is a file; -o wants a file in a folder"),
+        (Path("/dev/null"), 1, "is not a file"),
+        (report / "b.jsonl", 1, f"{report} is a file; -o needs a file in a folder"),
     ):
         force = ["--force"] if code == 2 else []
         assert main(["train", "align", str(path), "-o", str(output), *force]) == code

@@ -422,7 +422,7 @@ def test_the_command(
     assert main(["train", "fit", str(path)]) == 0
     assert "step 12/12  loss" in capsys.readouterr().out
     assert main(["train", "fit", str(path)]) == 0
-    assert "is finished already" in capsys.readouterr().out
+    assert "is already finished" in capsys.readouterr().out
     assert main(["train", "fit", str(tmp_path / "none.toml")]) == 1
 
 

@@ -43,7 +43,7 @@ def test_the_page_leads_to_a_model_that_serves(
         few = ["--steps", "10"] if command[1] == "align" else []
         assert main([*command, *few]) == 0, capsys.readouterr().err
         said.append(capsys.readouterr().out)
-    assert said[0].startswith("3 rows have times now")
+    assert said[0].startswith("3 rows now have times")
     # of the two to train on, each as it is, and two copies of both
     assert re.match(r"3 rows -> dev 1, train [3-6] examples", said[1])
     assert "step 4/4  loss" in said[2]
@@ -73,7 +73,7 @@ def test_the_page_makes_a_model_that_spells_more(
     Path("manifest.jsonl").write_text('{"path": "a.wav", "text": "bonjour zéro"}\n')
     (command,) = page_blocks("sh")[0].splitlines()
     assert main(shlex.split(command)[1:]) == 0
-    assert "letters that were lacking: b j é" in capsys.readouterr().out
+    assert "letters that were missing: b j é" in capsys.readouterr().out
     assert load("letters").vocabulary.encode("bonjour zéro")
 
 

@@ -231,7 +231,7 @@ def test_the_command(
     said = capsys.readouterr().out
     assert f"{tmp_path / 'm'}: {len(load(tmp_path / 'm').vocabulary)} pieces" in said
     assert "new (ids 19 on)" in said
-    assert "letters that were lacking:" in said
+    assert "letters that were missing:" in said
     # Once more, with the model that can spell it all.
     again = ["-o", str(tmp_path / "n"), "--model", str(tmp_path / "m")]
     assert main(["train", "vocab", str(manifest), *again]) == 1

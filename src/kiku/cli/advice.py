@@ -37,7 +37,7 @@ def advise(error: typer.TyperException, arguments: Sequence[str], program: Any) 
         said = error.format_message().rstrip(".")
     # If the value of an option is missing, the error does not know the command.
     command = _command(error) if getattr(error, "ctx", None) else _typed(arguments, program)
-    return f"{said}; {command} --help tells what there is"
+    return f"{said}; {command} --help lists what there is"
 
 
 def _typed(arguments: Sequence[str], program: Any) -> str:
@@ -64,7 +64,7 @@ def empty_argument(arguments: Sequence[str]) -> str | None:
         name, equals, value = typed.partition("=") if typed.startswith("--") else ("", "", "")
         empty = name if equals and not value else before if not typed else None
         if empty is not None:
-            return f"what stands behind {empty} is empty; name it (is a variable not set?)"
+            return f"the value after {empty} is empty; give one (is a variable not set?)"
     return None
 
 
@@ -79,15 +79,18 @@ def _no_option(error: typer.TyperException, arguments: Sequence[str]) -> _Meant:
     for at, one in enumerate(arguments):
         if one.startswith("-") and Path(one).exists():
             right = [*arguments[:at], f"./{one}", *arguments[at + 1 :]]
-            return f"{one} looks like options, and there is no {typed}", right
+            return f"{one} is read as options, and there is no option {typed}", right
     near: Sequence[str] = getattr(error, "possibilities", None) or ()
     if _command(error) == "kiku":
         named = next((one for one in arguments if one in _commands(error)), None)
         if named is not None:
             rest = [one for one in arguments if one != named]
-            return f"{typed} belongs behind the command", [named, *rest]
+            return f"{typed} must come after the command", [named, *rest]
         if any(map(_is_recording, arguments)):
-            return f"{typed} is an option of a command", ["transcribe", *arguments]
+            return f"{typed} is an option of a command, not of kiku itself", [
+                "transcribe",
+                *arguments,
+            ]
         near = get_close_matches(typed, _options_of_transcribe(error))
     right = _closest(typed, near)
     if right is None:
@@ -125,16 +128,16 @@ def _no_command(error: typer.TyperException, arguments: Sequence[str]) -> _Meant
     if found := _NO_COMMAND.search(message):
         typed = found["typed"]
         if _is_recording(typed):
-            return f"{typed} is no command", ["transcribe", *arguments]
+            return f"there is no command {typed}", ["transcribe", *arguments]
         near = get_close_matches(typed, _commands(error), 1)
         right = [near[0] if one == typed else one for one in arguments] if near else []
-        return f"{typed} is no command", right
+        return f"there is no command {typed}", right
     if found := _TOO_MANY.search(message):
         for at, typed in enumerate(arguments if _command(error) == "kiku listen" else ()):
             if at and found["typed"].startswith(typed) and _is_recording(typed):
                 right = [*arguments[:at], "--from", *arguments[at:]]
-                return "a recording is named by --from", right
-        return f"{_command(error)} cannot take {found['typed']} as well", []
+                return "kiku listen takes a recording with --from", right
+        return f"{_command(error)} does not take the further argument {found['typed']}", []
     return None
 
 

@@ -35,7 +35,7 @@ from kiku.cli.transcribe import transcribe_command
 
 app = typer.Typer(
     name="kiku",
-    help="Kyutai's streaming speech-to-text: recorded speech in, words with times out.",
+    help="Kyutai's streaming speech-to-text: turns recorded or live speech into words with times.",
     # Plain help and plain errors: the same in a terminal, a pipe and a log.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -69,7 +69,10 @@ def shared_options(
         ),
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error, as KIKU_DEBUG=1 does.")
+        bool,
+        typer.Option(
+            "--debug", help="Show the traceback of an unexpected error. KIKU_DEBUG=1 does the same."
+        ),
     ] = False,
 ) -> None:
     """Kyutai's streaming speech-to-text: recorded speech in, words with times out."""

@@ -54,27 +54,31 @@ _Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="demo, a Hugging Face repository, or a folder.")
 ]
 _Shape = Annotated[
-    ModelShape | None, typer.Option(help="Random weights of this shape instead of a model.")
+    ModelShape | None, typer.Option(help="Measure random weights of this shape instead of a model.")
 ]
 _Precision = Annotated[
-    Precision | None, typer.Option(help="Of the decoder's weights; else as kiku would choose.")
+    Precision | None,
+    typer.Option(help="Precision of the decoder's weights. Default: what kiku would choose."),
 ]
 _Streams = Annotated[
-    str, typer.Option(metavar="N,N,...", help="How many live streams at once are tried.")
+    str, typer.Option(metavar="N,N,...", help="Numbers of simultaneous live streams to measure.")
 ]
 _What = Annotated[
     str,
-    typer.Option(metavar="PART,...", help="Which of live, block, file, memory, start."),
+    typer.Option(metavar="PART,...", help="What to measure: live, block, file, memory, start."),
 ]
-_Frames = Annotated[int, typer.Option(metavar="N", min=1, help="Steps that are measured of each.")]
+_Frames = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Number of steps in each measurement.")
+]
 _Sound = Annotated[
-    Path | None, typer.Option(metavar="PATH", help="A recording to transcribe; else noise is.")
+    Path | None, typer.Option(metavar="PATH", help="Recording to transcribe. Default: noise.")
 ]
 _Threads = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Threads; else all processors.")
+    int | None, typer.Option(metavar="N", min=1, help="Number of threads. Default: all available.")
 ]
 _Json = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write everything there as JSON, too.")
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Also write all results to this file as JSON."),
 ]
 
 
@@ -112,16 +116,19 @@ def bench(
     options: MeasureOptions,
     file: _Json = None,
 ) -> int:
-    """Measure how fast a model is on this machine: live, in blocks, its memory and its start.
+    """Measure a model on this machine: its speed live and in blocks, its memory and its start.
 
-    With --shape random weights are written to a temporary folder first (1 GB for 1b in int8) and
-    removed in the end: the time of a step does not depend on what they hold.
+    With --shape, kiku first writes random weights to a temporary folder (1 GB for 1b in int8) and
+    removes them at the end. The time of a step does not depend on the values of the weights.
     """
     parts = _known(options.what)
     counts = _numbers(options.streams)
     source = context.get_parameter_source("model")
     if shape is not None and source is not None and source.name == "COMMANDLINE":
-        raise typer.BadParameter(f"it is instead of {model}; leave one out", param_hint="--shape")
+        raise typer.BadParameter(
+            f"it replaces the model, but {model} was named as well; leave one of them out",
+            param_hint="--shape",
+        )
     if options.sound is not None:
         next(read_chunks(str(options.sound), _ANY_RATE), None)  # raises early if it is no recording
     if file is not None:
@@ -153,10 +160,12 @@ def _known(what: str) -> list[str]:
     for part in parts:
         if part not in _PARTS:
             raise typer.BadParameter(
-                f"{part!r} is none of {', '.join(_PARTS)}", param_hint="--what"
+                f"{part!r} is not known; choose from {', '.join(_PARTS)}", param_hint="--what"
             )
     if not parts:
-        raise typer.BadParameter("nothing to measure", param_hint="--what")
+        raise typer.BadParameter(
+            "there is nothing to measure; name at least one part", param_hint="--what"
+        )
     return parts
 
 
@@ -165,10 +174,10 @@ def _numbers(streams: str) -> tuple[int, ...]:
         counts = tuple(int(part) for part in streams.split(","))
     except ValueError:
         raise typer.BadParameter(
-            f"{streams!r} is no list of numbers such as 1,2,4", param_hint="--streams"
+            f"{streams!r} is not a list of numbers; write it as 1,2,4", param_hint="--streams"
         ) from None
     if min(counts) < 1:
-        raise typer.BadParameter("at least one stream", param_hint="--streams")
+        raise typer.BadParameter("the number of streams must be at least 1", param_hint="--streams")
     return counts
 
 
@@ -289,10 +298,10 @@ def _file_table(row: dict[str, Any]) -> Iterable[Sequence[str]]:
 
 
 def _memory_table(row: dict[str, Any] | None) -> Iterable[Sequence[str]]:
-    yield "MEMORY", "" if row else "this system does not tell"
+    yield "MEMORY", "" if row else "not known on this system"
     for name, key in (
         ("libraries", "libraries"), ("after loading", "after_load"),
-        ("after a minute", "after_a_minute"), ("of it private", "private"),
+        ("after a minute", "after_a_minute"), ("of this, private", "private"),
         ("another stream", "per_slot"),
     ):  # fmt: skip
         if row and row.get(key) is not None:
@@ -304,7 +313,7 @@ def _start_table(row: dict[str, Any]) -> Iterable[Sequence[str]]:
     yield "loaded", f"{row['loaded_s']:.2f} s"
     yield "first tokens", f"{row['first_tokens_s']:.2f} s"
     word = row["first_word_s"]
-    yield "first word", "heard none" if word is None else f"{word:.2f} s"
+    yield "first word", "no words" if word is None else f"{word:.2f} s"
 
 
 _TABLES: dict[str, Callable[[Any], Iterable[Sequence[str]]]] = {

@@ -17,10 +17,10 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document ins
 
 
 def doctor(as_json: _Json = False) -> int:
-    """Tell what is installed, what this processor can do, and what speed to expect of it.
+    """Show what is installed, what this processor can do, and what speed to expect.
 
-    Reads the memory for half a second to measure it. Exit code 1 if something that kiku needs is
-    missing.
+    Reads memory for half a second to measure its bandwidth. The exit code is 1 if something that
+    kiku needs is missing.
     """
     from kiku.measure.doctor import examine
 
@@ -56,14 +56,20 @@ def _installed(report: "DoctorReport") -> Iterable[tuple[str, str]]:
         )
     yield "processor", machine.processor
     known = machine.instructions
-    yield "instructions", "unknown" if known is None else ", ".join(known) or "none that help"
+    yield (
+        "instructions",
+        "unknown" if known is None else ", ".join(known) or "none that speed it up",
+    )
     yield "threads", str(machine.threads)
     memory = machine.memory_bytes
     yield "memory", "unknown" if memory is None else f"{memory / 1e9:.1f} GB"
     read = report.bandwidth_gb_s
-    yield "memory is read at", "not measured" if read is None else f"{read:g} GB/s"
+    yield "memory bandwidth", "not measured" if read is None else f"{read:g} GB/s"
     kept = f"{report.cache} ({report.cache_bytes / 1e6:,.1f} MB)"
-    yield "converted models", kept if report.cache else "none: set KIKU_CACHE to a folder for them"
+    yield (
+        "converted models",
+        kept if report.cache else "nowhere: set KIKU_CACHE to a folder for them",
+    )
     count = report.microphones
     yield "microphones", "sounddevice is not installed" if count is None else str(count)
 

@@ -31,7 +31,7 @@ _Manifests = Annotated[
     list[Path],
     typer.Argument(
         metavar="MANIFEST",
-        help="JSON lines of path and text, or folders of recordings with their texts beside them.",
+        help="Files of JSON lines with path and text, or folders of recordings with text files.",
     ),
 ]
 _Output = Annotated[
@@ -40,58 +40,65 @@ _Output = Annotated[
         "--output",
         "-o",
         metavar="DIR",
-        help="Keep what was heard there, and write report.json, report.md and report.html.",
+        help="Folder to keep the transcripts in; also write report.json, report.md and "
+        "report.html there.",
     ),
 ]
 _Recorded = Annotated[
     bool,
     typer.Option(
-        "--recorded", help="Hear recordings, not live streams: faster, and no latency is known."
+        "--recorded",
+        help="Transcribe as recordings, not as live streams: faster, but without latencies.",
     ),
 ]
 _Slots = Annotated[
-    int, typer.Option(metavar="N", min=1, help="How many recordings are heard side by side.")
+    int, typer.Option(metavar="N", min=1, help="Number of recordings to transcribe at once.")
 ]
 _Normalise = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="How texts are made comparable: english (Whisper's), basic (case and punctuation), "
-        "none; auto is english for English, else basic.",
+        help="How to normalise texts before comparing: english (Whisper's), basic (case and "
+        "punctuation), none, or auto: english for English, else basic.",
     ),
 ]
 _By = Annotated[
     list[str] | None,
     typer.Option(
         metavar="FIELD",
-        help="Figures for each value of a field, such as speaker, or length. May be given several "
-        "times.",
+        help="Also give figures for each value of a field, such as speaker, or of length. Can be "
+        "repeated.",
     ),
 ]
 _Only = Annotated[
     list[str] | None,
-    typer.Option(metavar="FIELD=VALUE", help="Only rows with this value, such as split=dev."),
+    typer.Option(metavar="FIELD=VALUE", help="Take only rows with this value, such as split=dev."),
 ]
 _Against = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Compare with an earlier evaluation, written there."),
+    typer.Option(metavar="DIR", help="Compare with the evaluation in this folder."),
 ]
 _Calibrate = Annotated[
     str | None,
     typer.Option(
         metavar="KIND",
-        help="Write calibration.json to -o, by which words are as sure as they are often right: "
-        "isotonic, or temperature for few words.",
+        help="Fit a calibration of the words' probabilities and write it to -o as "
+        "calibration.json: isotonic, or temperature if there are few words.",
     ),
 ]
 _Page = Annotated[
     int,
     typer.Option(
-        "--page", metavar="N", min=0, help="Recordings with errors that report.html lets hear."
+        "--page",
+        metavar="N",
+        min=0,
+        help="Number of recordings with errors to include in report.html.",
     ),
 ]
-_Fresh = Annotated[bool, typer.Option("--fresh", help="Forget what is in -o, and hear all again.")]
-_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Figures and errors only.")]
+_Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Discard the transcripts in -o and start again.")
+]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only figures and errors.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +116,7 @@ class RowOptions:
 class ReportOptions:
     """What is measured, and where it goes."""
 
-    TITLE: ClassVar[str] = "What is measured"
+    TITLE: ClassVar[str] = "Measurement"
 
     normalise: _Normalise = "auto"
     by: _By = None
@@ -129,11 +136,11 @@ def evaluate_command(
     report: ReportOptions,
     quiet: _Quiet = False,
 ) -> int:
-    """Measure how well a model hears recordings whose text is known: word errors, invented words,
-    times, latency, turns, and how far its probabilities can be trusted.
+    """Measure how well a model transcribes recordings whose text is known: word errors, invented
+    words, times, latency, turns, and how reliable its probabilities are.
 
-    A row that cannot be evaluated does not stop the others; the exit code is then 1. What was
-    heard is kept in -o as it comes: the same command goes on where it was stopped.
+    A row that cannot be evaluated does not stop the others; the exit code is then 1. With -o,
+    transcripts are kept as they are made, and the same command continues where it was stopped.
     """
     from kiku.evaluate import HearingOptions, forget, read_evaluation, read_manifests
     from kiku.evaluate.evaluation import check_evaluation
@@ -145,7 +152,8 @@ def evaluate_command(
         _check_output(output, manifests, report, words.calibration)
     if report.normalise not in CHOICES:
         raise typer.BadParameter(
-            f"{report.normalise!r} is none of {', '.join(CHOICES)}", param_hint="--normalise"
+            f"{report.normalise!r} is not known; choose one of {', '.join(CHOICES)}",
+            param_hint="--normalise",
         )
     stream = words.stream_options()
     manifest = read_manifests(manifests, only=_values_of(rows.only))
@@ -174,10 +182,11 @@ def _kind(calibrate: str | None, output: Path | None) -> CalibrationKind | None:
     kind = known.get(calibrate)
     if kind is None:
         raise typer.BadParameter(
-            f"{calibrate!r} is none of {', '.join(KINDS)}", param_hint="--calibrate"
+            f"{calibrate!r} is not known; choose one of {', '.join(KINDS)}",
+            param_hint="--calibrate",
         )
     if output is None:
-        raise typer.BadParameter("it writes a file: add -o DIR", param_hint="--calibrate")
+        raise typer.BadParameter("it writes a file; add -o DIR", param_hint="--calibrate")
     return kind
 
 
@@ -191,19 +200,23 @@ def _check_output(
 
     if report.against is not None and same_file(report.against, output):
         raise typer.BadParameter(
-            f"{output} is what -o names, and would be compared with itself", param_hint="--against"
+            f"{output} is also the folder of -o, and would be compared with itself; name another "
+            "folder",
+            param_hint="--against",
         )
     written = [NAME, *FILES, *([_CALIBRATION] if report.calibrate is not None else [])]
     for path in (output / name for name in written):
         if any(same_file(path, one) for one in (*manifests, calibration) if one is not None):
             raise typer.BadParameter(
-                f"{path} is read here, and would be replaced; name another folder", param_hint="-o"
+                f"{path} is a file that this command reads, and would be replaced; name another "
+                "folder",
+                param_hint="-o",
             )
         # Files that an evaluation writes are always next to its results.
         if path.name != NAME and exists(path) and not exists(output / NAME):
             raise OutputError(
-                f"{path} is of no evaluation (there is no {NAME} beside it); name another folder, "
-                "or remove it"
+                f"{path} does not belong to an evaluation (there is no {NAME} next to it); name "
+                "another folder, or remove the file"
             )
         if exists(path):
             refuse_no_file(path)
@@ -214,7 +227,10 @@ def _values_of(only: Sequence[str] | None) -> dict[str, str]:
     for text in only or ():
         name, equals, value = text.partition("=")
         if not (name and equals):
-            raise typer.BadParameter(f"{text!r} is no FIELD=VALUE", param_hint="--only")
+            raise typer.BadParameter(
+                f"{text!r} is not of the form FIELD=VALUE; write it as split=dev",
+                param_hint="--only",
+            )
         found[name] = value
     return found
 
@@ -243,8 +259,8 @@ class _Job:
                 normalise=self.normalise, by=self.by, on_heard=progress.tell,
             )  # fmt: skip
         except KeyboardInterrupt:
-            kept = "" if self.output is None else "; the same command goes on from there"
-            terminal.error(f"interrupted: {progress.done} of {progress.of} were heard{kept}")
+            kept = "" if self.output is None else "; run the same command again to continue"
+            terminal.error(f"interrupted after {progress.done} of {progress.of} recordings{kept}")
             return INTERRUPTED
         meter.note(speed(evaluation))
         comparison = self._comparison(evaluation)
@@ -288,7 +304,7 @@ class _Job:
         paths = write_report(
             evaluation, self.output, comparison=comparison, page_utterances=self.page
         )
-        meter.note(f"{paths[-1]} lets you see and hear the errors")
+        meter.note(f"open {paths[-1]} to see and play the errors")
         if self.calibrate is not None:
             _write_calibration(evaluation, self.calibrate, self.output / _CALIBRATION)
 
@@ -309,7 +325,7 @@ def _write_calibration(evaluation: "Evaluation", kind: CalibrationKind, path: Pa
     found = evaluation.calibration(kind)
     found.save(path)
     crossed = crossed_ece([one.trusts for one in evaluation.scored], kind)
-    told = "" if crossed is None else f"; on words it was not made of, ECE {crossed:.3f}"
+    told = "" if crossed is None else f"; on words that it was not fitted to, ECE {crossed:.3f}"
     terminal.echo(f"\n{path.name}: {kind}, from {found.words} words{told}\n")
 
 
@@ -324,4 +340,4 @@ class _Progress:
         """Note that one more is done."""
         before, self.done, self.of = self.done, done, of
         if 10 * done // of > 10 * before // of:
-            self._meter.note(f"{done} of {of} heard")
+            self._meter.note(f"{done} of {of} transcribed")

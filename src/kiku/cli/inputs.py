@@ -87,12 +87,15 @@ def _lead_to(path: str, recursive: bool) -> list[_Found]:
     """The recordings that one path leads to."""
     if path == STDIN:
         if sys.stdin is not None and sys.stdin.isatty():
-            raise AudioError("standard input is a terminal; send a recording into it with < or |")
+            raise AudioError("standard input is a terminal; redirect a recording to it with < or |")
         return [Recording(path)]
     if path.startswith(("http://", "https://")):
-        raise AudioError(f"{path}: addresses are not read; download it first")
+        raise AudioError(f"{path}: kiku does not read from addresses; download it first")
     if "://" in path and not os.path.lexists(path):
-        raise AudioError(f"{path}: what is in a store is heard with --ray, or download it first")
+        raise AudioError(
+            f"{path}: kiku reads from object stores only with --ray; add --ray, or download it "
+            "first"
+        )
     if glob.has_magic(path) and not os.path.lexists(path):
         return _matching(path, recursive)
     place = Path(path)
@@ -117,7 +120,7 @@ def _matching(pattern: str, recursive: bool) -> list[_Found]:
     """The recordings that match a pattern, as in a shell; "**" stands for any folders between."""
     names = sorted(glob.glob(pattern, recursive=True))
     if not names:
-        raise AudioError(f"{pattern}: no file has such a name; check the pattern")
+        raise AudioError(f"{pattern}: no file matches this pattern; check the pattern")
     # A pattern for everything finds folders, too, and not all of them have recordings.
     files: list[_Found] = [Recording(name) for name in names if not Path(name).is_dir()]
     return files or [one for name in names for one in _lead_to(name, recursive)]
@@ -127,7 +130,7 @@ def _in_folder(folder: Path, recursive: bool) -> list[_Found]:
     """The recordings in a folder, by name."""
     found = list(_walk(folder, recursive))
     if not found:
-        more = "" if recursive else ", or add -r for those in folders inside it"
+        more = "" if recursive else ", or add -r to include the folders inside it"
         raise AudioError(
             f"{folder}: no audio or video files in this folder; name the files themselves{more}"
         )

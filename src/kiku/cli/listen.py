@@ -47,21 +47,31 @@ _AS_SPOKEN = 1.0
 
 _From = Annotated[
     str | None,
-    typer.Option("--from", metavar="FILE", help="A recording, or - for standard input."),
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="Transcribe this recording, or - for standard input, instead of a microphone.",
+    ),
 ]
 _Speed = Annotated[
     float,
-    typer.Option(metavar="X", min=0.0, help="Of --from: 1 is as spoken, 0 as fast as possible."),
+    typer.Option(
+        metavar="X",
+        min=0.0,
+        help="Speed for --from: 1 plays it in real time, 0 as fast as possible.",
+    ),
 ]
 _Mic = Annotated[
     str | None,
     typer.Option(
-        "--mic", metavar="NAME", help="Which microphone: its number, or a part of its name."
+        "--mic",
+        metavar="NAME",
+        help="Microphone: its number or part of its name. Default: the system's.",
     ),
 ]
-_List = Annotated[bool, typer.Option("--list-mics", help="List the microphones, and end.")]
+_List = Annotated[bool, typer.Option("--list-mics", help="List the microphones and exit.")]
 _Turns = Annotated[
-    TurnsWanted, typer.Option(help="How eagerly a silence is the end of a turn, and of a line.")
+    TurnsWanted, typer.Option(help="How soon a silence ends a turn, and with it a line.")
 ]
 _Output = Annotated[
     Path | None,
@@ -69,13 +79,13 @@ _Output = Annotated[
         "--output",
         "-o",
         metavar="PATH",
-        help="A folder for files that grow while it listens, all formats unless -f says which; or "
-        "one file such as talk.srt.",
+        help="Folder for files that are written while it listens, in all formats or those of -f; "
+        "or one file such as talk.srt.",
     ),
 ]
-_Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
+_Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 _Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Text and errors only, also on a terminal.")
+    bool, typer.Option("--quiet", "-q", help="Print only text and errors, also on a terminal.")
 ]
 
 
@@ -110,11 +120,11 @@ def listen(
     writing: CaptionedOptions,
     quiet: _Quiet = False,
 ) -> int:
-    """Caption what is said into a microphone, or in a recording as if it were said now.
+    """Caption what is said into a microphone, live, or a recording as if it were live.
 
-    On a terminal each word appears as it is recognised: yellow if its probability is below 0.9, red
-    below 0.6, grey while it is being written. Elsewhere each turn is a line. A microphone that
-    disappears is listened to again when it is back. Ctrl-C ends it, with the last words.
+    On a terminal, each word appears as soon as it is recognised: yellow if its probability is below
+    0.9, red below 0.6, grey while it is being written. Elsewhere each turn is a line. If the
+    microphone disappears, kiku waits until it is back. Ctrl-C finishes the last words and exits.
     """
     if place.list_mics:
         _say_devices()
@@ -125,7 +135,7 @@ def listen(
     _check(place, options, sound.raw)
     writing.refuse(wanted)
     if writing.force and output is None:
-        raise typer.BadParameter("it is about files: add -o DIR", param_hint="--force")
+        raise typer.BadParameter("it needs files to write to; add -o DIR", param_hint="--force")
     notices: deque[str] = deque()
     hearing = (
         _microphone(place.mic, notices)
@@ -151,8 +161,8 @@ def listen(
         code = listening.run()
         if code == 0 and 0 < stream.duration <= options.start_s and not quiet:
             terminal.error(
-                f"warning: {hearing.label} ends after {stream.duration:.2f} s and is heard from "
-                f"{options.start_s:g} s on, so nothing of it was: give an earlier --start"
+                f"warning: {hearing.label} ends after {stream.duration:.2f} s, before --start "
+                f"{options.start_s:g}, so nothing of it was transcribed; give an earlier --start"
             )
     if code == 0 and named:
         meter.note(f"wrote {', '.join(map(str, named.values()))}")
@@ -178,7 +188,7 @@ def _recording(source: str, speed: float, options: StreamOptions, raw: RawFormat
     found, *others = find_recordings([source])
     if others:
         raise typer.BadParameter(
-            f"it stands for {1 + len(others)} recordings; name one", param_hint="--from"
+            f"it matches {1 + len(others)} recordings; name one", param_hint="--from"
         )
     if not isinstance(found, Recording):
         raise found
@@ -274,9 +284,11 @@ def _check(place: SourceOptions, options: StreamOptions, raw: str | None) -> Non
             ("--speed", place.speed != _AS_SPOKEN),
         ):
             if is_given:
-                raise typer.BadParameter("it is of a recording: add --from FILE", param_hint=name)
+                raise typer.BadParameter("it needs a recording; add --from FILE", param_hint=name)
     if source is not None and mic is not None:
-        raise typer.BadParameter("--from is none; leave one of the two out", param_hint="--mic")
+        raise typer.BadParameter(
+            "it cannot be used together with --from; leave one of them out", param_hint="--mic"
+        )
     if source is not None and os.path.isdir(source):
         raise typer.BadParameter("it is a folder; name one recording", param_hint="--from")
 
@@ -285,14 +297,14 @@ def _formats(given: Sequence[str] | None, output: Path | None) -> list[str]:
     named = formats_of(given, TEXTS)
     if output is None:
         if len(named) > 1:
-            raise typer.BadParameter("several formats need a folder: add -o DIR", param_hint="-f")
+            raise typer.BadParameter("several formats need a folder; add -o DIR", param_hint="-f")
         return named or ["txt"]
     file_format = file_format_of(output, TEXTS)
     if file_format is None:
         return named or list(TEXTS)
     if named and named != [file_format]:
         raise typer.BadParameter(
-            f"{output} is one file of {file_format}; name a folder for {', '.join(named)}",
+            f"{output} is one {file_format} file; name a folder for {', '.join(named)}",
             param_hint="-o",
         )
     return [file_format]

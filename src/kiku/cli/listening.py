@@ -142,7 +142,9 @@ class Listening:
                 handled = interrupts.count
                 if handled == 1:
                     if self._view is not None and self.feed.lag_s > 1:
-                        self._view.note("the last words come; Ctrl-C once more does without them")
+                        self._view.note(
+                            "finishing the last words; press Ctrl-C again to stop without them"
+                        )
                     self.feed.stop()
                 else:
                     self._stream.stop()
@@ -198,6 +200,6 @@ class Listening:
             if isinstance(sink, LiveFile) and sink.path.exists()
         ]
         if files:
-            return f"its words until then are in {', '.join(files)}"
+            return f"the words until then are in {', '.join(files)}"
         shown = any(isinstance(sink, Printed | CaptionsView) for sink in self._sinks)
-        return "what was said until then is above" if shown else "nothing of it was kept"
+        return "the words until then are printed above" if shown else "no words were kept"

@@ -248,7 +248,7 @@ class LiveFile:
             # No buffer: what was written stays, whatever happens to this program.
             self._file = self.path.open("xb", buffering=0)
         except FileExistsError:
-            raise OutputError(f"{path} exists already; --force overwrites it") from None
+            raise OutputError(f"{path} already exists; overwrite it with --force") from None
         except OSError as error:
             raise self._cannot(error) from error
         self._size = 0
@@ -296,16 +296,18 @@ class LiveFile:
                 os.ftruncate(self._file.fileno(), self._size)
             if self._failed_with is None:
                 self._failed_with = self._cannot(error)
-                terminal.error(f"{self._failed_with}; its text is kept, and tried again")
+                terminal.error(
+                    f"{self._failed_with}; its text is kept, and kiku will try again to write it"
+                )
             return
         self._size += len(self._waiting)
         self._waiting = b""
         if self._failed_with is not None:
             self._failed_with = None
-            terminal.error(f"{self.path} is written again; nothing is missing")
+            terminal.error(f"{self.path} can be written again; nothing is missing")
 
     def _print_rest(self) -> None:
-        terminal.error(f"{self._failed_with}; what is missing follows on standard output")
+        terminal.error(f"{self._failed_with}; the missing text follows on standard output")
         try:
             terminal.echo(f"==> {self.path} <==\n{self._waiting.decode()}")
         except OutputError as error:

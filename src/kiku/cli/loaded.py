@@ -50,7 +50,7 @@ class ModelOptions:
         ):
             if name is not None and name not in known:
                 raise typer.BadParameter(
-                    f"there is no {name!r}; there are {', '.join(known)}", param_hint=option
+                    f"{name!r} is not known; choose one of {', '.join(known)}", param_hint=option
                 )
 
     def apply(self) -> None:

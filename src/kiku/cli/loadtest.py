@@ -26,42 +26,61 @@ class LoadOptions:
     """The clients, what they say, and to which service."""
 
     streams: Annotated[
-        int, typer.Option("--streams", metavar="N", min=1, help="Clients who speak at once.")
+        int,
+        typer.Option("--streams", metavar="N", min=1, help="Number of clients that speak at once."),
     ] = 1
     audio: Annotated[
         list[str] | None,
-        typer.Option("--audio", metavar="PATH", help="Recordings that they speak, or folders."),
+        typer.Option(
+            "--audio",
+            metavar="PATH",
+            help="Recording, or folder of recordings, for the clients to speak. Can be repeated.",
+        ),
     ] = None
-    url: Annotated[str, typer.Option("--url", metavar="URL", help="Of the service.")] = (
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="Address of the service.")] = (
         "ws://127.0.0.1:8080"
     )
     protocol: Annotated[
-        str, typer.Option("--protocol", metavar="NAME", help="kiku, kyutai or deepgram.")
+        str,
+        typer.Option(
+            "--protocol", metavar="NAME", help="Protocol of the clients: kiku, kyutai or deepgram."
+        ),
     ] = "kiku"
     seconds: Annotated[
-        float, typer.Option("--seconds", metavar="SECONDS", min=1.0, help="For at least so long.")
+        float,
+        typer.Option(
+            "--seconds", metavar="SECONDS", min=1.0, help="Shortest duration of the test."
+        ),
     ] = 30.0
     key: Annotated[
         str | None,
-        typer.Option("--key", metavar="KEY", envvar="KIKU_API_KEY", help="For the service."),
+        typer.Option("--key", metavar="KEY", envvar="KIKU_API_KEY", help="API key of the service."),
     ] = None
     find: Annotated[
         bool,
-        typer.Option("--find", help="Find the most clients in real time, --streams at most."),
+        typer.Option(
+            "--find", help="Find how many clients the service serves in real time, up to --streams."
+        ),
     ] = False
     come_back: Annotated[
         bool,
-        typer.Option("--come-back", help="Clients come back after a cut; texts are compared."),
+        typer.Option(
+            "--come-back", help="Reconnect clients that were cut off, and compare their texts."
+        ),
     ] = False
     most_s: Annotated[
         float,
-        typer.Option("--most-s", metavar="SECONDS", help="Of each recording take so much."),
+        typer.Option(
+            "--most-s", metavar="SECONDS", help="Use at most this much of each recording."
+        ),
     ] = 60.0
 
     def refuse(self, rate: int) -> None:
         """Raise ConfigError for what makes no sense; `rate` is that of the clients' sound."""
         if self.come_back and (self.find or self.protocol != "kiku"):
-            raise ConfigError("--come-back is for clients of --protocol kiku, and without --find")
+            raise ConfigError(
+                "--come-back needs --protocol kiku and excludes --find; leave one of them out"
+            )
         for name, value in (("--most-s", self.most_s), ("--seconds", self.seconds)):
             if not (math.isfinite(value) and value * rate >= 1):
                 raise ConfigError(f"{name} must be a number of seconds above 0, not {value:g}")
@@ -76,12 +95,13 @@ class LoadOptions:
 
 @themed
 def loadtest(options: LoadOptions) -> int:
-    """Have clients speak to a service in real time, and tell how long their words take.
+    """Let clients speak to a service in real time, and measure how long their words take.
 
     Prints JSON: words, refusals, errors, and percentiles of the latency of words (from the end of
-    a word's sound until it comes; the model's own delay is in it) and of the lag of frames. With
-    --come-back, for a service whose replicas are restarted meanwhile: sessions, and how many of
-    them were cut, lost, or told another text than a client alone.
+    a word's sound until the word arrives, with the model's own delay) and of the lag of frames.
+    --come-back is for a service whose replicas are restarted during the test. It prints how many
+    sessions there were, and how many of them were cut off, were lost, or got another text than a
+    client alone.
     """
     try:
         from kiku.serve.loadtest import RATE, Load
@@ -116,7 +136,9 @@ def _sounds(paths: Sequence[str], rate: int, most_s: float) -> "list[NDArray[np.
     from kiku.audio import read_chunks
 
     if not paths:
-        raise ConfigError("there is nothing to say: name recordings, or a folder, with --audio")
+        raise ConfigError(
+            "the clients have nothing to speak; name recordings or a folder with --audio"
+        )
     sounds: list[NDArray[np.float32]] = []
     for one in find_recordings([str(Path(path)) for path in paths], recursive=True):
         if not isinstance(one, Recording):

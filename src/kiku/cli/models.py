@@ -24,7 +24,8 @@ _Model = Annotated[
 ]
 _Precision = Annotated[str | None, typer.Option(metavar="NAME", help="int8, int4 or float32.")]
 _Target = Annotated[
-    Path | None, typer.Option("--to", metavar="DIR", help="Put it here, not into the cache.")
+    Path | None,
+    typer.Option("--to", metavar="DIR", help="Write it to this folder instead of the cache."),
 ]
 
 _DEMO = (DEMO, "en", "0.5 s", "4", "-", "included; few words only")
@@ -32,8 +33,8 @@ _DEMO = (DEMO, "en", "0.5 s", "4", "-", "included; few words only")
 
 @app.command("list")
 def list_models() -> int:
-    """List the models that can be named, with what has to be downloaded for each, and those that
-    are converted for ONNX Runtime.
+    """List the models that kiku knows by name, with their download sizes, and the models that are
+    converted for ONNX Runtime.
     """
     head = ("NAME", "SPEAKS", "DELAY", "HEADS", "GB", "NOTE")
     terminal.echo(columns([head, _DEMO, *map(_row, KNOWN_REPOS)]))
@@ -48,7 +49,7 @@ def list_models() -> int:
 
 @app.command("info")
 def show_model(model: _Model = DEMO, revision: Revision = None) -> int:
-    """Show the numbers of a model. Of a repository only the small files are fetched."""
+    """Show the numbers of a model. From a repository, only the small files are downloaded."""
     from kiku.checkpoint import read_config
     from kiku.converted import is_converted, open_converted
 
@@ -79,8 +80,9 @@ def show_model(model: _Model = DEMO, revision: Revision = None) -> int:
 
 @app.command("verify")
 def verify_model(model: _Model = DEMO, revision: Revision = None) -> int:
-    """Check that a model is whole: its files, tensors and vocabulary, and what it was converted to.
-    Exit code 1 if it is not.
+    """Check that a model is complete: its files, tensors and vocabulary, and its conversions.
+
+    The exit code is 1 if it is not.
     """
     from kiku.checkpoint import verify
     from kiku.converted import is_converted, verify_converted
@@ -98,7 +100,7 @@ def verify_model(model: _Model = DEMO, revision: Revision = None) -> int:
             terminal.echo(f"BAD  {entry.folder / finding.what}: {finding.detail}\n")
         if wrong:
             again = f"kiku models convert {model} --precision {entry.precision}"
-            terminal.error(f"{again}  makes what is damaged anew")
+            terminal.error(f"{again}  makes a new one")
         else:
             terminal.echo(f"ok   converted to {entry.precision}: {entry.folder}\n")
         good &= not wrong
@@ -107,7 +109,7 @@ def verify_model(model: _Model = DEMO, revision: Revision = None) -> int:
 
 @app.command("pull")
 def pull_model(model: _Model, revision: Revision = None) -> int:
-    """Download what a model needs, so that it can be used without a network; print where it is."""
+    """Download a model, so that it can be used without a network, and print where it is."""
     files = find(model, revision=revision)
     terminal.echo(f"{files.config.parent}\n")
     return 0
@@ -120,10 +122,11 @@ def convert_model(
     target: _Target = None,
     revision: Revision = None,
 ) -> int:
-    """Convert a model for ONNX Runtime, as the first use of it would; print where it is.
+    """Convert a model for ONNX Runtime, as its first use would, and print where it is.
 
-    The folder holds all that is needed: it can be copied to another machine and named there as the
-    model. One that is there already is read as a whole, and made again if it is damaged.
+    The folder contains everything: you can copy it to another machine and give it there as the
+    model. If the model is converted already, kiku checks all of it, and converts it again if it is
+    damaged.
     """
     from kiku.converted import convert
     from kiku.graph import check_precision
@@ -142,7 +145,7 @@ def convert_model(
 
 @app.command("rm")
 def remove_model(model: _Model, precision: _Precision = None) -> int:
-    """Remove from the cache what a model was converted to. The model itself stays where it is."""
+    """Remove the conversions of a model from the cache. The model itself stays where it is."""
     from kiku.converted import is_converted
 
     found = entries_of(model, precision)
@@ -152,8 +155,14 @@ def remove_model(model: _Model, precision: _Precision = None) -> int:
     if not found:
         what = f"{model} in {precision}" if precision else model
         alike = [entry.folder.name for entry in entries() if entry.title == name_of(model)]
-        others = f"; made of other files of that name: {', '.join(alike)}" if alike else ""
-        terminal.error(f"{what} is not converted; kiku models list tells what is{others}")
+        others = (
+            f"; there is one made from other files of the same name: {', '.join(alike)}"
+            if alike
+            else ""
+        )
+        terminal.error(
+            f"{what} is not converted; run kiku models list to see which models are{others}"
+        )
         return FAILED
     for entry in found:
         link = entry.folder.resolve() if entry.folder.is_symlink() else None

@@ -30,69 +30,87 @@ Revision = Annotated[
     str | None, typer.Option(metavar="REV", help="Branch, tag or commit of the repository.")
 ]
 Engine = Annotated[
-    str, typer.Option(metavar="NAME", help="onnx, torch or cuda; auto chooses one here.")
+    str, typer.Option(metavar="NAME", help="onnx, torch or cuda; auto lets kiku choose.")
 ]
 Device = Annotated[
-    str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps; else the fastest.")
+    str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 or mps. Default: the fastest.")
 ]
 Offline = Annotated[
-    bool, typer.Option("--offline", help="Never ask the network for a model: it is in the cache.")
+    bool, typer.Option("--offline", help="Use only models in the cache; never use the network.")
 ]
 ModelDir = Annotated[
     Path | None,
     typer.Option(
         "--model-dir",
         metavar="DIR",
-        help="Keep converted models there, not in the user's cache; as KIKU_CACHE=DIR does.",
+        help="Folder for converted models. KIKU_CACHE=DIR does the same. Default: the user's "
+        "cache.",
     ),
 ]
 Dtype = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="int8, int4 or float32; bfloat16 or float16 with the torch engine."
+        metavar="NAME",
+        help="int8, int4 or float32; also bfloat16 or float16 with the torch engine.",
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Threads that compute; else all there are.")
+    int | None,
+    typer.Option(
+        metavar="N", min=1, help="Number of threads that compute. Default: all available."
+    ),
 ]
 Hotwords = Annotated[
     list[str] | None,
     typer.Option(
         "--hotword",
         metavar="WORD[:BOOST]",
-        help="A word or phrase to expect; BOOST is how strongly: above 0, at most 20, else 2. May "
-        "be given several times.",
+        help="Word or phrase to favour. BOOST is its strength, above 0 and at most 20. Default: "
+        "2. Can be repeated.",
     ),
 ]
 Temperature = Annotated[
-    float, typer.Option(metavar="X", min=0.0, help="0 takes the likeliest text; above, by chance.")
+    float,
+    typer.Option(
+        metavar="X",
+        min=0.0,
+        help="0 always picks the likeliest token; above 0, tokens are drawn at random.",
+    ),
 ]
 ChannelName = Annotated[
     str,
     typer.Option(
         "--channel",
         metavar="mix|each|N",
-        help="All channels mixed; each by itself, its words marked; or one of them, from 0.",
+        help="mix transcribes all channels mixed; each transcribes them separately and marks the "
+        "words; N takes one channel, counted from 0.",
     ),
 ]
 Track = Annotated[
     int | None,
     typer.Option(
-        metavar="N", min=0, help="Which of several audio tracks, from 0; else the default one."
+        metavar="N",
+        min=0,
+        help="Audio track to use, counted from 0. Default: the file's default track.",
     ),
 ]
 Start = Annotated[
     float,
     typer.Option(
-        metavar="SECONDS", min=0.0, help="Begin there in a recording; times count from 0 still."
+        metavar="SECONDS",
+        min=0.0,
+        help="Start at this time in a recording; times still count from its beginning.",
     ),
 ]
 End = Annotated[
-    float | None, typer.Option(metavar="SECONDS", min=0.0, help="End there in a recording.")
+    float | None, typer.Option(metavar="SECONDS", min=0.0, help="Stop at this time in a recording.")
 ]
 MaxDuration = Annotated[
     float,
-    typer.Option(metavar="SECONDS", help="Stop a recording that is longer; a file may claim days."),
+    typer.Option(
+        metavar="SECONDS",
+        help="Stop longer recordings here, because a file may claim to last days.",
+    ),
 ]
 
 CalibrationFile = Annotated[
@@ -100,23 +118,35 @@ CalibrationFile = Annotated[
     typer.Option(
         "--calibration",
         metavar="FILE",
-        help="Tell how sure words are by what kiku evaluate --calibrate wrote.",
+        help="Correct the words' probabilities with this file, written by kiku evaluate "
+        "--calibrate.",
     ),
 ]
 
 Formats = Annotated[
     list[str] | None,
-    typer.Option("--format", "-f", metavar="NAME[,NAME]", help="What to write; or all."),
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="NAME[,NAME]",
+        help="Format of the output, or all for every format.",
+    ),
 ]
 LineWidth = Annotated[
     int,
-    typer.Option(metavar="N", min=0, help="Characters in a line of srt and vtt; 0: no limit."),
+    typer.Option(
+        metavar="N", min=0, help="Most characters in a line of srt and vtt; 0 means no limit."
+    ),
 ]
 LineCount = Annotated[
-    int, typer.Option(metavar="N", min=0, help="Lines in a cue of srt and vtt; 0: no limit.")
+    int,
+    typer.Option(metavar="N", min=0, help="Most lines in a cue of srt and vtt; 0 means no limit."),
 ]
 HighlightWords = Annotated[
-    bool, typer.Option("--highlight-words", help="srt, vtt: underline each word as it is spoken.")
+    bool,
+    typer.Option(
+        "--highlight-words", help="In srt and vtt, underline each word while it is spoken."
+    ),
 ]
 
 PromptText = Annotated[
@@ -124,13 +154,14 @@ PromptText = Annotated[
     typer.Option(
         "--prompt",
         metavar="TEXT",
-        help="What is said in --prompt-audio: the model goes on in that spelling, language and "
-        "style.",
+        help="The text of --prompt-audio: the model continues in its spelling, language and style.",
     ),
 ]
 PromptAudio = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Some seconds of speech that the model hears before."),
+    typer.Option(
+        metavar="FILE", help="A few seconds of speech for the model to hear before the recording."
+    ),
 ]
 
 Raw = Annotated[
@@ -138,7 +169,8 @@ Raw = Annotated[
     typer.Option(
         "--raw",
         metavar="FORMAT,RATE,CHANNELS",
-        help="The sound has no header: s16le,16000,1. Also s24le, s32le, f32le, alaw, mulaw.",
+        help="Format of sound without a header, as s16le,16000,1. Other encodings: s24le, s32le, "
+        "f32le, alaw, mulaw.",
     ),
 ]
 
@@ -147,7 +179,7 @@ Raw = Annotated[
 class SoundOptions:
     """Which part of a recording is transcribed."""
 
-    TITLE: ClassVar[str] = "What is heard"
+    TITLE: ClassVar[str] = "Input"
 
     raw: Raw = None
     channel: ChannelName = "mix"
@@ -211,7 +243,7 @@ class TextOptions:
         if (text is None) != (sound is None):
             missing = "--prompt-audio FILE" if sound is None else "--prompt TEXT"
             given = "--prompt" if sound is None else "--prompt-audio"
-            raise typer.BadParameter(f"add {missing}, which it belongs to", param_hint=given)
+            raise typer.BadParameter(f"it needs {missing}; add it", param_hint=given)
         if sound is not None and not os.path.isfile(sound):
             raise typer.BadParameter(f"{sound}: no such file", param_hint="--prompt-audio")
 
@@ -227,7 +259,7 @@ class TextOptions:
 class WritingOptions:
     """What is written, and how captions look."""
 
-    TITLE: ClassVar[str] = "What is written"
+    TITLE: ClassVar[str] = "Output"
 
     formats: Formats = None
     max_line_width: LineWidth = _LINE_WIDTH
@@ -240,7 +272,9 @@ class WritingOptions:
             return
         for option, is_given in self.caption_options():
             if is_given:
-                raise typer.BadParameter("it is about srt and vtt: add -f srt", param_hint=option)
+                raise typer.BadParameter(
+                    "it needs the format srt or vtt; add -f srt", param_hint=option
+                )
 
     def caption_options(self) -> Iterable[tuple[str, bool]]:
         """The options about captions alone, and whether each was given."""
@@ -281,7 +315,8 @@ def formats_of(given: Sequence[str] | None, known: Iterable[str]) -> list[str]:
     for name in chosen:
         if name not in (*names, ALL):
             raise typer.BadParameter(
-                f"{name!r} is no format; there are {', '.join(names)}, and all", param_hint="-f"
+                f"{name!r} is not a format; choose from {', '.join(names)}, and all",
+                param_hint="-f",
             )
     return names if ALL in chosen else list(dict.fromkeys(chosen))
 
@@ -303,7 +338,9 @@ def heard(
         most_s = options.max_duration_s if max_duration is None else max_duration
         options = replace(options, max_duration_s=most_s)
     if end is not None and not end > start:
-        raise typer.BadParameter(f"{end:g} is not behind --start {start:g}", param_hint="--end")
+        raise typer.BadParameter(
+            f"{end:g} is not after --start {start:g}; give a later end", param_hint="--end"
+        )
     with mistake_in("--end"):
         return replace(options, end_s=end)
 
@@ -325,7 +362,7 @@ def _channel(name: str) -> Channel:
     number = number_in(name)
     if number is None:
         raise typer.BadParameter(
-            f"{name!r} is neither mix nor each nor the number of a channel", param_hint="--channel"
+            f"{name!r} is not a channel; give mix, each, or a number from 0", param_hint="--channel"
         )
     return number
 

@@ -26,11 +26,11 @@ def make_folder(
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise OutputError(f"{path} is a file; -o wants {wants}") from None
+        raise OutputError(f"{path} is a file; -o needs {wants}") from None
     except OSError as error:
         raise OutputError(f"the folder {path} cannot be made ({reason_of(error)})") from error
     if not os.access(path, os.W_OK | os.X_OK):
-        raise OutputError(f"nothing may be written in {path}; choose another folder with -o")
+        raise OutputError(f"the folder {path} is not writable; choose another folder with -o")
 
 
 STANDARD = "-"
@@ -97,7 +97,7 @@ def refuse_existing(paths: Mapping[str, Path]) -> None:
     """
     for path in paths.values():
         if exists(path):
-            raise OutputError(f"{path} exists already; --force overwrites it")
+            raise OutputError(f"{path} already exists; overwrite it with --force")
 
 
 def refuse_no_file(path: Path) -> None:
@@ -108,7 +108,7 @@ def refuse_no_file(path: Path) -> None:
     """
     refuse_folder(path)
     if is_device(path):
-        raise OutputError(f"{path} is no file; name one")
+        raise OutputError(f"{path} is not a file; name one")
 
 
 def refuse_folder(path: Path) -> None:

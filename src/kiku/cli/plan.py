@@ -23,59 +23,81 @@ _Model = Annotated[
 ]
 _Gpu = Annotated[
     str | None,
-    typer.Option("--gpu", metavar="NAME", help="h100, h200, l40s, a100, l4, rtx4090, ..."),
+    typer.Option(
+        "--gpu", metavar="NAME", help="GPU to plan for: h100, h200, l40s, a100, l4, rtx4090, ..."
+    ),
 ]
-_Cpu = Annotated[bool, typer.Option("--cpu", help="This machine's processor, or one of --cores N.")]
+_Cpu = Annotated[
+    bool, typer.Option("--cpu", help="Plan for a processor: this machine's, or one with --cores N.")
+]
 _Cores = Annotated[
-    int | None, typer.Option(metavar="N", help="Of another processor; with --bandwidth-gb-s.")
+    int | None,
+    typer.Option(metavar="N", help="Number of cores of another processor; needs --bandwidth-gb-s."),
 ]
 _Memory = Annotated[
-    float | None, typer.Option("--memory-gb", metavar="GB", help="Instead of the known memory.")
+    float | None,
+    typer.Option("--memory-gb", metavar="GB", help="Memory, if it differs from the known one."),
 ]
 _Bandwidth = Annotated[
     float | None,
-    typer.Option("--bandwidth-gb-s", metavar="GB/S", help="How fast memory is read."),
+    typer.Option("--bandwidth-gb-s", metavar="GB/S", help="Memory bandwidth."),
 ]
 _Tflops = Annotated[
     float | None,
-    typer.Option("--tflops", metavar="T", help="Of a GPU: dense, in bf16."),
+    typer.Option("--tflops", metavar="T", help="Dense bf16 performance of a GPU."),
 ]
 _Dtype = Annotated[
-    str | None, typer.Option("--dtype", metavar="NAME", help="Weights: bf16, int8, int4, fp8.")
+    str | None,
+    typer.Option("--dtype", metavar="NAME", help="Type of the weights: bf16, int8, int4, fp8."),
 ]
 _KvDtype = Annotated[
     str | None,
-    typer.Option("--kv-dtype", metavar="NAME", help="Of keys, values: fp16, bf16, fp8, int8."),
+    typer.Option(
+        "--kv-dtype", metavar="NAME", help="Type of keys and values: fp16, bf16, fp8, int8."
+    ),
 ]
 _P99 = Annotated[
-    float, typer.Option("--p99-ms", metavar="MS", help="What a step of live streams may take.")
+    float, typer.Option("--p99-ms", metavar="MS", help="Longest allowed step of live streams.")
 ]
 _Efficiency = Annotated[
     float,
-    typer.Option("--efficiency", metavar="PART", help="Roofline's time, by the p99 of a step."),
+    typer.Option(
+        "--efficiency",
+        metavar="PART",
+        help="Assumed ratio of the roofline's time to the p99 of a step.",
+    ),
 ]
 _Share = Annotated[
     float,
-    typer.Option("--memory-share", metavar="PART", help="Of the memory, for weights and streams."),
+    typer.Option(
+        "--memory-share", metavar="PART", help="Share of the memory for weights and streams."
+    ),
 ]
 _Streams = Annotated[
-    int | None, typer.Option("--streams", metavar="N", help="Count machines for N live streams.")
+    int | None,
+    typer.Option("--streams", metavar="N", help="Give the number of machines for N live streams."),
 ]
 _Hours = Annotated[
     float | None,
-    typer.Option("--hours-per-day", metavar="H", help="Count machines for recordings."),
+    typer.Option(
+        "--hours-per-day",
+        metavar="H",
+        help="Give the number of machines for this much recorded speech.",
+    ),
 ]
 _Price = Annotated[
     float | None,
     typer.Option(
-        "--price", metavar="PER_HOUR", help="Of a machine, in any currency: what all that costs."
+        "--price",
+        metavar="PER_HOUR",
+        help="Price of a machine, in any currency; also give the costs.",
     ),
 ]
 _ARGUMENTS = (
     "memory_gb", "bandwidth_gb_s", "memory_share", "p99_ms", "kv_dtype", "hours_per_day", "tflops",
 )  # fmt: skip
 _WORDS = ("cores", "dtype", "efficiency", "price", "streams")  # may be ordinary words
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +147,9 @@ class HardwareOptions:
         if cores is not None and bandwidth is not None:
             return hardware.cpu(cores, bandwidth, memory_gb=memory), None
         if cores is not None or bandwidth is not None or memory is not None:
-            raise typer.BadParameter("of another processor give both --cores and --bandwidth-gb-s")
+            raise typer.BadParameter(
+                "another processor needs both --cores and --bandwidth-gb-s; give both"
+            )
         here = this_machine()
         return hardware.cpu_of(here, read_bandwidth(1 << 28, seconds=0.5)), described(here)
 
@@ -159,10 +183,10 @@ def plan_command(
     need: NeedOptions,
     as_json: _Json = False,
 ) -> int:
-    """Tell how many live streams fit on a GPU or a processor, and how many machines are needed.
+    """Estimate how many live streams fit on a GPU or a processor, and how many machines you need.
 
-    Says of every figure whether it was measured or follows from the roofline, which is what has to
-    be read and computed, and states what it assumes. Nothing is downloaded for known models.
+    For each figure it says whether it was measured or follows from the roofline (from how much has
+    to be read and computed), and what it assumes. For known models nothing is downloaded.
     """
     from kiku.measure.fits import PlanOptions
     from kiku.measure.plan import Wanted, model_of, plan
@@ -182,7 +206,9 @@ def plan_command(
 def _refuse(what: str, others: dict[str, object]) -> None:
     for option, value in others.items():
         if value is not None:
-            raise typer.BadParameter(f"{what} and {option} do not go together; leave one out")
+            raise typer.BadParameter(
+                f"{what} and {option} cannot be used together; leave one of them out"
+            )
 
 
 def _as_typed(message: str) -> str:
@@ -243,7 +269,7 @@ def _memory(found: "Plan") -> str:
     from kiku.measure.fits import size
 
     said = f"{size(found.fixed_bytes.value)}, and {size(found.stream_bytes.value)} for each"
-    return said if found.by_memory is not None else f"{said}; tell --memory-gb"
+    return said if found.by_memory is not None else f"{said}; give --memory-gb"
 
 
 def _needs(found: "Plan") -> Iterable[Sequence[str]]:

@@ -173,7 +173,7 @@ class Bars:
         """The progress in one line."""
         task = next((one for one in self._progress.tasks if one.id == self._one), None)
         if task is None:
-            return "the first recording is opened"
+            return "opening the first recording"
         heard_s = self._heard_s()
         speed = (self._before_s + heard_s) / max(time.monotonic() - self._since, 1e-3)
         of, left = "", ""

@@ -46,18 +46,20 @@ class RawFormat:
         """
         encoding, *counts = (part.strip().lower() for part in text.split(","))
         if encoding not in _ENCODINGS:
-            raise ConfigError(f"{encoding!r} is none of {', '.join(_ENCODINGS)}")
+            raise ConfigError(
+                f"{encoding!r} is not a known encoding; choose one of {', '.join(_ENCODINGS)}"
+            )
         numbers = [number for number in map(number_in, counts) if number is not None]
         if len(counts) not in (1, 2) or len(numbers) < len(counts):
             raise ConfigError(
-                f"{text!r} does not say encoding, rate and channels; write it as s16le,16000,1"
+                f"{text!r} does not give encoding, rate and channels; write it as s16le,16000,1"
             )
         made = cls(encoding, *numbers)
         is_rate = MIN_INPUT_RATE <= made.rate <= MAX_INPUT_RATE
         if not (is_rate and 1 <= made.num_channels <= MAX_CHANNELS):
             raise ConfigError(
-                f"{text!r}: the rate is from {MIN_INPUT_RATE} to {MAX_INPUT_RATE}, and there are "
-                f"1 to {MAX_CHANNELS} channels"
+                f"{text!r} is not possible; the rate must be from {MIN_INPUT_RATE} to "
+                f"{MAX_INPUT_RATE}, and the number of channels from 1 to {MAX_CHANNELS}"
             )
         return made
 

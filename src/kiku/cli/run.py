@@ -136,7 +136,9 @@ class TranscribeRun:
             return INTERRUPTED
         self._meter.closing(len(durations))
         if num_failed and len(found) > 1:
-            terminal.error(f"{num_failed} of {len(found)} could not be transcribed completely")
+            terminal.error(
+                f"{num_failed} of {len(found)} recordings could not be transcribed completely"
+            )
         return FAILED if num_failed else 0
 
     def _begun_at_once(self, recordings: Sequence[Recording]) -> Mapping[Recording, Transcription]:
@@ -298,7 +300,7 @@ class TranscribeRun:
                 if whole:
                     forget_partial(path)
             except OutputError as error:
-                terminal.error(f"{error}; it follows on standard output instead")
+                terminal.error(f"{error}; the text follows on standard output instead")
                 self._say(text)
                 good = False
         return good
@@ -332,5 +334,5 @@ def _labelled(recording: Recording, message: str) -> str:
 def _where(files: Collection[Path], spoken: bool) -> str:
     """The part of a message that says where the words until then are."""
     if files:
-        return f"; its words until then are in {', '.join(map(str, files))}"
-    return "; what was said until then is above" if spoken else ""
+        return f"; the words until then are in {', '.join(map(str, files))}"
+    return "; the words until then are printed above" if spoken else ""

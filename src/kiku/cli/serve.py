@@ -24,15 +24,25 @@ def _option(name: str, metavar: str, help: str) -> typer.models.OptionInfo:
 class AddressOptions:
     """The addresses at which clients connect."""
 
-    TITLE: ClassVar[str] = "Where it listens"
+    TITLE: ClassVar[str] = "Addresses"
 
     host: Annotated[
-        str | None, _option("--host", "ADDRESS", "Address; else 127.0.0.1, this machine alone.")
+        str | None,
+        _option(
+            "--host", "ADDRESS", "Address to listen on. Default: 127.0.0.1, only this machine."
+        ),
     ] = None
-    port: Annotated[int | None, _option("--port", "N", "Else 8080. 0 takes a free one.")] = None
+    port: Annotated[
+        int | None,
+        _option("--port", "N", "Port to listen on; 0 chooses a free one. Default: 8080."),
+    ] = None
     wyoming_port: Annotated[
         int | None,
-        _option("--wyoming-port", "N", "Answer Home Assistant (Wyoming) there, often 10300."),
+        _option(
+            "--wyoming-port",
+            "N",
+            "Also listen on this port for Home Assistant (Wyoming); often 10300.",
+        ),
     ] = None
 
 
@@ -50,27 +60,34 @@ class ServedModelOptions:
         _option(
             "--model-alias",
             "PATTERN",
-            "A name that clients may ask for, too; else those of the vendors. Several times.",
+            "Further model name that clients may ask for. Can be repeated. Default: the names "
+            "that the vendors use.",
         ),
     ] = None
     languages: Annotated[
         list[str] | None,
-        _option("--language", "CODE", "What the model understands, as en. Several times."),
+        _option(
+            "--language",
+            "CODE",
+            "Language that the model understands, such as en. Can be repeated.",
+        ),
     ] = None
     revision: Annotated[
         str | None, _option("--revision", "REV", "Branch, tag or commit of the repository.")
     ] = None
     engine: Annotated[
-        str | None, _option("--engine", "NAME", "onnx, torch or cuda; else one of the first two.")
+        str | None,
+        _option("--engine", "NAME", "onnx, torch or cuda. Default: kiku chooses onnx or torch."),
     ] = None
     device: Annotated[
-        str | None, _option("--device", "NAME", "cpu, cuda, cuda:1, mps; else the fastest.")
+        str | None, _option("--device", "NAME", "cpu, cuda, cuda:1 or mps. Default: the fastest.")
     ] = None
     dtype: Annotated[
         str | None, _option("--dtype", "NAME", "int8, int4, float32, bfloat16 or float16.")
     ] = None
     threads: Annotated[
-        int | None, _option("--threads", "N", "Threads that compute; else all there are.")
+        int | None,
+        _option("--threads", "N", "Number of threads that compute. Default: all available."),
     ] = None
 
 
@@ -78,21 +95,28 @@ class ServedModelOptions:
 class AccessOptions:
     """Who is let in."""
 
-    TITLE: ClassVar[str] = "Who may come in"
+    TITLE: ClassVar[str] = "Access"
 
     api_key: Annotated[
         list[str] | None,
-        _option("--api-key", "KEY", "A client must know one. Several times; or KIKU_API_KEY."),
+        _option(
+            "--api-key",
+            "KEY",
+            "Require this API key from clients. Can be repeated. KIKU_API_KEY does the same.",
+        ),
     ] = None
     api_keys_file: Annotated[
-        Path | None, _option("--api-keys-file", "FILE", "Keys, one a line.")
+        Path | None, _option("--api-keys-file", "FILE", "File of API keys, one on each line.")
     ] = None
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Let everybody in, from other machines, too.")
+        bool,
+        typer.Option("--insecure", help="Accept clients without a key, also from other machines."),
     ] = False
     allowed_origin: Annotated[
         list[str] | None,
-        _option("--allowed-origin", "URL", "Another host's pages that may use it. Several times."),
+        _option(
+            "--allowed-origin", "URL", "Accept web pages from this other host. Can be repeated."
+        ),
     ] = None
 
 
@@ -100,28 +124,37 @@ class AccessOptions:
 class BoundOptions:
     """How much the service takes at once."""
 
-    TITLE: ClassVar[str] = "How much it takes"
+    TITLE: ClassVar[str] = "Limits"
 
     slots: Annotated[
         int | None,
-        _option("--slots", "N", "Streams and uploads at once; else 8, and 64 on a GPU."),
+        _option("--slots", "N", "Streams and uploads at once. Default: 8, or 64 on a GPU."),
     ] = None
     max_queue: Annotated[
-        int | None, _option("--max-queue", "N", "Uploads that wait for a slot; else 32.")
+        int | None, _option("--max-queue", "N", "Uploads that may wait for a slot. Default: 32.")
     ] = None
     max_upload_bytes: Annotated[
-        int | None, _option("--max-upload-bytes", "N", "Of one upload; else 1 GiB.")
+        int | None, _option("--max-upload-bytes", "N", "Size of an upload. Default: 1 GiB.")
     ] = None
     max_upload_s: Annotated[
-        float | None, _option("--max-upload-s", "SECONDS", "Of one upload's sound; else 6 hours.")
+        float | None,
+        _option("--max-upload-s", "SECONDS", "Duration of an upload's sound. Default: 6 hours."),
     ] = None
     idle_s: Annotated[
         float | None,
-        _option("--idle-s", "SECONDS", "Close a connection that says nothing; else 15 minutes."),
+        _option(
+            "--idle-s",
+            "SECONDS",
+            "Close a connection that sends nothing for this long. Default: 15 minutes.",
+        ),
     ] = None
     drain_s: Annotated[
         float | None,
-        _option("--drain-s", "SECONDS", "At the end, let what is open go on; else 30 s."),
+        _option(
+            "--drain-s",
+            "SECONDS",
+            "On shutdown, let open streams and uploads go on for this long. Default: 30 s.",
+        ),
     ] = None
 
 
@@ -129,21 +162,25 @@ class BoundOptions:
 class KeptOptions:
     """What is kept and logged."""
 
-    TITLE: ClassVar[str] = "What it keeps and tells"
+    TITLE: ClassVar[str] = "Sessions and logs"
 
     session_store: Annotated[
         str | None,
         _option(
             "--session-store",
             "URL",
-            "A folder or redis://HOST:PORT/0: other processes may go on with sessions.",
+            "Folder or redis://HOST:PORT/0 for sessions, so that other processes can continue "
+            "them.",
         ),
     ] = None
     log_level: Annotated[
-        str | None, _option("--log-level", "LEVEL", "debug, info, warning or error; else info.")
+        str | None, _option("--log-level", "LEVEL", "debug, info, warning or error. Default: info.")
     ] = None
     log_format: Annotated[
-        str | None, _option("--log-format", "NAME", "text, or json: one object a line.")
+        str | None,
+        _option(
+            "--log-format", "NAME", "text, or json for one object on each line. Default: text."
+        ),
     ] = None
 
 
@@ -156,13 +193,19 @@ def serve(
     kept: KeptOptions,
     config: Annotated[
         Path | None,
-        _option("--config", "FILE", "Settings in TOML, named as these options; else KIKU_CONFIG."),
+        _option(
+            "--config",
+            "FILE",
+            "Settings in TOML, with the names of these options. Default: the file that "
+            "KIKU_CONFIG names.",
+        ),
     ] = None,
 ) -> int:
-    """Answer the clients of OpenAI, Deepgram, Kyutai and Home Assistant, and a page to talk to.
+    """Run a server for the clients of OpenAI, Deepgram, Kyutai and Home Assistant, with a page to
+    talk to.
 
-    Every option, and more of them, may stand in the environment (KIKU_PORT) or in a TOML file; see
-    docs/serve.md.
+    All these options, and more, can also be set in the environment (KIKU_PORT) or in a TOML file;
+    see docs/serve.md.
     """
     try:
         from kiku.serve import logs, server
@@ -185,9 +228,7 @@ def serve(
 
     def announce(address: str) -> None:
         # Clients may connect already, and wait; whether the model can be loaded is not known yet.
-        terminal.echo(
-            f"loading {settings.model}, which then answers at {address}; Ctrl-C ends it\n"
-        )
+        terminal.echo(f"loading {settings.model}; it will answer at {address}; Ctrl-C stops it\n")
 
     server.run(settings, announce)
     return 0

@@ -55,8 +55,8 @@ def describe(error: Exception) -> str:
         return str(error)
     if _is_out_of_memory(error):
         return (
-            "there is not enough memory; use a smaller --model, --dtype bfloat16, "
-            "or another --device"
+            "there is not enough memory; use a smaller --model, --dtype bfloat16, or another "
+            "--device"
         )
     return f"unexpected {type(error).__name__}: {error}; KIKU_DEBUG=1 shows the traceback"
 

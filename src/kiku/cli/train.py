@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kiku.train.vocab import Grown
 
 app = typer.Typer(
-    help="Teach a model: vocab, align, pack, fit, export. docs/teach.md goes through it.",
+    help="Train a model: vocab, align, pack, fit, export. See docs/teach.md.",
     rich_markup_mode=None,
 )
 
@@ -65,7 +65,10 @@ _ForceModel = Annotated[
     bool, typer.Option("--force", help="Replace the model in DIR, if there is one.")
 ]
 _Device = Annotated[
-    str, typer.Option("--device", metavar="NAME", help="cpu, cuda, ...; auto takes a GPU if any.")
+    str,
+    typer.Option(
+        "--device", metavar="NAME", help="cpu, cuda, ...; auto uses a GPU if there is one."
+    ),
 ]
 
 
@@ -74,14 +77,19 @@ class PieceOptions:
     """Which pieces the new vocabulary has."""
 
     pieces: Annotated[
-        int, typer.Option(metavar="N", min=1, help="New ones at most; with --new, all.")
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Most new pieces; with --new, most pieces altogether."
+        ),
     ] = 200
     any_letters: Annotated[
         bool,
-        typer.Option("--any-letters", help="Also pieces of letters that the model has already."),
+        typer.Option(
+            "--any-letters", help="Also add pieces of letters that the model already has."
+        ),
     ] = False
     new: Annotated[
-        _Kind | None, typer.Option(help="A vocabulary of these texts alone, of this kind.")
+        _Kind | None, typer.Option(help="Make a vocabulary of this kind from these texts alone.")
     ] = None
 
 
@@ -91,19 +99,19 @@ def vocab_command(
     *,
     manifest: _Manifest,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="The folder for the model.")
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the model.")
     ],
     model: _Model = DEMO,
     wanted: PieceOptions,
     layout: Annotated[
-        _ModelLayout, typer.Option(help="Kyutai's, or transformers'.")
+        _ModelLayout, typer.Option(help="Layout of the model: Kyutai's, or transformers'.")
     ] = _ModelLayout.NATIVE,
     force: _ForceModel = False,
 ) -> int:
-    """Make a model that can spell what recordings say: its own pieces, and new ones behind them.
+    """Make a model that can spell the texts of recordings: add new pieces to its vocabulary.
 
-    Old pieces keep their ids, and old words their spelling. The new ones begin as what spelled them
-    before, and are learned by kiku train fit.
+    Old pieces keep their ids, and old words their spelling. Each new piece starts from the pieces
+    that spelled it before; kiku train fit then trains it.
     """
     from kiku.train.extra import need_torch
     from kiku.train.folders import read_rows
@@ -116,7 +124,7 @@ def vocab_command(
     options = VocabOptions(wanted.pieces, wanted.any_letters, kind)
     done = make_vocabulary(rows, model, output, options, layout=layout.value, force=force)
     if done.left_out:
-        terminal.error(f"{layout} has no place for {', '.join(done.left_out)}: left out")
+        terminal.error(f"{layout} cannot store {', '.join(done.left_out)}, so this was left out")
     terminal.echo(_vocab_report(done))
     return 0
 
@@ -127,22 +135,29 @@ class ExampleOptions:
 
     delay: Annotated[
         float | None,
-        typer.Option("--delay", metavar="SECONDS", min=0.0, help="Of the text; else the model's."),
+        typer.Option(
+            "--delay", metavar="SECONDS", min=0.0, help="Delay of the text. Default: the model's."
+        ),
     ] = None
     lead: Annotated[
         str,
-        typer.Option(metavar="zero|pad", help="Before the delay: nothing is taught, or PAD is."),
+        typer.Option(
+            metavar="zero|pad", help="Before the delay, teach nothing (zero) or PAD (pad)."
+        ),
     ] = "zero"
     most: Annotated[
-        float, typer.Option("--most-s", metavar="SECONDS", min=1.0, help="Of one example.")
+        float, typer.Option("--most-s", metavar="SECONDS", min=1.0, help="Longest example.")
     ] = 60.0
     augment: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="TOML: copies, speed, noise, join, ...")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="TOML file of augmentations: copies, speed, noise, join, ..."
+        ),
     ] = None
     sound: Annotated[
-        bool, typer.Option("--sound", help="Keep the sound, too: for a run that trains the codec.")
+        bool, typer.Option("--sound", help="Also keep the sound, for a run that trains the codec.")
     ] = False
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the random numbers.")] = 0
 
 
 @app.command("pack")
@@ -151,7 +166,7 @@ def pack_command(
     *,
     manifest: _Manifest,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="PACK", help="The folder for the pack.")
+        Path, typer.Option("--output", "-o", metavar="PACK", help="Folder for the pack.")
     ],
     model: _Model = DEMO,
     example: ExampleOptions,
@@ -159,7 +174,8 @@ def pack_command(
 ) -> int:
     """Turn recordings and their words into codes and text, ready to train on.
 
-    Run again after an interruption, it goes on. What cannot be used is named, with the reason.
+    If it was interrupted, run it again to continue. Recordings that cannot be used are listed with
+    the reason.
     """
     from kiku.train.augment import read_augmentation
     from kiku.train.extra import need_torch
@@ -168,7 +184,9 @@ def pack_command(
 
     need_torch("kiku train pack")
     if example.lead not in ("zero", "pad"):
-        raise typer.BadParameter(f"{example.lead!r} is neither zero nor pad", param_hint="--lead")
+        raise typer.BadParameter(
+            f"{example.lead!r} is not possible; give zero or pad", param_hint="--lead"
+        )
     augmentation = None if example.augment is None else read_augmentation(example.augment)
     rows = [row for one in manifest for row in read_rows(one)]
     check_pack_folder(output)  # before a model is loaded
@@ -187,7 +205,7 @@ def pack_command(
     )
     terminal.echo(_pack_report(done))
     if not done.examples:
-        raise InputError("nothing could be packed: the reasons stand above")
+        raise InputError("nothing could be packed; the reasons are listed above")
     return 0
 
 
@@ -195,23 +213,27 @@ def pack_command(
 def align_command(
     manifest: _Manifest,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The manifest with times.")
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="File for the manifest with times."),
     ],
     model: _Model = DEMO,
     steps: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Of learning which sounds are which letters.")
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Steps of training, in which the aligner learns the letters."
+        ),
     ] = 1500,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the random numbers.")] = 0,
     device: _Device = "auto",
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite FILE and its report, if they exist.")
     ] = False,
 ) -> int:
-    """Find out when each word is said, for recordings whose texts have no times.
+    """Find the times of the words, for recordings whose texts have none.
 
-    A small network learns letters from these recordings as the model's codec hears them. What could
-    not be aligned, and what looks wrong, is named here and in FILE's report; what looks wrong is
-    drawn on a page beside it.
+    A small network learns letters from the codes of these recordings. Rows that could not be
+    aligned, or that look wrong, are listed here and in the report next to FILE. A page shows
+    pictures of those that look wrong.
     """
     from kiku.train.extra import need_torch
     from kiku.train.folders import read_rows
@@ -230,14 +252,14 @@ def align_command(
     done = align(rows, load(model), options, device=choose_device(device), on_progress=meter.note)
     write_manifest(done.rows, output)
     write_result(report, json.dumps(report_of(done), indent=1, ensure_ascii=False) + "\n")
-    lines = [f"{len(done.rows):,} rows have times now: {output}"]
+    lines = [f"{len(done.rows):,} rows now have times: {output}"]
     write_result(drawn, page_of(done))
-    for name, found in (("left out", done.left_out), ("to look at", done.doubtful)):
+    for name, found in (("left out", done.left_out), ("to check", done.doubtful)):
         if found:
             lines.append(f"{name}: {len(found):,} (all of them are in {report})")
             lines += [f"  {one.row}: {one.why}" for one in found[:_SHOWN]]
     if done.pictures:
-        lines.append(f"what they look like: {drawn}")
+        lines.append(f"pictures of them: {drawn}")
     terminal.echo("\n".join(lines) + "\n")
     return 0
 
@@ -248,7 +270,8 @@ def _check_aligned(files: Sequence[Path], manifests: Sequence[Path], *, force: b
         refuse_no_file(path)
         if any(same_file(path, one) for one in manifests):
             raise typer.BadParameter(
-                f"{path} is the manifest that is read; write to another file", param_hint="-o"
+                f"{path} is a manifest that this command reads; write to another file",
+                param_hint="-o",
             )
     if not force:
         refuse_existing({path.suffix: path for path in files})
@@ -258,12 +281,15 @@ def _check_aligned(files: Sequence[Path], manifests: Sequence[Path], *, force: b
 @app.command("fit")
 def fit_command(
     config: Annotated[
-        Path, typer.Argument(metavar="CONFIG", help="A TOML file: see docs/teach.md.")
+        Path,
+        typer.Argument(metavar="CONFIG", help="Settings of the run in TOML; see docs/teach.md."),
     ],
 ) -> int:
-    """Train a model on a pack, as the file says; run again after an interruption, it goes on.
+    """Train a model on a pack with the settings of a file.
 
-    Under torchrun several processes train together:
+    If it was interrupted, run it again to continue.
+
+    With torchrun, several processes train together:
     torchrun --nproc-per-node 2 -m kiku train fit CONFIG
     """
     from kiku.train.extra import need_torch
@@ -275,33 +301,45 @@ def fit_command(
 
     done = fit(settings, on_progress=lambda line: terminal.echo(f"{line}\n"))
     if done.step == done.resumed_at:
-        terminal.echo(f"{done.folder} is finished already\n")
+        terminal.echo(f"{done.folder} is already finished\n")
     return 0
 
 
 @app.command("export")
 def export_command(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run's folder, or an adapter of PEFT's.")
+        Path,
+        typer.Argument(metavar="RUN", help="Folder of a run, or of an adapter in PEFT's format."),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="The folder for the model.")
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the model.")
     ],
     layout: Annotated[
-        _Layout, typer.Option(help="Kyutai's, transformers', or PEFT's adapter alone.")
+        _Layout,
+        typer.Option(
+            help="Layout of the model: Kyutai's, transformers', or PEFT's with the adapter alone."
+        ),
     ] = _Layout.NATIVE,
     last: Annotated[
-        bool, typer.Option("--last", help="The weights of the last step, not the averaged ones.")
+        bool,
+        typer.Option(
+            "--last", help="Export the weights of the last step instead of the averaged ones."
+        ),
     ] = False,
     dtype: Annotated[
-        str, typer.Option(metavar="NAME", help="float32, bfloat16, float16; auto: as it began.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="float32, bfloat16 or float16; auto keeps the dtype that training started from.",
+        ),
     ] = "auto",
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What it began with, if that lies elsewhere.")
+        str | None,
+        typer.Option(metavar="NAME", help="The model that training started from, if it has moved."),
     ] = None,
     force: _ForceModel = False,
 ) -> int:
-    """Write what was learned as a model that kiku, moshi and transformers load; adapters are
+    """Write the trained weights as a model that kiku, moshi and transformers can load. Adapters are
     merged.
     """
     from kiku.train.extra import need_torch
@@ -312,14 +350,14 @@ def export_command(
 
     if dtype not in ("auto", *DTYPES):
         raise typer.BadParameter(
-            f"there is no {dtype!r}; there are auto, {', '.join(DTYPES)}", param_hint="--dtype"
+            f"{dtype!r} is not known; choose one of auto, {', '.join(DTYPES)}", param_hint="--dtype"
         )
     which = "last" if last else "average"
     done = export(
         run, output, layout=layout.value, which=which, dtype=dtype, model=model, force=force
     )
     if done.left_out:
-        terminal.error(f"{layout} has no place for {', '.join(done.left_out)}: left out")
+        terminal.error(f"{layout} cannot store {', '.join(done.left_out)}, so this was left out")
     terminal.echo(f"{done.folder}\n")
     return 0
 
@@ -341,13 +379,13 @@ def _vocab_report(done: "Grown") -> str:
     size, new = len(done.vocabulary), done.new
     lines = [f"{done.folder}: {size:,} pieces, {len(new):,} of them new (ids {new.start} on)"]
     if done.letters:
-        lines.append(f"letters that were lacking: {' '.join(done.letters)}")
+        lines.append(f"letters that were missing: {' '.join(done.letters)}")
     longest = sorted((done.vocabulary.piece(i) for i in new), key=len, reverse=True)
-    lines.append(f"the longest new pieces: {' '.join(longest[:_SHOWN])}")
+    lines.append(f"longest new pieces: {' '.join(longest[:_SHOWN])}")
     if done.recut:
         lines.append(
-            f"{len(done.recut):,} words that it could spell are cut otherwise now, and have to be "
-            f"learned again: {' '.join(done.recut[:_SHOWN])}"
+            f"{len(done.recut):,} words that the model could already spell are now split "
+            f"differently, and have to be learned again: {' '.join(done.recut[:_SHOWN])}"
         )
     return "\n".join(lines) + "\n"
 
@@ -359,12 +397,12 @@ def _pack_report(done: "Packed") -> str:
         f"in {done.folder}"
     ]
     if done.resumed_at:
-        lines.append(f"went on from {done.resumed_at:,} of {done.index.num_units:,}")
+        lines.append(f"continued from {done.resumed_at:,} of {done.index.num_units:,}")
     unknown = done.index.unknown
     if unknown:
         lines.append(
-            "letters that the vocabulary has no pieces for ( kiku train vocab  makes a model that "
-            "has them):"
+            "letters that the vocabulary has no pieces for ( kiku train vocab  makes a model "
+            "that has them):"
         )
         lines += [
             f"  {one.letter!r} in {one.words:,} words, first in {one.word!r} at {one.at_s:.2f} s "

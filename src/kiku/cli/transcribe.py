@@ -32,7 +32,7 @@ def transcribe_command(
     fleet: FleetOptions,
     shown: ProgressOptions,
 ) -> int:
-    """Write down what is said in recordings, word by word as it is recognised.
+    """Transcribe recordings, and print each word as soon as it is recognised.
 
     Without -o, or with -o -, the text goes to standard output. A recording that cannot be read does
     not stop the others; the exit code is then 1. Ctrl-C keeps what was transcribed, as
@@ -83,7 +83,7 @@ def _run(
     outputs = _outputs(request, recordings)
     to_do = _to_do(found, outputs, request)
     if skipped := len(found) - len(to_do):
-        meter.note(f"{skipped} of {len(found)} are done already")
+        meter.note(f"{skipped} of {len(found)} are already done")
     # These errors come before a model is loaded, which may take minutes.
     for item in to_do:
         if not isinstance(item, Recording):
@@ -133,12 +133,12 @@ def _check_file(
         return
     if count > 1:
         raise typer.BadParameter(
-            f"{output} is one file, for one recording, and there are {count}; name a folder",
+            f"{output} is one file for one recording, but there are {count}; name a folder",
             param_hint="-o",
         )
     if named and named != [file_format]:
         raise typer.BadParameter(
-            f"{output} is one file of {file_format}; name a folder for {', '.join(named)}",
+            f"{output} is one {file_format} file; name a folder for {', '.join(named)}",
             param_hint="-o",
         )
 
@@ -146,24 +146,33 @@ def _check_file(
 def _check(request: TranscribeRequest) -> None:
     """Refuse what makes no sense before anything is loaded."""
     if request.skip_existing and not request.to_files:
-        raise typer.BadParameter("it is about files: add -o DIR", param_hint="--skip-existing")
+        raise typer.BadParameter(
+            "it needs files to write to; add -o DIR", param_hint="--skip-existing"
+        )
     if request.skip_existing and request.force:
-        raise typer.BadParameter("--force says the opposite", param_hint="--skip-existing")
+        raise typer.BadParameter(
+            "it contradicts --force; leave one of them out", param_hint="--skip-existing"
+        )
     if request.force and not request.to_files:
-        raise typer.BadParameter("it is about files: add -o DIR", param_hint="--force")
+        raise typer.BadParameter("it needs files to write to; add -o DIR", param_hint="--force")
     if request.raw is not None and request.at_once > 1:
-        raise typer.BadParameter("raw samples are heard one after the other", param_hint="--slots")
+        raise typer.BadParameter(
+            "raw samples can only be transcribed one recording at a time; leave it out, or give "
+            "--slots 1",
+            param_hint="--slots",
+        )
     if request.words and TXT not in request.formats:
         raise typer.BadParameter(
-            "it is a form of txt (json has all words' times)", param_hint="--words"
+            "it needs the format txt (json always has the times of words); add -f txt",
+            param_hint="--words",
         )
     if request.to_files:
         return
     if len(request.formats) > 1:
-        raise typer.BadParameter("several formats need a folder: add -o DIR", param_hint="-f")
+        raise typer.BadParameter("several formats need a folder; add -o DIR", param_hint="-f")
     if request.several and request.formats[0] not in (TXT, "json"):
         raise typer.BadParameter(
-            f"several recordings as {request.formats[0]} need a folder: add -o DIR",
+            f"several recordings as {request.formats[0]} need a folder; add -o DIR",
             param_hint="-f",
         )
 

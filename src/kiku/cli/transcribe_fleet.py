@@ -26,31 +26,43 @@ OnRay = Annotated[
     bool,
     typer.Option(
         "--ray",
-        help="Transcribe on Ray: a cluster whose address (HOST:PORT, auto, local) may follow, else "
-        "that of RAY_ADDRESS, else this machine. PATH may be s3://... and a manifest of JSON "
-        "lines; -o takes rows, -f jsonl or parquet, and captions beside. A second run does what is "
-        "missing.",
+        help="Transcribe on Ray. The address of a cluster may follow: HOST:PORT, auto or local. "
+        "Default: RAY_ADDRESS, else this machine. PATH may also be s3://... or a manifest of "
+        "JSON lines. -o is the folder for rows (-f jsonl or parquet) and captions. A second "
+        "run does what is missing.",
     ),
 ]
 Actors = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="--ray: processes; else as many as there is room for."),
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="--ray: number of processes. Default: as many as there is room for.",
+    ),
 ]
 LimitHours = Annotated[
     float | None,
-    typer.Option("--limit-hours", metavar="H", help="--ray: of sound, of what is missing."),
+    typer.Option(
+        "--limit-hours", metavar="H", help="--ray: transcribe only this many hours of sound."
+    ),
 ]
 RetryFailed = Annotated[
     bool,
-    typer.Option("--retry-failed", help="--ray: again those that could not be heard whole."),
+    typer.Option(
+        "--retry-failed",
+        help="--ray: try again the recordings that were not transcribed completely.",
+    ),
 ]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="--ray: only tell what is missing, and what kiku plan says of "
-                 "it for this processor, or for --gpu."),
+    typer.Option("--dry-run", help=
+        "--ray: only show what is missing, and the estimate of kiku plan for this processor or "
+        "for --gpu."),
 ]  # fmt: skip
-Gpu = Annotated[str | None, typer.Option(metavar="NAME", help="--dry-run: as of kiku plan.")]
-Price = Annotated[float | None, typer.Option(metavar="PER_HOUR", help="--dry-run: of a machine.")]
+Gpu = Annotated[str | None, typer.Option(metavar="NAME", help="--dry-run: GPU, as for kiku plan.")]
+Price = Annotated[
+    float | None, typer.Option(metavar="PER_HOUR", help="--dry-run: price of a machine.")
+]
 
 _ADDRESS = re.compile(r"ray://.+|[\w.-]+:\d+|auto|local")
 _FORMATS = ("jsonl", "parquet", "srt", "vtt", "txt", "tsv")
@@ -75,7 +87,9 @@ class FleetOptions:
         for one in fields(self):
             if getattr(self, one.name) != one.default and one.name != "ray":
                 option = "--" + one.name.replace("_", "-")
-                raise typer.BadParameter("it is about --ray", param_hint=option)
+                raise typer.BadParameter(
+                    "it needs --ray; add it, or leave this out", param_hint=option
+                )
 
 
 def refuse_with_ray(sound: SoundOptions, text: TextOptions, results: ResultOptions) -> None:
@@ -89,7 +103,9 @@ def refuse_with_ray(sound: SoundOptions, text: TextOptions, results: ResultOptio
         *results.caption_options(),
     ):
         if is_given:
-            raise typer.BadParameter("it does not go with --ray; leave it out", param_hint=option)
+            raise typer.BadParameter(
+                "it cannot be used with --ray; leave one of them out", param_hint=option
+            )
 
 
 def transcribe_on_ray(
@@ -107,7 +123,7 @@ def transcribe_on_ray(
     address, sources = _address_in(recordings.paths)
     output = results.place
     if output is None:
-        raise typer.BadParameter("--ray writes into a folder: name one", param_hint="-o")
+        raise typer.BadParameter("--ray writes to a folder; name one", param_hint="-o")
     named = formats_of(results.formats, _FORMATS) or ["jsonl"]
     settings.apply()  # processes on this machine inherit these variables
     model = room.ModelSettings(
@@ -132,7 +148,7 @@ def transcribe_on_ray(
     if not quiet:
         terminal.error(_closing(report))
     for path in report.killed:
-        terminal.error(f"{path}: its process died each time; its row says so")
+        terminal.error(f"{path}: the process died each time; the row in the output says so")
     return FAILED if report.progress.failed else 0
 
 
@@ -140,11 +156,15 @@ def _address_in(paths: Sequence[str]) -> tuple[str | None, list[str]]:
     """The cluster's address among the paths, if there is one, and the other paths."""
     found = [path for path in paths if _ADDRESS.fullmatch(path) and not os.path.lexists(path)]
     if len(found) > 1:
-        raise typer.BadParameter(f"two addresses: {' and '.join(found)}", param_hint="--ray")
+        raise typer.BadParameter(
+            f"two addresses were given, {' and '.join(found)}; leave one of them out",
+            param_hint="--ray",
+        )
     rest = [path for path in paths if path not in found]
     if not rest or "-" in rest:
         raise typer.BadParameter(
-            "--ray wants files, folders, patterns or manifests of JSON lines", param_hint="PATH"
+            "--ray needs files, folders, patterns or manifests of JSON lines; name some",
+            param_hint="PATH",
         )
     return (found[0] if found else None), rest
 
@@ -173,8 +193,8 @@ def line_of(progress: "Progress") -> str:
 
 def _closing(report: "Report") -> str:
     found, progress = report.survey, report.progress
-    done = f"{found.finished} of {found.files} were done already; " if found.finished else ""
-    failed = f", {progress.failed} of them not whole: their rows say why" if progress.failed else ""
+    done = f"{found.finished} of {found.files} were already done; " if found.finished else ""
+    failed = f", {progress.failed} of them not complete: see their rows" if progress.failed else ""
     return (
         f"{done}{progress.files} recordings, {clock(progress.seconds)} of sound in "
         f"{clock(progress.wall_s)} ({progress.speed:.1f}x){failed}; rows are in {report.output}"
@@ -184,7 +204,11 @@ def _closing(report: "Report") -> str:
 def _plan(found: "Survey", settings: ModelOptions, fleet: FleetOptions) -> Iterable[Sequence[str]]:
     yield "recordings", f"{found.files:,}", f"{found.finished:,} are finished"
     if found.failed_before:
-        yield "", "", f"{found.failed_before:,} of them not whole; --retry-failed hears them again"
+        yield (
+            "",
+            "",
+            (f"{found.failed_before:,} of them not complete; --retry-failed tries them again"),
+        )
     count = len(found.items)
     yield "to do", f"{count:,}", _basis(found)
     if not count:
@@ -217,6 +241,8 @@ def _plan(found: "Survey", settings: ModelOptions, fleet: FleetOptions) -> Itera
 def _basis(found: "Survey") -> str:
     stated = min(found.lengths.stated, len(found.items))
     by = (
-        "" if stated >= len(found.items) else f", by {stated:,} that say it and bytes of the others"
+        ""
+        if stated >= len(found.items)
+        else f", by the durations of {stated:,} and the sizes of the others"
     )
     return f"{found.hours:,.2f} hours of sound{by}"

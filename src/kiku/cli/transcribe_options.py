@@ -14,7 +14,7 @@ from kiku.options import MAX_RECORDING_S
 _Paths = Annotated[
     list[str],
     typer.Argument(
-        metavar="PATH", help="Audio or video files, folders of such, or - for standard input."
+        metavar="PATH", help="Audio or video files, folders of them, or - for standard input."
     ),
 ]
 _Output = Annotated[
@@ -23,33 +23,38 @@ _Output = Annotated[
         "--output",
         "-o",
         metavar="PATH",
-        help="A folder, for talk.txt of talk.mp3; or of one recording a file such as talk.srt.",
+        help="Folder for the results, or for one recording a file such as talk.srt.",
     ),
 ]
 _Words = Annotated[
-    bool, typer.Option("--words", help="txt: one word a line: start, end, probability, word.")
+    bool,
+    typer.Option("--words", help="txt: one word on each line, with start, end and probability."),
 ]
 _Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Results and errors only, no progress.")
+    bool, typer.Option("--quiet", "-q", help="Print only results and errors, no progress.")
 ]
 _Progress = Annotated[
     bool,
     typer.Option(
-        "--progress", help="Without a terminal, too, tell of the model and of each file written."
+        "--progress",
+        help="Report progress also without a terminal: the loaded model, and each file written.",
     ),
 ]
-_Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
+_Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 _Skip = Annotated[
-    bool, typer.Option("--skip-existing", help="Leave out recordings whose files exist, exit 0.")
+    bool,
+    typer.Option("--skip-existing", help="Skip recordings whose files exist; the exit code is 0."),
 ]
 _Recursive = Annotated[
-    bool, typer.Option("--recursive", "-r", help="Of folders take those inside them, too.")
+    bool, typer.Option("--recursive", "-r", help="Include the folders inside folders.")
 ]
 _Slots = Annotated[
     int | None,
     typer.Option(
         metavar="N", min=1,
-        help="Recordings at once; else 1, and with --ray in each process 8, or 64 on a GPU.",
+        help=
+            "Number of recordings to transcribe at once. Default: 1; with --ray, 8 in each "
+            "process, or 64 on a GPU.",
     ),
 ]  # fmt: skip
 

@@ -65,9 +65,9 @@ class RecordingSound:
             self.on_warning(
                 StreamWarning(
                     "no_words",
-                    f"the recording ends after {self.read_s:.2f} s and is heard from "
-                    f"{self.start_s:g} s on, so nothing of it was: give an earlier start_s "
-                    "(--start)",
+                    f"the recording ends after {self.read_s:.2f} s, before start_s="
+                    f"{self.start_s:g}, so nothing of it was transcribed: give an "
+                    "earlier start_s (--start)",
                     self.read_s,
                 )
             )
