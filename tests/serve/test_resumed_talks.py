@@ -410,14 +410,14 @@ async def test_a_message_without_room_comes_once_from_a_service_that_ends(
 
 @pytest.mark.parametrize(
     ("later", "wanted"), [({}, {1: "a", 55: "b"}), ({50: "c"}, {1: "a", 50: "c"}),
-                          ({50: ""}, {1: "a", 50: "b"})],
+                          ({50: ""}, {1: "a", 50: "b"}), ({50: "漢"}, {1: "a", 55: "b"})],
 )  # fmt: skip
 @in_a_loop
 async def test_a_change_that_lies_beyond_the_stored_sound_is_made_where_it_was(
     demo: kiku.Recognizer, later: dict[int, str], wanted: dict[int, str]
 ) -> None:
     """More sound waits than is stored, and the client does not send the change again; if it makes
-    another one in that sound, that holds."""
+    another one in that sound, that holds, unless it is refused."""
     marks = {1: "a", 55: "b"}
     a, b, client = ToyService(demo), ToyService(demo), Client(70, marks=marks)
     await client.connect(a)

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import kiku
+from kiku.errors import ConfigError
 from kiku.options import DecodingOptions, StreamOptions
 from kiku.serve import session_keeper, sockets
 from kiku.serve.app import App
@@ -124,6 +125,8 @@ class ToyStream:
         self.memory.asked.append((self.duration, tag))
 
     async def set_decoding(self, options: DecodingOptions) -> None:
+        if not all(one.text.isascii() for one in options.phrases):
+            raise ConfigError("the vocabulary cannot spell that")
         self._mark(self.duration, options)
 
     def _mark(self, time: float, options: DecodingOptions) -> None:

@@ -316,9 +316,9 @@ class TalkStream:
                 if is_done and recorder is not None:
                     recorder.asked(tag, cut)
             case Decode(options):
-                self._planned = PlannedChanges()  # they came before it
                 if not await self._request(stream, partial(stream.set_decoding, options)):
                     return ()
+                self._planned = PlannedChanges()  # they came before it
                 if recorder is not None:
                     recorder.decoding(options)
                 return self._protocol.decoded()
