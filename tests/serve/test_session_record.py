@@ -516,6 +516,13 @@ def test_a_turn_that_begins_behind_the_last_word_that_the_client_has_had_may_hav
     assert Overlap(confirmed(*known, until_s=one.end), 4.0).of([start, heard[0]], 1.1) == []
 
 
+def test_a_turn_that_begins_before_its_first_word_may_have_been_lost_if_that_was_not_had():
+    one, two = Word("a", 0.6, 1.0, 1.0), Word("b", 3.1, 3.5, 1.0)
+    heard = [one, WordEnd(one.end), TurnEnd(2.0, 1.0), TurnStart(3.1), two]
+    for until_s, told in ((one.end, heard[2:]), (two.end, [])):
+        assert Overlap(confirmed(until_s=until_s), 4.0).of(heard, 3.5) == told
+
+
 def test_a_stream_that_is_to_hear_a_word_again_begins_where_the_one_before_did():
     kept = Kept()
     kept.push(4.0, 9_000)
