@@ -119,7 +119,7 @@ class Admission:
         """Take slots as soon as they are free.
 
         Raises:
-            Busy: too many requests wait already, or `seconds` have passed.
+            Busy: too many requests wait already, or `timeout_s` have passed.
             ConfigError: `count` is more than there are.
         """
         self._check(count)
