@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import kiku
 from kiku.audio import StreamWarning
 from kiku.options import AudioFormat, DecodingOptions, StreamOptions
+from kiku.serve import session_sound
 from kiku.serve.client_progress import ClientProgress, OpenFinalize, Overlap
 from kiku.serve.message_history import MessageHistory
 from kiku.serve.protocols.interface import Base, Send
@@ -303,6 +304,28 @@ def test_what_is_gone_on_with_is_the_sound_as_it_was(sizes: list[int], encoding:
     assert one.num_before % sound.width == 0
     assert one.start_s == pytest.approx(one.num_before / sound.width / sound.rate)
     assert one.num_bytes == len(whole)
+
+
+@pytest.mark.parametrize("window_s", [0.5, 1.0, 3.0])
+def test_where_no_place_is_quiet_as_much_is_kept_as_is_heard_again(
+    monkeypatch: pytest.MonkeyPatch, window_s: float
+):
+    monkeypatch.setattr(session_sound, "LEVEL_WINDOW_S", window_s)
+    for is_written_late in (False, True):
+        kept = Kept()
+        for i in range(40):
+            kept.push(0.5, 9_000)
+            if i == 30:
+                kept.say("x", 14.6)
+            if not is_written_late:
+                kept.write(heard_s=15.0)
+        kept.write(heard_s=20.0)
+        one = kept.move(1)
+        assert one is not None
+        assert one.start_s == pytest.approx(14.6 - window_s, abs=FRAME / RATE)
+        assert one.start_s + sum(len(data) for _, data in one.parts) / RATE / 2 == 20.0
+        # Nor is much more kept.
+        assert kept.read().pieces[0].start_s >= 14.0 - window_s
 
 
 def test_a_quiet_place_is_found_behind_a_word():
