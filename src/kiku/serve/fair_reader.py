@@ -23,8 +23,8 @@ _PAUSED_S = 0.25
 
 
 class FairReader:
-    """Reads a little of a connection, and then lets others have their turn. The event loop by
-    itself would give megabytes at once."""
+    """Gives `_take` the data of one connection, a little in each turn. A subclass says what that
+    takes, whether it may go on, and how many of its messages wait."""
 
     loop: asyncio.AbstractEventLoop
     transport: Any

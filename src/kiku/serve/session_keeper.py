@@ -230,8 +230,10 @@ class SessionKeeper:
         """Whether no other process has taken the talk, as far as the store says so in time, and as
         its client knows; asked before the client goes on here."""
         watched = self._watched.get(talk)
-        if watched is None or watched.is_lost:
-            return watched is None
+        if watched is None:
+            return True  # it is not kept: no other process can have taken it
+        if watched.is_lost:
+            return False
         if _was_elsewhere(watched, request):
             return False
         if watched.writing is not None:
