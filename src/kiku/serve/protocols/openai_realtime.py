@@ -11,7 +11,6 @@ session goes on. Every commit is answered by `completed` or `failed`.
 """
 
 from collections import deque
-from typing import Any
 
 import msgspec
 
@@ -94,9 +93,8 @@ class RealtimeProtocol(Base):
         self._options = self._session.options  # of the stream that is open, or is being opened
         self._wanted = self._options  # of the stream there will be when all that waits is done
         self.initial_open = Open(self._options)
-        self._decoding = DecodingOptions()
-        self._keywords_from: str | None = None  # id of the message that set them
-        self._undo: tuple[dict[str, Any], DecodingOptions] = ({}, self._decoding)
+        self._decoding = ChangeDecoding(DecodingOptions())  # that the stream has accepted
+        self._changing: deque[ChangeDecoding] = deque()  # that it has not answered
 
         self._pending = PendingSteps()
         self._asked: deque[Commit] = deque()  # finalizes that the stream has not answered
@@ -229,9 +227,7 @@ class RealtimeProtocol(Base):
         messages: list[Action] = [self._session_event("updated", beta=beta)]
         keywords = new.transcription.get("keywords")
         if keywords != old.transcription.get("keywords"):
-            self._keywords_from = event_id
-            self._undo = (old.transcription, old.decoding)
-            self._pending.add(ChangeDecoding(new.decoding))
+            self._pending.add(ChangeDecoding(new.decoding, keywords, event_id))
         options = new.options
         if (options.format, options.turns) != (self._wanted.format, self._wanted.turns):
             self._wanted = options
@@ -255,7 +251,7 @@ class RealtimeProtocol(Base):
                     self._asked.append(step)
                     actions.append(FinalizeStream(step.tag))
                 case ChangeDecoding(decoding):
-                    self._decoding = decoding
+                    self._changing.append(step)
                     actions.append(Decode(decoding))
                 case Reopen():
                     if self._asked:
@@ -289,8 +285,16 @@ class RealtimeProtocol(Base):
     def opened(self) -> Actions:
         """Another stream is open: go on with what waited for it."""
         self._is_opening = self._is_deaf = False
-        again = [] if self._decoding.is_plain else [Decode(self._decoding)]
+        if not self._decoding.decoding.is_plain and self._decoding not in self._changing:
+            self._changing.appendleft(self._decoding)
+        again = [Decode(one.decoding) for one in self._changing]  # what the last one did not answer
         return [*again, *self._go_on()]
+
+    def decoded(self) -> Actions:
+        """Go by the options that the stream has accepted."""
+        if self._changing:
+            self._decoding = self._changing.popleft()
+        return ()
 
     # From the stream.
 
@@ -394,21 +398,22 @@ class RealtimeProtocol(Base):
     def rejected(self, error: Exception) -> Actions:
         """Report keywords that the model cannot expect as the client's mistake. Sound that was not
         taken makes its item fail."""
-        if isinstance(error, ConfigError):
-            transcription, self._decoding = self._undo
-            before = transcription.get("keywords")
-            kept = {k: v for k, v in self._session.transcription.items() if k != "keywords"}
-            self._session.transcription = kept | ({} if before is None else {"keywords": before})
-            return [
-                self._messages.error(
-                    Mistake(str(error), "session.audio.input.transcription.keywords"),
-                    self._keywords_from,
-                )
-            ]
+        if isinstance(error, ConfigError) and self._changing:
+            refused = self._changing.popleft()
+            if not self._changing and not self._pending.changes_decoding:
+                self._take_back_keywords()
+            mistake = Mistake(str(error), "session.audio.input.transcription.keywords")
+            return [self._messages.error(mistake, refused.event_id)]
         if isinstance(error, StreamError) and self._asked:  # the stream takes no more finalizes
             return self._finalized_without(error)
         self._lost = error
         return ()
+
+    def _take_back_keywords(self) -> None:
+        """Have the session say which keywords the stream goes by."""
+        before = self._decoding.keywords
+        kept = {k: v for k, v in self._session.transcription.items() if k != "keywords"}
+        self._session.transcription = kept | ({} if before is None else {"keywords": before})
 
     def _finalized_without(self, error: Exception) -> Actions:
         one = self._asked.pop()
