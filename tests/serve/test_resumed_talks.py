@@ -460,6 +460,47 @@ async def test_a_connection_that_takes_nothing_does_not_keep_its_session_from_th
     await came_to(holder.task.done)
 
 
+def without_room(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Streams take the first half of a message's sound, and the rest once this is set."""
+    has_room, take = asyncio.Event(), ToyStream.push_now
+
+    async def push(self: ToyStream, samples: Any, rate: int | None = None) -> None:
+        half = len(samples) // 4 * 2
+        take(self, samples[:half])
+        await has_room.wait()
+        take(self, samples[half:])
+
+    monkeypatch.setattr(ToyStream, "push_now", lambda *_: has_room.is_set() and take(*_))
+    monkeypatch.setattr(ToyStream, "push", push)
+    return has_room
+
+
+@in_a_loop
+async def test_of_two_who_wait_for_a_busy_connection_the_first_does_not_end_the_last(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, client = ToyService(demo), Client(12)
+    await client.connect(a)
+    has_room = without_room(monkeypatch)
+    await client.speak(1)
+    monkeypatch.setattr(talks, "_LEAVE_S", 0.05)
+    await client.connect(a)
+    first = client.connection
+    monkeypatch.setattr(talks, "_LEAVE_S", 60.0)
+    await client.connect(a)
+    last = client.connection
+    assert first is not None
+    assert last is not None
+    await asyncio.wait([first.task], timeout=0.5)  # it has looked again, behind the last one
+    has_room.set()
+    await settle()
+    assert first.task.done()
+    assert last.is_open
+    await client.finish(a)
+    assert client.words == texts(12)
+    assert client.num_resumed == 1
+
+
 @in_a_loop
 async def test_a_takeover_that_finds_no_room_for_the_stored_sound_is_given_up(
     demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch

@@ -217,12 +217,13 @@ class Talk:
         self._outbox.give_up()
         for one in (before, other):
             await _close_replaced(one)
-        while not self._let_go.is_set():
-            with suppress(TimeoutError):
+        while self._next_wire is wire and not self._let_go.is_set():
+            try:
                 async with asyncio.timeout(_LEAVE_S):
                     await self._let_go.wait()
-            if self._reads_since:  # of a connection that only seems to be alive
-                self.abort()
+            except TimeoutError:  # a connection that only seems to be alive, or is busy
+                if self._next_wire is wire and self._reads_since:
+                    self.abort()
         if self._next_wire is not wire:  # another one has come since, or the talk has ended
             return await _close_replaced(wire)
         self._next_wire = None
