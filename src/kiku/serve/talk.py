@@ -74,6 +74,8 @@ class Talk:
         self._takeover: Takeover | None = None  # set if another process began the talk
         self._is_frozen = False
         self._reader: asyncio.Task[None] | None = None
+        self._is_reading = False  # it waits for a message
+        self._is_leaving = False  # it is to read no more messages
         self._is_aborted = False  # the reader is cancelled by the talk itself
         self.has_hung_up = False
         self.began_at = 0.0
@@ -222,8 +224,8 @@ class Talk:
                 async with asyncio.timeout(_LEAVE_S):
                     await self._let_go.wait()
             except TimeoutError:  # a connection that only seems to be alive, or is busy
-                if self._next_wire is wire and self._reads_since:
-                    self.abort()
+                if self._next_wire is wire:
+                    self._leave()
         if self._next_wire is not wire:  # another one has come since, or the talk has ended
             return await _close_replaced(wire)
         self._next_wire = None
@@ -283,16 +285,16 @@ class Talk:
         connection."""
         self._reader = me = asyncio.current_task()
         self._left.clear()
-        self._is_aborted = False
+        self._is_leaving = self._is_aborted = False
         clock, received, counters = time.monotonic, self._protocol.received, self.counters
         stream, outbox, protocol = self._stream, self._outbox, self._protocol
         try:
             await stream.do(actions)
             await outbox.flush()
-            while True:
-                self._reads_since = clock()
+            while not self._is_leaving:
+                self._is_reading, self._reads_since = True, clock()
                 message = await wire.receive()
-                self._reads_since, self._num_quiet = 0.0, 0
+                self._is_reading, self._reads_since, self._num_quiet = False, 0.0, 0
                 if self._is_frozen:
                     continue  # not taken: the client sends it to the next process
                 counters.num_received += len(message)
@@ -304,6 +306,8 @@ class Talk:
                 if len(outbox.waiting) > MAX_WAITING:
                     await outbox.drained()
                 while stream.keeps_too_much or (protocol.is_full and not self.has_hung_up):
+                    if self._is_leaving:
+                        break
                     await asyncio.sleep(0.1)
         except Gone as gone:
             if gone.may_listen:
@@ -317,7 +321,7 @@ class Talk:
             await self._broken(error)
         finally:
             if self._reader is me:
-                self._reads_since = 0.0
+                self._is_reading, self._reads_since = False, 0.0
                 self._left.set()
             outbox.disconnect(wire)
 
@@ -336,8 +340,25 @@ class Talk:
                     async with asyncio.timeout(self._service.settings.write_s):
                         await is_broken.wait()
 
+    def _drop(self) -> None:
+        """Drop a client that takes no messages. That of a session may come back, and goes on behind
+        what it has sent: all of it is taken, as soon as the stream has room."""
+        if self.session is None or not self.is_alive:
+            self.abort()
+            return
+        self._outbox.take_wire()
+        self._outbox.give_up()  # so that the stream's events come, which makes room
+        self._leave()
+
+    def _leave(self) -> None:
+        """Read no more messages from the connection; one that has come is taken whole."""
+        self._is_leaving = True
+        if self._is_reading:
+            self.abort()
+
     def abort(self) -> None:
-        """Drop the connection without a message."""
+        """Drop the connection without a message, also in the middle of one of the client's: nobody
+        may come back for what is left of it."""
         if self._reader is not None and not (self._left.is_set() or self._is_aborted):
             self._is_aborted = True
             self._reader.cancel()
@@ -368,7 +389,8 @@ class Talk:
         wire = self._outbox.take_wire()
         self.has_hung_up = True
         self._returned.set()
-        if wire is None:
+        if wire is None:  # what its last message asked for is of no use any more
+            self.abort()
             return
         try:
             async with asyncio.timeout(_LEAVE_S):
@@ -394,7 +416,7 @@ class Talk:
         if self._outbox.stuck_s(now) > settings.write_s:
             _LOG.warning("%s takes no messages: it is dropped", self.id)
             self.counters.errors("SlowReader")
-            self.abort()
+            self._drop()
             return
         if not self._reads_since:
             return
