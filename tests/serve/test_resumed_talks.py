@@ -2,6 +2,7 @@
 word is lost, none is told twice."""
 
 import asyncio
+import dataclasses
 import random
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -485,6 +486,7 @@ async def test_of_two_who_wait_for_a_busy_connection_the_first_does_not_end_the_
     a, client = ToyService(demo), Client(12)
     await client.connect(a)
     has_room = without_room(monkeypatch)
+    client.frame_bytes = 40 * FRAME_BYTES
     await client.speak(1)
     monkeypatch.setattr(talks, "_LEAVE_S", 0.05)
     await client.connect(a)
@@ -494,10 +496,10 @@ async def test_of_two_who_wait_for_a_busy_connection_the_first_does_not_end_the_
     last = client.connection
     assert first is not None
     assert last is not None
-    await asyncio.wait([first.task], timeout=0.5)  # it has looked again, behind the last one
+    await came_to(first.task.done)
+    assert a.talks[0]._next_wire is not None
     has_room.set()
     await settle()
-    assert first.task.done()
     assert last.is_open
     await client.finish(a)
     assert client.words == texts(12)
@@ -572,13 +574,53 @@ async def test_a_client_that_takes_no_messages_and_sends_nothing_is_dropped_at_o
     dropped = await with_messages_that_are_not_taken(a, client)
     (talk,) = a.talks
     if is_idle:  # it has been told, or would have been, that it is silent for too long
-        talk._reads_since = 0.0
+        assert talk._connection is not None
+        talk._connection.reads_since = 0.0
     drop(a)
     await settle()
     assert dropped.task.done()
     client.read()
     client.cut()
     await client.connect(a)
+    await client.finish(a)
+    assert client.words == texts(12)
+
+
+@in_a_loop
+async def test_who_comes_back_to_a_busy_connection_is_not_forgotten_after_a_while(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on before anything waits for it."""
+    a, client = ToyService(demo), Client(12)
+    settings = dataclasses.replace(a.app.service.settings, resume_s=0.05)
+    monkeypatch.setattr(a.app.service, "settings", settings)
+    await client.connect(a)
+    has_room = without_room(monkeypatch)
+    await client.speak(1)
+    await client.connect(a)
+    has_room.set()
+    await asyncio.sleep(0.2)
+    await client.finish(a)
+    assert client.words == texts(12)
+    assert client.num_resumed == 1
+
+
+@in_a_loop
+async def test_a_client_that_comes_back_and_is_cut_off_at_once_may_come_again(
+    demo: kiku.Recognizer,
+) -> None:
+    a, client = ToyService(demo), Client(12)
+    await client.connect(a)
+    await client.speak(20)
+    client.cut()
+    begun = a.talks
+    for _ in range(2):
+        await settle()
+        back = Connection(a.app, session="s", rate=RATE, after=0)
+        back.hang_up()
+    await settle()
+    await client.connect(a)
+    assert a.talks == begun
     await client.finish(a)
     assert client.words == texts(12)
 
