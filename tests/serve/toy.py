@@ -327,8 +327,12 @@ class Connection:
     def cut(self, code: int = 1006) -> None:
         """End it, so that the service learns of it."""
         self.code = code
-        self._queue.put_nowait({"type": "websocket.disconnect", "code": code})
+        self.hang_up(code)
         self.has_room.set()
+
+    def hang_up(self, code: int = 1006) -> None:
+        """Send nothing more; what is sent to it still arrives."""
+        self._queue.put_nowait({"type": "websocket.disconnect", "code": code})
 
     @property
     def is_open(self) -> bool:
