@@ -52,14 +52,14 @@ def test_who_was_surer_stays_at_least_as_sure(
     ("values", "told"),
     [
         ({"kind": "other"}, "kind must be one of isotonic, temperature"),
-        ({"kind": "isotonic"}, "has points"),
-        ({"kind": "temperature", "points": [[0, 0]]}, "has points"),
+        ({"kind": "isotonic"}, "needs points"),
+        ({"kind": "temperature", "points": [[0, 0]]}, "needs points"),
         ({"kind": "temperature", "temperature": 0}, "temperature must be from"),
         ({"kind": "isotonic", "points": [[0.5, 0.5], [0.5, 0.6]]}, "points must rise"),
         ({"kind": "isotonic", "points": [[0.4, 0.5], [0.5, 0.4]]}, "points must rise"),
         ({"kind": "isotonic", "points": [[0.4, 1.5]]}, "from 0 to 1"),
         ({"kind": "isotonic", "points": [[0.4]]}, "must have 2 items"),
-        ({"kind": "isotonic", "points": [[i / 2000, 0.5] for i in range(1500)]}, "may be 1000"),
+        ({"kind": "isotonic", "points": [[i / 2000, 0.5] for i in range(1500)]}, "at most 1000"),
         ({"kind": "temperature", "words": -1}, "words must be"),
         ({"kind": "temperature", "wrods": 1}, "did you mean 'words'"),
         ([], "must be an object"),
@@ -88,7 +88,7 @@ def test_files_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         Calibration.load(tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(ConfigError, match="is no calibration"):
+    with pytest.raises(ConfigError, match="is not a calibration"):
         Calibration.load(tmp_path / "bad.json")
     with pytest.raises(OutputError, match="cannot be written"):
         CURVE.save(tmp_path / "no" / "c.json")

@@ -142,7 +142,7 @@ def test_the_two_halves_must_fit() -> None:
         transformer=tiny.transformer(), text_vocab_size=10, num_codebooks=5, codebook_size=16
     )
     with pytest.raises(
-        ConfigError, match=r"reads 5 codebooks of 16 codes, the codec gives 4 of 16"
+        ConfigError, match=r"reads 5 codebooks of 16 codes, but the codec gives 4 of 16"
     ):
         ModelConfig(codec=tiny.codec_config(), lm=lm, text_delay_s=0.5)
 

@@ -188,5 +188,5 @@ def test_an_empty_name_is_not_the_current_folder(
     convert(native, folder=tmp_path)
     for folder in (native, tmp_path):
         monkeypatch.chdir(folder)
-        with pytest.raises(CheckpointError, match="'' names no model"):
+        with pytest.raises(CheckpointError, match="the name of the model is empty"):
             kiku.load("")

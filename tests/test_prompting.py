@@ -124,7 +124,7 @@ def test_a_saved_stream_remembers_that_it_was_prompted() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "needs a text"), ("  ", "needs a text"), ("zero " * 200, "ended before")],
+    [("", "needs the text"), ("  ", "needs the text"), ("zero " * 200, "ended before")],
 )
 def test_texts_that_cannot_be_are_told_and_hold_no_slot(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -148,5 +148,5 @@ def test_a_prompt_of_another_model_is_told() -> None:
 
 
 def test_options_with_a_prompt_cannot_be_written_down() -> None:
-    with pytest.raises(ConfigError, match="a prompt cannot be written down"):
+    with pytest.raises(ConfigError, match="a prompt cannot be saved"):
         StreamOptions(prompt=Prompt("one", b"")).to_dict()

@@ -76,7 +76,7 @@ class Calibration:
         """Raise ConfigError for impossible values, and for points that do not rise."""
         plain_numbers(self)
         if not (isinstance(self.kind, str) and self.kind in KINDS):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigError(f"a calibration is {' or '.join(KINDS)}, not {self.kind!r}")
+            raise ConfigError(f"kind must be {' or '.join(KINDS)}, not {self.kind!r}")
         if not (_is_number(self.temperature) and 1e-3 <= self.temperature <= 1e3):
             raise ConfigError(f"temperature must be from 0.001 to 1000, not {self.temperature!r}")
         if not (_is_number(self.words) and self.words >= 0):
@@ -86,9 +86,9 @@ class Calibration:
         if not _are_points(self.points):
             raise ConfigError(f"points must be pairs of numbers, not {self.points!r:.60}")
         if (self.kind == "isotonic") != bool(self.points):
-            raise ConfigError("an isotonic calibration has points, and no other has")
+            raise ConfigError("an isotonic calibration needs points, and no other may have them")
         if len(self.points) > MAX_POINTS:
-            raise ConfigError(f"points may be {MAX_POINTS}, not {len(self.points)}")
+            raise ConfigError(f"at most {MAX_POINTS} points are allowed, not {len(self.points)}")
         if not all(0 <= x <= 1 and 0 <= y <= 1 for x, y in self.points):
             raise ConfigError("points must lie from 0 to 1")
         for (x, y), (next_x, next_y) in zip(self.points, self.points[1:], strict=False):
@@ -147,12 +147,12 @@ class Calibration:
             values = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise ConfigError(
-                f"the calibration {name} cannot be read ({reason_of(error)}): name the file that "
+                f"the calibration {name} cannot be read ({reason_of(error)}): name a file that "
                 "`kiku evaluate --calibrate` wrote"
             ) from error
         except (ValueError, RecursionError) as error:
             raise ConfigError(
-                f"{name} is no calibration ({error}): name the file that `kiku evaluate "
+                f"{name} is not a calibration ({error}): name a file that `kiku evaluate "
                 "--calibrate` wrote"
             ) from error
         try:

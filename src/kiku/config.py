@@ -317,9 +317,9 @@ class ModelConfig(_Plain):
             or self.lm.codebook_size < self.codec.codebook_size
         ):
             raise ConfigError(
-                f"the decoder reads {self.lm.num_codebooks} codebooks of "
-                f"{self.lm.codebook_size} codes, "
-                f"the codec gives {self.codec.num_codebooks} of {self.codec.codebook_size}"
+                f"the decoder reads {self.lm.num_codebooks} codebooks of {self.lm.codebook_size} "
+                f"codes, but the codec gives {self.codec.num_codebooks} of "
+                f"{self.codec.codebook_size}"
             )
 
     @property

@@ -59,7 +59,9 @@ def load(
     slots = _count("slots", slots)
     threads = None if threads is None else _count("threads", threads)
     if model == "":  # as a path, this is the current folder
-        raise CheckpointError("'' names no model: say \"demo\", a folder, or a repository")
+        raise CheckpointError(
+            'the name of the model is empty: write "demo", a folder, or a repository'
+        )
     from kiku.converted import is_converted
 
     converted = is_converted(model)

@@ -31,7 +31,7 @@ def row_of(line: str | bytes) -> dict[str, Any]:
     try:
         values = json.loads(line.decode("utf-8-sig") if isinstance(line, bytes) else line)
     except (ValueError, RecursionError) as error:
-        raise BadRow(f"is no JSON ({error}): write one object on each line") from error
+        raise BadRow(f"is not JSON ({error}): write one object on each line") from error
     return object_of(values)
 
 
@@ -107,7 +107,7 @@ def _word(value: Any, number: int) -> tuple[str, float, float]:
         )
     text, start, end = cast("list[Any]", value)
     if not isinstance(text, str):
-        raise BadRow(f"word {number} has no text but {shown(text)}")
+        raise BadRow(f"word {number} must have text, not {shown(text)}")
     if not (_is_time(start) and _is_time(end)):
         raise BadRow(
             f"word {number} ({text}) has no times: words must have start and end in seconds, at "

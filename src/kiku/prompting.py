@@ -53,7 +53,7 @@ def read_prompt(
             rest = vocabulary.decode(list(picker.left))
             raise ConfigError(
                 f"the prompt's recording ended before {rest!r} of its text was written: give the "
-                "text of this very recording"
+                "text of exactly this recording"
             )
         return Prompt(text, scheduler.call(lambda: scheduler.engine.save(binding.slot)))
     finally:
@@ -68,7 +68,7 @@ def _frames(config: ModelConfig, chunks: Iterable[Chunk]) -> NDArray[np.float32]
     for chunk in chunks:
         parts.append(sound.feed(chunk))
         if sound.duration > _MOST_S:
-            raise ConfigError(f"a prompt's recording may last {_MOST_S:g} s: cut it")
+            raise ConfigError(f"a prompt's recording may last at most {_MOST_S:g} s: cut it")
     parts.append(sound.end())
     silence_s = config.text_delay_s + _SILENCE_S
     num_samples = sum(part.size for part in parts) + math.ceil(silence_s * rate)

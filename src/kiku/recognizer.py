@@ -217,13 +217,13 @@ class Recognizer:
         """New sessions for one sound: one, or one for each of its `count` channels."""
         if count > MAX_CHANNELS:
             raise ConfigError(
-                f"{count} channels cannot be heard one by one, {MAX_CHANNELS} can: "
+                f"{count} channels cannot be transcribed separately, at most {MAX_CHANNELS} can: "
                 "choose one with `channel`, or mix them"
             )
         num_slots = self.scheduler.engine.num_slots
         if options.channel == "each" and count > num_slots:
             raise ConfigError(
-                f"to hear {count} channels one by one takes as many slots, and there are "
+                f"to transcribe {count} channels separately takes as many slots, and there are "
                 f"{num_slots}: load the model with slots={count}"
             )
         return [
@@ -376,7 +376,7 @@ class Recognizer:
         """
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(
-                f"the text of a prompt must be a text, not {shown(text)}: give what is said in the "
+                f"the text of a prompt must be text, not {shown(text)}: give the words of the "
                 "recording, then the recording"
             )
         chunks, _ = read_source(source, rate, StreamOptions())

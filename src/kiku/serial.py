@@ -302,7 +302,7 @@ def _array(value: Any, dtype: np.dtype[Any], path: str) -> NDArray[Any]:
     if array.dtype != dtype:
         raise ValueError(f"{path} must be an array of {dtype}, not of {array.dtype}")
     if dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"{path} holds numbers that are not finite")
+        raise ValueError(f"{path} contains numbers that are not finite")
     return array
 
 
@@ -311,7 +311,7 @@ def _sequence(value: Any, path: str) -> Sequence[Any]:
         raise _must(path, "a list", value)
     items = cast("Sequence[Any]", value)
     if len(items) > _MAX_ITEMS:
-        raise ValueError(f"{path} has {len(items)} items; {_MAX_ITEMS} is the most")
+        raise ValueError(f"{path} has {len(items)} items; at most {_MAX_ITEMS} are allowed")
     return items
 
 

@@ -33,7 +33,10 @@ def read_tokens(
         )
     several = not _is_one_sound(samples)
     if several and callable(picker):
-        raise InputError("a picker may remember, so it is for one array: pass them one by one")
+        raise InputError(
+            "a picker may have a memory, so it can only be used for one array: pass the arrays "
+            "one by one"
+        )
     arrays: Sequence[Any] = cast("Sequence[Any]", samples) if several else [samples]
     frames = [_frames(config, array, most) for array in arrays]
     sessions = [None if one is None else TokenSession(one) for one in frames]
@@ -50,9 +53,9 @@ def _frames(
     if np.ndim(samples) != 1:
         found = f"of shape {list(np.shape(samples))}" if hasattr(samples, "shape") else ""
         raise InputError(
-            f"samples must be an array [S], mono at the model's rate, or a list of such, not "
-            f"{found or shown(samples)}: give np.array(..., np.float32), or of a file the "
-            "chunks of kiku.audio.read_chunks, joined"
+            "samples must be an array [S], mono at the model's rate, or a list of such arrays, "
+            f"not {found or shown(samples)}: give np.array(..., np.float32), or for a file the "
+            "joined chunks of kiku.audio.read_chunks"
         )
     mono = as_mono(samples)
     size = config.frame_size

@@ -241,7 +241,7 @@ def test_a_wrong_rate_is_told_by_the_voice(rate: int, told_rate: int, seconds: i
     put(audio, voice(rate, seconds), rate=told_rate)
     (warning,) = audio.warnings()
     assert warning.kind == "wrong_rate"
-    assert f"not at {told_rate}" in warning.message
+    assert f"probably does not have {told_rate} samples" in warning.message
     assert warning.time < 25
 
 
@@ -256,7 +256,7 @@ def test_a_wrong_rate_of_a_short_sound_is_told_at_its_end(rate: int, told_rate: 
     audio.end()
     wrong = [one for one in audio.warnings() if one.kind == "wrong_rate"]
     assert [one.time for one in wrong] == [5.0]
-    assert f"not at {told_rate}" in wrong[0].message
+    assert f"probably does not have {told_rate} samples" in wrong[0].message
 
 
 @pytest.mark.parametrize("seconds", [3, 5])

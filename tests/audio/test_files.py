@@ -361,7 +361,7 @@ def test_a_recording_of_no_samples_is_refused() -> None:
         file.writeframes(b"")
     data = out.getvalue()
     assert len(data) == 44
-    with pytest.raises(AudioError, match="holds no samples: record or copy it again"):
+    with pytest.raises(AudioError, match="contains no samples: record or copy it again"):
         read(io.BytesIO(data))
 
 

@@ -44,12 +44,12 @@ def kinds(audio: AudioInput) -> list[str]:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (None, "None holds no samples: .* path of a recording is for Recognizer.transcribe"),
-        ("talk.wav", "'talk.wav' holds no samples"),
-        (Path("talk.wav"), r"Path\('talk.wav'\) holds no samples"),
-        ([0.5, None], "list of dtype object holds no samples"),
-        (np.array(["a"]), "ndarray of dtype <U1 holds no samples"),
-        (np.zeros(9, np.int64), "dtype int64 are not understood: convert them to float32"),
+        (None, "None contains no samples: .* path of a recording is for Recognizer.transcribe"),
+        ("talk.wav", "'talk.wav' contains no samples"),
+        (Path("talk.wav"), r"Path\('talk.wav'\) contains no samples"),
+        ([0.5, None], "list of dtype object contains no samples"),
+        (np.array(["a"]), "ndarray of dtype <U1 contains no samples"),
+        (np.zeros(9, np.int64), "dtype int64 are not supported: convert them to float32"),
     ],
 )
 def test_what_is_no_sound_is_told_what_is(given, told) -> None:
@@ -155,8 +155,8 @@ def test_every_rate_is_resampled_as_a_file_is(rate: int) -> None:
         (b"\0\0", {"rate": 500}, "500 Hz"),
         (b"\0\0", {"encoding": "opus", "rate": 16_000}, "Opus"),
         (b"\0\0", {"encoding": "opus", "channel": 1}, "channel 1"),
-        ("sound", {}, "'sound' holds no samples"),
-        (object(), {}, "object of dtype object holds no samples"),
+        ("sound", {}, "'sound' contains no samples"),
+        (object(), {}, "object of dtype object contains no samples"),
     ],
 )
 def test_what_cannot_be_is_refused_and_changes_nothing(samples, how, match: str) -> None:
@@ -225,7 +225,7 @@ def test_inputs_of_each_channel_take_the_same_chunk() -> None:
             assert np.array_equal(audio.feed(chunk), as_mono(planes[:, number]))
     mono = inputs[0].check(noise(10))
     inputs[0].feed(mono)
-    with pytest.raises(AudioError, match="channel 1 was asked for and there are 1"):
+    with pytest.raises(AudioError, match="channel 1 was asked for, but there are 1"):
         inputs[1].feed(mono)
     assert inputs[1].duration == 3 * 900 / 24_000
 

@@ -69,7 +69,7 @@ def test_the_devices_are_listed(sd: FakeSounddevice) -> None:
 def test_there_is_none(sd: FakeSounddevice) -> None:
     sd.known = []
     for ask in (list_devices, Microphone):
-        with pytest.raises(AudioError, match="there is no microphone that the sound system knows"):
+        with pytest.raises(AudioError, match="the sound system knows no microphone"):
             ask()
 
 
@@ -114,9 +114,12 @@ def test_a_device_is_found_by_number_and_name(
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ("mic", "'mic' may be several microphones, so give a number: 0 USB Mic, 1 Inner Mic"),
-        ("headset", "there is no microphone 'headset'; there are: 0 USB Mic, 1 Inner Mic"),
-        (2, "there is no microphone 2; there are"),
+        (
+            "mic",
+            "'mic' matches several microphones: give the number of one: 0 USB Mic, 1 Inner Mic",
+        ),
+        ("headset", "there is no microphone 'headset': choose one of: 0 USB Mic, 1 Inner Mic"),
+        (2, "there is no microphone 2: choose one of"),
     ],
 )
 def test_what_names_no_one_device_is_refused(
@@ -139,7 +142,7 @@ def test_a_device_disappears_and_comes_back(sd: FakeSounddevice, how: str) -> No
     sd.at(12.0, lambda: sd.plugged.insert(0, USB))
     pieces = listen(sd, mic, 20.0, unplug_at=3.0)
     assert told == [
-        "USB Mic has gone; listening goes on when it is back",
+        "USB Mic was disconnected; kiku continues when it is back",
         "USB Mic is recorded again",
     ]
     # Times stay true: sound and gaps together are as long as the time that went by.
@@ -226,7 +229,7 @@ def test_what_finds_no_room_becomes_a_gap(
     sd.streams[0].move()
     assert next(pieces) == Gap(pytest.approx(10.0))
     assert told == [
-        "sound comes faster than it is understood, and some is left out: "
+        "sound comes faster than it is processed, and some is left out: "
         "use a smaller model, a smaller dtype or a faster machine"
     ]
 
@@ -239,4 +242,6 @@ def test_what_the_system_lost_is_told_once(
     for _ in range(3):
         sd.streams[0].move()
         next(pieces)
-    assert told == ["the system lost some sound: this machine has too much to do"]
+    assert told == [
+        "the system lost some sound, because this machine is too busy: close other programs"
+    ]

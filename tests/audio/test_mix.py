@@ -40,7 +40,7 @@ def test_what_is_inverted_is_heard_all_the_same(factor: float, kind: str) -> Non
     assert np.abs(sound[RATE // 10 :] - one[RATE // 10 :]).max() < 0.02
     (warning,) = audio.warnings()
     assert warning.kind == "inverted"
-    assert "the loudest is heard" in warning.message
+    assert "the loudest one is used" in warning.message
 
 
 def test_the_cut_into_chunks_changes_nothing() -> None:

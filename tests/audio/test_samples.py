@@ -80,7 +80,7 @@ def test_a_float64_that_float32_cannot_hold_is_refused() -> None:
 
 
 def test_integer_values_kept_in_floats_are_refused_but_a_high_peak_is_not() -> None:
-    with pytest.raises(AudioError, match="reach 12000 where"):
+    with pytest.raises(AudioError, match="reach 12000, but"):
         as_mono(np.array([1.0, -12_000.0]))
     assert as_mono([1.5, -2.0]).tolist() == [1.5, -2.0]
 

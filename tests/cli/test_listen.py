@@ -282,7 +282,7 @@ class FakeMicrophone:
     def pieces(self) -> Iterator[Piece | Gap]:
         for _ in range(10):
             yield Piece(np.repeat(NOISE, 2, axis=1), 24_000)
-        self.tell("USB Mic has gone; listening goes on when it is back")
+        self.tell("USB Mic was disconnected; kiku continues when it is back")
         yield Gap(4.0)
         self.tell("USB Mic is heard again")
         for _ in range(10):
@@ -320,7 +320,7 @@ def test_a_microphone_that_goes_and_comes_keeps_the_time(
     assert ran.code == 0
     assert mics[0].device == 3
     assert ran.err == (
-        "kiku: warning: USB Mic has gone; listening goes on when it is back\n"
+        "kiku: warning: USB Mic was disconnected; kiku continues when it is back\n"
         "kiku: warning: USB Mic is heard again\n"
     )
     (written,) = tmp_path.glob("heard-*.jsonl")
@@ -432,7 +432,7 @@ def test_a_warning_of_the_sound_is_told_once(run: Run, tmp_path: Path) -> None:
         file.writeframes(square.tobytes())
     ran = listen_to(run, tmp_path / "loud.wav")
     assert ran.code == 0
-    assert ran.err.count("cut off at full scale") == 1
+    assert ran.err.count("clipped at full scale") == 1
     assert "cut off" not in listen_to(run, tmp_path / "loud.wav", "-q").err
 
 

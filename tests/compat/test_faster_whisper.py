@@ -287,7 +287,7 @@ def test_a_recording_that_is_cut_off_is_decoded_as_far_as_it_goes(talk: Path) ->
     data = io.BytesIO(talk.read_bytes()[: 44 + 2 * RATE])
     for split in (False, True):
         data.seek(0)
-        with pytest.warns(UserWarning, match="breaks off after 1.00 s") as told:
+        with pytest.warns(UserWarning, match="ends early, after 1.00 s") as told:
             found = decode_audio(data, split_stereo=split)  # pyright: ignore
         assert told[0].filename == __file__
         assert np.shape(found) == ((2, 16_000) if split else (16_000,))
@@ -335,7 +335,7 @@ def test_a_recording_that_is_cut_off_gives_all_its_segments(talk: Path) -> None:
     whole, _ = WhisperModel("demo").transcribe(talk)
     given: list[str] = []
     segments, _ = WhisperModel("demo").transcribe(cut)
-    with pytest.raises(kiku.IncompleteTranscript, match="breaks off after 11") as caught:
+    with pytest.raises(kiku.IncompleteTranscript, match="ends early, after 11") as caught:
         given.extend(segment.text for segment in segments)
     assert len(given) == 2
     assert "".join(given).strip() == caught.value.transcript.text

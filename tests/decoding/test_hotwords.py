@@ -308,7 +308,7 @@ def test_the_trie_is_what_all_spellings_say() -> None:
 
 def test_too_many_pieces_are_refused_before_they_are_built() -> None:
     long = [Hotword("so" + "s" * 190, any_case=False)] * 600
-    with pytest.raises(ConfigError, match=rf"{MAX_TRIE_PIECES} is the most: give fewer"):
+    with pytest.raises(ConfigError, match=rf"{MAX_TRIE_PIECES} are possible: give fewer"):
         PhraseTrie(long, VOCABULARY, len(PIECES))
 
 

@@ -239,7 +239,9 @@ def test_a_saved_one_with_one_value_replaced_is_read_or_refused(data: st.DataObj
 def test_what_the_model_cannot_do_is_told() -> None:
     with pytest.raises(ConfigError, match="cannot spell 'zebra'"):
         token_picker(DecodingOptions(hotwords=["zebra"]), VOCABULARY, CONFIG)
-    with pytest.raises(ConfigError, match="the prior has 3 numbers, the model 19 text tokens"):
+    with pytest.raises(
+        ConfigError, match="the prior has 3 numbers, but the model has 19 text tokens"
+    ):
         token_picker(DecodingOptions(language_prior=np.zeros(3, np.float32)), VOCABULARY, CONFIG)
 
 

@@ -48,5 +48,5 @@ def test_accents_may_stand_apart_from_their_letters() -> None:
 
 @pytest.mark.parametrize("text", ["", "  "])
 def test_a_prompt_needs_a_text(text: str) -> None:
-    with pytest.raises(ConfigError, match="needs a text"):
+    with pytest.raises(ConfigError, match="needs the text"):
         PromptPicker(text, tiny.vocabulary(), CONFIG)

@@ -61,7 +61,7 @@ def test_words_alone_are_a_text(manifest: Make) -> None:
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[1]", "is [1], not an object"),
         ({"text": "one"}, "has no path"),
         ({"path": "none.wav", "text": "one"}, "there is no file none.wav"),
@@ -75,7 +75,7 @@ def test_words_alone_are_a_text(manifest: Make) -> None:
         ('{"path": "good.wav", "text": "one", "end": NaN}', '"end" must be seconds'),
         ({**GOOD, "words": "one"}, "words must be a list"),
         ({**GOOD, "words": [{"text": "one"}]}, "word 1 (one) has no times"),
-        ({**GOOD, "words": [{"start": 0, "end": 1}]}, "word 1 has no text"),
+        ({**GOOD, "words": [{"start": 0, "end": 1}]}, "word 1 must have text"),
         ({**GOOD, "words": [{"text": "a", "start": 1, "end": 0}]}, "ends at 0.0 s, before its"),
         (
             {**GOOD, "words": [{"text": w, "start": s, "end": 9} for w, s in (("a", 1), ("b", 0))]},

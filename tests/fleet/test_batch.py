@@ -85,7 +85,7 @@ def test_a_broken_recording_is_a_row_with_its_problem(
     rows = rows_in(output)
     assert "broken.wav" in rows["broken.wav"]["problem"]
     assert "no such file" in rows["gone.wav"]["problem"]
-    assert "breaks off" in rows["cut.wav"]["problem"]
+    assert "ends early" in rows["cut.wav"]["problem"]
     assert rows["cut.wav"]["text"] == "zero one"
     assert report.progress.failed == 3
     assert sum(row["problem"] is None for row in rows.values()) == 6

@@ -80,7 +80,7 @@ def test_the_digest_changes_with_whatever_changes_the_words() -> None:
 
 def test_options_that_cannot_be_written_down_are_refused() -> None:
     own = StreamOptions(recovery=Recovery(policies=[]))
-    with pytest.raises(ConfigError, match="cannot be written down"):
+    with pytest.raises(ConfigError, match="cannot be saved"):
         BatchRequest(ModelSettings(), own).check()
     with pytest.raises(ConfigError, match="slots must be at least 1"):
         ModelSettings(slots=0)

@@ -183,7 +183,7 @@ def test_what_is_no_source_is_told(sources: Any, says: str) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{", "line 2: is no JSON"),
+        ("{", "line 2: is not JSON"),
         ("[1]", r"line 2: is \[1\], not an object"),
         ("{}", "line 2: has no path"),
         ('{"path": ""}', "line 2: has no path"),

@@ -52,7 +52,7 @@ def test_a_push_that_finds_no_room_in_time_says_what_it_took(load: Load) -> None
     go = held_up(rec)
     with pytest.raises(QueueFull, match=r"first 2\.00 s"):
         stream.push_silence(10, timeout=0.3)
-    with pytest.raises(QueueFull, match="wait to be heard"):
+    with pytest.raises(QueueFull, match="are waiting to be processed"):
         stream.push(np.zeros(240, np.float32), timeout=0.0)
     assert stream.duration == pytest.approx(2.0)
     go.set()

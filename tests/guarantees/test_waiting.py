@@ -106,6 +106,6 @@ def test_channels_are_not_waited_for_that_only_this_thread_could_free(load: Load
     calls = [lambda: rec.transcribe(stereo, each, rate=24_000), lambda: rec.stream(live)]
     with rec.stream():
         for call in calls:
-            with pytest.raises(NoFreeSlot, match="2 slots are wanted at once, and 1 of 2 are free"):
+            with pytest.raises(NoFreeSlot, match="2 slots are needed at once, but 1 of 2 are free"):
                 call()
     assert rec.transcribe(stereo, each, rate=24_000).text == ""

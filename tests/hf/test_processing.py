@@ -157,7 +157,7 @@ def test_where_warnings_are_errors_no_batch_is_lost(
     [
         (np.array([0, np.nan, 0], np.float32), "sample 1 is NaN or infinite"),
         (torch.tensor([0.0, torch.inf]), "sample 1 is NaN or infinite"),
-        (A * 30_000 / np.abs(A).max(), "reach 30000 .* divide them by"),
+        (A * 30_000 / np.abs(A).max(), "reach 30000, .* divide them by"),
         ([0.0, 30_000.0], "reach 30000"),
     ],
 )
@@ -208,7 +208,7 @@ def test_wrong_sound_is_refused(their_processor: Any, processor: Ours, tmp_path:
         processor((A * 1000).astype(np.int16))
     with pytest.raises(InputError, match="16000"):
         processor(A, sampling_rate=16_000)
-    with pytest.raises(InputError, match="not fetched"):
+    with pytest.raises(InputError, match="addresses are not fetched"):
         processor("https://example.org/a.wav")
     with pytest.raises(InputError, match="does not know images"):
         processor(A, images=A)

@@ -721,7 +721,7 @@ def test_whatever_belongs_to_a_slot_is_refused_when_it_is_given_back() -> None:
     (new,) = opened(scheduler, Frames(0, work=1))
     scheduler.release(old)
     assert scheduler.free_slots == 0, "the slot is another's by now"
-    with pytest.raises(StreamError, match="given back"):
+    with pytest.raises(StreamError, match="free for others"):
         scheduler.settle(old)
     scheduler.settle(new)
     assert new.session.work is None
@@ -891,7 +891,7 @@ def test_when_the_program_ends_nobody_drives_any_more() -> None:
         lambda: rec.transcribe(np.zeros(800, np.float32), rate=1_000),
         lambda: rec.scheduler.drive(lambda: False, 0.0),
     ):
-        with pytest.raises(StreamError, match="the program is ending"):
+        with pytest.raises(StreamError, match="the program is shutting down"):
             call()
 
 

@@ -108,7 +108,7 @@ def test_another_runner_is_told_what_is_named_as_a_setting_and_is_none(
 ):
     monkeypatch.setenv("KIKU_SLOT", "2")
     from_environment()
-    assert "KIKU_SLOT is set and means nothing to kiku serve; did you mean" in caplog.text
+    assert "KIKU_SLOT is set, but is not a setting of kiku serve; did you mean" in caplog.text
 
 
 def test_a_model_that_cannot_be_loaded_is_told(caplog: pytest.LogCaptureFixture):

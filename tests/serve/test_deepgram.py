@@ -572,7 +572,7 @@ def test_recordings_that_cannot_be_heard(service: Running) -> None:
         assert {"err_code", "err_msg", "request_id"} == set(told.value.body)
         with pytest.raises(ApiError) as told:
             media.transcribe_url(url="https://example.org/a.wav")
-        assert "fetches" in told.value.body["err_msg"]
+        assert "does not fetch" in told.value.body["err_msg"]
         with pytest.raises(ApiError) as told:
             media.transcribe_file(request=b"x", summarize="v2")
         assert "summarize" in told.value.body["err_msg"]

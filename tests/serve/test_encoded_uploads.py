@@ -35,7 +35,7 @@ def test_a_compressed_body_is_named_and_not_taken_for_sound(service: Running, pa
         answer = post(service, path, coding, zipped=True)
         assert answer.status_code == 415
         assert answer.headers["accept-encoding"] == "identity"
-        assert f"Content-Encoding: {coding} is not read here: send it as it is" in answer.text
+        assert f"Content-Encoding: {coding} is not supported: send it" in answer.text
         assert ("dg-error" in answer.headers) == (path == "/v1/listen")
         assert answer.headers["content-type"] == "application/json"
 

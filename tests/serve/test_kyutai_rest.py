@@ -51,7 +51,7 @@ def test_a_recording_that_breaks_off_says_so_behind_its_words(service: Running):
 def test_what_is_no_recording_is_refused(service: Running, content: bytes):
     answer = post(service, content)
     assert answer.status_code == 400
-    assert "cannot be heard" in answer.json()["error"]
+    assert "cannot be transcribed" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("is_stated", [True, False])

@@ -42,8 +42,9 @@ def damaged(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     [
         ({"channel": "each", "channels": 3}, (THREE + STEREO) * 2,
          "had 3 channels at first and has 2 channels from", 1.0),
-        ({"channel": "each", "channels": 2}, MONO, "was to have 2 channels and has 1 channel", 0.0),
-        ({"channel": "each"}, STEREO, "those from 1 on are not heard", 0.0),
+        ({"channel": "each", "channels": 2}, MONO, "was declared to have 2 channels and has 1 "
+                                                   "channel", 0.0),
+        ({"channel": "each"}, STEREO, "those from 1 on are not transcribed", 0.0),
         ({"channel": 2}, THREE + STEREO, "those from 2 on are silent", 1.0),
         ({"channel": 1}, THREE + STEREO, None, 0.0),
         ({"channel": "each", "channels": 2}, STEREO + STEREO, None, 0.0),
@@ -68,7 +69,7 @@ def test_channels_that_come_go_or_are_missing_are_told_once(
 def test_a_channel_that_was_never_there_is_an_error(service: Running):
     messages = told(service, MONO, channel=1)
     assert messages[-1]["type"] == "error"
-    assert "channel 1 was asked for and there are 1" in messages[-1]["message"]
+    assert "channel 1 was asked for, but there are 1" in messages[-1]["message"]
 
 
 def test_channels_that_cancel_each_other_are_told_and_heard(service: Running):
@@ -107,4 +108,4 @@ def test_flux_tells_what_the_decoder_finds(service: Running):
 def test_what_is_no_recording_is_an_error(service: Running):
     messages = told(service, b"this is no recording " * 1_000)
     assert messages[-1]["type"] == "error"
-    assert "what was sent" in messages[-1]["message"]
+    assert "the upload" in messages[-1]["message"]

@@ -237,7 +237,7 @@ def test_an_idle_connection_completes_the_item_that_is_open(demo: kiku.Recognize
             while True:
                 told.take(str(socket.recv(PATIENCE_S)))
         assert socket.close_code == 1000
-        assert socket.close_reason == "nothing came for 0.5 seconds"
+        assert socket.close_reason == "nothing was received for 0.5 seconds"
     assert " ".join(told.transcripts.values()) == "seven three zero one nine four"
     told.assert_all_answered()
 

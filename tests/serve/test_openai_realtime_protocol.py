@@ -1037,7 +1037,7 @@ def test_when_the_service_ends_every_commit_is_answered() -> None:
     client.update(format={"type": "audio/pcmu"})
     client.say(2)
     client.commit()
-    client.fail(ServerEnds("the service is ending"))
+    client.fail(ServerEnds("the service is shutting down"))
     client.told.assert_all_answered()
     assert len(client.told.failed) == 2
     assert client.code == 1012
@@ -1047,7 +1047,7 @@ def test_a_silent_client_of_a_service_that_ends_is_told_nothing_more() -> None:
     client = Client()
     client.say(999, 999, 999)
     client.settle()
-    client.fail(ServerEnds("the service is ending"))
+    client.fail(ServerEnds("the service is shutting down"))
     assert client.told.types == ["session.created"]
     assert client.code == 1012
 

@@ -355,10 +355,11 @@ def test_other_paths_and_methods(service: Running, method: str, path: str, statu
         ("application/json", b'{"model": "demo"}', "Content-Type"),
         ("multipart/form-data", b"x", "boundary"),
         ("multipart/form-data; boundary=b", b"no form", "damaged"),
-        ("multipart/form-data; boundary=b", b"--b\r\n", "breaks off"),
+        ("multipart/form-data; boundary=b", b"--b\r\n", "ends before its last boundary"),
         (
             "multipart/form-data; boundary=b",
-            b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nRIFF', "breaks off",
+            b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nRIFF', "ends before its "
+                                                                               "last boundary",
         ),
     ],
 )  # fmt: skip

@@ -86,7 +86,7 @@ def test_the_query_says_how_the_sound_is_and_what_is_told():
         ({"rate": "9" * 5_000}, "rate"),
         ({"channels": "9" * 5_000}, "channels"),
         ({"temperature": "9" * 5_000}, "temperature"),
-        ({"colour": "red"}, "colour is no parameter"),
+        ({"colour": "red"}, "colour is not a known parameter"),
     ],
 )
 def test_a_query_that_cannot_be_is_refused_by_name(query: dict[str, str], said: str):

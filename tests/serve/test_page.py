@@ -125,7 +125,7 @@ def test_what_a_socket_would_be_answered_can_be_asked_for(
         for wrong in ({}, {"Authorization": "Bearer wrong"}):  # who learn nothing of all this
             told = httpx.post(address, headers={**wrong, "Origin": "http://elsewhere.test"})
             assert told.status_code == 401
-            assert told.json() == {"error": "the key is missing, or not known"}
+            assert told.json() == {"error": "the API key is missing or not known"}
         assert httpx.get(address, headers=key).status_code == (426 if most > 4 else 503)
 
 
@@ -539,8 +539,8 @@ def test_a_server_that_is_full_is_said_and_tried_again(
     ("settings", "is_draining", "says"),
     [
         ({}, True, "^The server is shutting down: .*Trying again in"),
-        ({"max_connections": 1}, False, "^The server has no room for another.*Trying again in"),
-        ({"max_requests_per_minute": 2}, False, "^The server was asked too often.*Trying again in"),
+        ({"max_connections": 1}, False, "^The server accepts no further.*Trying again in"),
+        ({"max_requests_per_minute": 2}, False, "^The server got too many.*Trying again in"),
     ],
 )  # fmt: skip
 def test_why_a_stream_is_refused_is_said_and_it_is_tried_again(
@@ -569,11 +569,11 @@ def test_a_page_at_an_address_that_the_server_does_not_take_says_so(
 ):
     with running(demo) as service:
         tab.open(f"http://kiku.test:{service.port}")
-        tab.wait(f"/takes no sound from a page at kiku.test.*--allowed-origin/.test({NOTICE})")
+        tab.wait(f"/accepts no sound from a page at kiku.test.*--allowed-origin/.test({NOTICE})")
         tab.choose("#file", DIGITS)
         tab.wait("[...performance.getEntriesByType('resource')].filter("
                  "(one) => one.name.endsWith('/api/stream')).length > 1")  # fmt: skip
-        tab.wait(f"{IDLE} && /takes no sound from a page at kiku.test/.test({NOTICE})")
+        tab.wait(f"{IDLE} && /accepts no sound from a page at kiku.test/.test({NOTICE})")
 
 
 @needs_chromium
@@ -626,7 +626,7 @@ def test_a_key_is_asked_for_and_is_in_no_address(
             tab.run(f"document.querySelector('#key').value = '{key}'")
             tab.click("#key-form button")
             if key == "wrong":
-                tab.wait("/does not take/.test(document.querySelector('#key-said').textContent)")
+                tab.wait("/does not accept/.test(document.querySelector('#key-said').textContent)")
         tab.wait("document.querySelector('#key-form').hidden")
         tab.choose("#file", DIGITS)
         tab.wait(f"{IDLE} && {WORDS}")
@@ -652,14 +652,14 @@ def test_a_key_may_be_any_text_and_a_file_waits_for_it(
         tab.open(service.http)
         tab.wait(form)
         tab.drop(DIGITS)
-        tab.wait(f"/^digits.wav will be heard/.test({told})")
+        tab.wait(f"/^digits.wav will be transcribed/.test({told})")
         tab.run("window.rawFetch = fetch; window.fetch = () => Promise.reject(TypeError()); null")
         give("sesame")
         tab.wait(f"/cannot be reached/.test({NOTICE})")
         assert tab.run(form)
         tab.run("window.fetch = rawFetch; null")
         give("нет")  # no header can spell it
-        tab.wait(f"/does not take.*digits.wav will be heard/.test({told})")
+        tab.wait(f"/does not accept.*digits.wav will be transcribed/.test({told})")
         give(" ses\u200bame\ufeff")  # as it is pasted from a page
         tab.wait(f"{IDLE} && {WORDS}")
         assert tab.run(WORDS) == said[DIGITS]

@@ -93,7 +93,7 @@ def test_sigterm_finishes_what_is_open_and_refuses_what_is_new():
             with pytest.raises(InvalidStatus) as late, kyutai(service.ws):
                 pass
             assert late.value.response.status_code == 503
-            assert b"the service is ending" in late.value.response.body
+            assert b"the service is shutting down" in late.value.response.body
             client.speak(sound[len(sound) // 2 :])
             text = client.finish()
         code, log = service.wait()
@@ -108,7 +108,7 @@ def test_who_is_left_at_the_deadline_is_told_and_closed_with_1012():
         client.until("Ready")
         client.speak(np.zeros(FRAME * 3, np.float32))
         service.process.send_signal(signal.SIGTERM)
-        assert "ending" in client.until("Error")["message"]
+        assert "shutting down" in client.until("Error")["message"]
         with pytest.raises(ConnectionClosed) as closed:
             client.receive()
         assert closed.value.rcvd is not None
@@ -259,7 +259,7 @@ def sentence(told: str) -> str:
     ("options", "said"),
     [
         (["--host", "0.0.0.0"], "--insecure"),
-        (["--host", "no.such.host.invalid", "--insecure"], "cannot be listened on"),
+        (["--host", "no.such.host.invalid", "--insecure"], "cannot listen on"),
         (["--config", "/no/such/file"], "cannot be read"),
     ],
 )
@@ -333,5 +333,5 @@ def test_a_model_that_cannot_be_loaded_is_not_said_to_answer(
 ) -> None:
     assert main(["serve", "--model", "nosuch", "--port", "0"]) == 1
     said = capsys.readouterr()
-    assert re.fullmatch(r"loading nosuch, which then answers at http://\S+; .*\n", said.out)
+    assert re.fullmatch(r"loading nosuch; it will answer at http://\S+; .*\n", said.out)
     assert "'nosuch' is neither an existing folder nor a repository" in said.err

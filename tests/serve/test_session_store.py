@@ -222,7 +222,7 @@ def test_a_redis_that_is_not_there_is_down():
 
 def test_a_folder_that_cannot_be_used_is_told_at_the_start(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="sessions cannot be kept in"):
+    with pytest.raises(ConfigError, match="sessions cannot be stored in"):
         FolderStore(tmp_path / "file")
 
 

@@ -107,7 +107,7 @@ def test_a_file_of_keys_may_have_comments_and_the_mark_that_windows_writes(tmp_p
     file.write_text("one\n# my keys\n  # more\ntwo#2\n", encoding="utf-8-sig")
     assert Settings(api_keys_file=file).keys() == {"one", "two#2"}
     file.write_text("# one\n")
-    with pytest.raises(ConfigError, match="holds no key"):
+    with pytest.raises(ConfigError, match="contains no key"):
         Settings(api_keys_file=file).keys()
 
 
@@ -202,8 +202,8 @@ def test_what_is_named_as_a_setting_and_is_none_is_told():
         "KIKU_WEB_PORT": "tcp://x:1", "KIKU_PORT_80_TCP_ADDR": "10.0.0.1",
     }  # fmt: skip
     assert list(unknown_names(environment)) == [
-        "KIKU_LANGUAGE is set and means nothing to kiku serve; did you mean KIKU_LANGUAGES?",
-        "KIKU_QWERTZ is set and means nothing to kiku serve; docs/serve.md lists the settings",
+        "KIKU_LANGUAGE is set, but is not a setting of kiku serve; did you mean KIKU_LANGUAGES?",
+        "KIKU_QWERTZ is set, but is not a setting of kiku serve; docs/serve.md lists the settings",
     ]
 
 

@@ -240,7 +240,7 @@ def test_a_reader_that_reads_nothing_is_dropped_and_holds_nobody_up(
             wait_for(lambda: service.service.admission.num_taken == 0)
         text = service.service.metrics.text().decode()
         assert 'kind="SlowReader"' in text
-    assert "takes no messages" in caplog.text
+    assert "does not read its messages" in caplog.text
     assert "Exception" not in caplog.text
 
 

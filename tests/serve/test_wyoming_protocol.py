@@ -543,8 +543,8 @@ def test_sound_that_stays_away_ends_the_utterance() -> None:
 def test_a_client_for_whom_there_is_no_slot_is_told_and_let_go() -> None:
     protocol = new()
     protocol.received(wire(START))
-    (error,) = sent(protocol.failed(NoFreeSlot("all slots are held")))
-    assert error.data == {"text": "all slots are held", "code": "busy"}
+    (error,) = sent(protocol.failed(NoFreeSlot("all slots are taken")))
+    assert error.data == {"text": "all slots are taken", "code": "busy"}
     assert not protocol.received(wire(chunk(b"ab"), AudioStop()))
     assert kinds(protocol.quiet(GIVE_UP_S)) == ["Hangup"]  # it may wait for a transcript
 
@@ -622,5 +622,5 @@ def test_an_error_does_not_quote_at_length() -> None:
     wish = json.dumps({"type": "transcribe", "data": {"vad_sensitivity": "x" * 50_000}}) + "\n"
     (error,) = new().received(wish.encode())
     assert isinstance(error, Send)
-    assert b"transcribe cannot be done" in error.data
+    assert b"transcribe is not possible" in error.data
     assert len(error.data) < 1_000

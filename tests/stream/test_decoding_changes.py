@@ -151,7 +151,7 @@ def test_so_many_changes_may_wait_and_those_that_were_made_count_no_more() -> No
     push(s, SIZE)
     for i in range(32):
         change(s, 1 + i % 2)
-    with pytest.raises(QueueFull, match="32 changes of decoding wait"):
+    with pytest.raises(QueueFull, match="32 changes of decoding are waiting"):
         change(s, 3)
     s.finalize(FinalizeRequest())  # which are counted by themselves
     other = session()

@@ -167,7 +167,7 @@ def test_so_many_finalizes_may_wait_and_no_more() -> None:
             stream.push(np.zeros(SIZE, np.float32))
             stream.finalize()
             stream.finalize()
-        with pytest.raises(QueueFull, match="32 finalizes wait"):
+        with pytest.raises(QueueFull, match="32 finalizes are waiting"):
             session.finalize(FinalizeRequest())
         found = stream.run()
         assert sum(isinstance(event, Finalized) for event in found) == 16

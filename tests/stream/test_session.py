@@ -545,7 +545,7 @@ def test_a_full_inbox_of_requests_is_told_and_answers_make_room() -> None:
     s.begin(PAD, 0.0)
     for i in range(32):
         s.finalize(FinalizeRequest(str(i)))
-    with pytest.raises(QueueFull, match="32 finalizes wait"):
+    with pytest.raises(QueueFull, match="32 finalizes are waiting"):
         s.finalize(FinalizeRequest())
     found = finalize_all(s)
     assert [event.tag for event in found] == [str(i) for i in range(32)]
@@ -564,7 +564,7 @@ def test_finalizes_that_were_saved_count_among_those_that_wait() -> None:
     other.restore(s.save(2))
     for i in range(31):
         other.finalize(FinalizeRequest(str(i)))
-    with pytest.raises(QueueFull, match="32 finalizes wait"):
+    with pytest.raises(QueueFull, match="32 finalizes are waiting"):
         other.finalize(FinalizeRequest())
 
 

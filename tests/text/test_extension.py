@@ -152,5 +152,5 @@ def test_a_vocabulary_of_texts_alone(kind: str) -> None:
     assert made.is_sentencepiece
     for word in NEW:
         assert made.decode(made.encode(word)) == word
-    with pytest.raises(VocabularyError, match="5 pieces cannot be made of these texts"):
+    with pytest.raises(VocabularyError, match="5 pieces cannot be made from these texts"):
         trained(list(NEW.elements()), size=5, kind=kind)  # pyright: ignore

@@ -58,7 +58,7 @@ def test_what_is_for_others_is_left_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{", "line 1: is no JSON"),
+        ("{", "line 1: is not JSON"),
         ("[1]", "not an object"),
         ('{"pth": "a"}', "a key 'pth' that is not known; did you mean 'path'"),
         ('{"path": "a", "Text": "b"}', "a key 'Text' that is not known; did you mean 'text'"),

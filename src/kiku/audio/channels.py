@@ -26,14 +26,14 @@ class ChannelChanges:
             return None
         self._reported.add(count > first)
         what = (
-            f"those from {first} on are not heard"
+            f"those from {first} on are not transcribed"
             if count > first
             else f"those from {count} on are silent"
         )
         if self.at_first:
             had, remedy = f"had {_channels(first)} at first", "cut it there"
         else:
-            had, remedy = f"was to have {_channels(first)}", "say how many it has"
+            had, remedy = f"was declared to have {_channels(first)}", "declare the right number"
         return StreamWarning(
             "damaged",
             f"the recording {had} and has {_channels(count)} from {time:.2f} s on: {what}, counted "

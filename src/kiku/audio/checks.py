@@ -103,15 +103,15 @@ class SignalChecks:
         seconds = (self.low_s, self.num_seconds, self.loudest)
         num_kept = sum(part.size for part in self.sound)
         if min(*seconds, *counts) < 0 or size > max(0, self.rate - 1) or max(counts[:3]) > size:
-            raise ValueError("the counts of a second do not fit one another")
+            raise ValueError("the counts of a second do not match each other")
         if abs(self.total) > peak * size or not 0 <= self.total_squares <= peak * peak * size:
-            raise ValueError("the sums of a second do not fit its samples")
+            raise ValueError("the sums of a second do not match its samples")
         if any(part.ndim != 1 for part in self.sound) or num_kept != size * self.rate_check:
-            raise ValueError("the samples of a second do not fit their number")
+            raise ValueError("the samples of a second do not match their number")
         if any(not 0 < left <= QUIET_S for left in self.quiet_s.values()):
-            raise ValueError(f"a warning is news again after 1 to {QUIET_S} seconds")
+            raise ValueError(f"a warning can be repeated after 1 to {QUIET_S} seconds")
         if len(self.waiting) > _MAX_WAITING:
-            raise ValueError(f"more than {_MAX_WAITING} warnings wait")
+            raise ValueError(f"more than {_MAX_WAITING} warnings are waiting")
 
     def warn(self, kind: str, message: str, time: float) -> None:
         """Keep a warning until `warnings` is called."""
@@ -215,8 +215,8 @@ class SignalChecks:
             self.warn(
                 "not_finite",
                 f"{self.num_bad} samples of a second are NaN or infinite and were replaced by "
-                f"silence, or beyond {MAX_LOUD:g} times full scale and were clipped to that: look "
-                "for the step before that makes them",
+                f"silence, or are beyond {MAX_LOUD:g} times full scale and were clipped to that: "
+                "check the step before that makes them",
                 time,
             )
         self._end_run()
@@ -224,8 +224,8 @@ class SignalChecks:
         if self._is_news("clipped", share > _MAX_CLIPPED):
             self.warn(
                 "clipped",
-                f"{share:.1%} of the samples of a second are cut off at full scale: "
-                "turn the recording level down",
+                f"{share:.1%} of the samples of a second are clipped at full scale: turn the "
+                "recording level down",
                 time,
             )
 
@@ -277,8 +277,8 @@ class SignalChecks:
     def _warn_low(self, time: float) -> None:
         self.warn(
             "quiet",
-            f"the sound is so quiet, {20 * math.log10(self.loudest):.0f} dBFS at its loudest, that "
-            "words may get lost: turn the recording level up",
+            f"the sound is so quiet ({20 * math.log10(self.loudest):.0f} dBFS at its loudest) "
+            "that words may get lost: turn the recording level up",
             time,
         )
 
@@ -295,8 +295,8 @@ class SignalChecks:
             if abs(self.offset_s) == _OFFSET_S:
                 self.warn(
                     "offset",
-                    f"the samples lie around {mean:+.2f} and not around 0: "
-                    "remove the DC offset of the recording device",
+                    f"the samples are centred on {mean:+.2f} instead of 0: remove the DC offset "
+                    "of the recording device",
                     time,
                 )
 
@@ -305,8 +305,8 @@ class SignalChecks:
             self.rate_told = True
             self.warn(
                 "wrong_rate",
-                f"voices are at {pitch:.0f} Hz where people speak at 85 to 320 Hz: the sound "
-                f"is probably not at {self.rate} samples a second, so check its rate",
+                f"voices are at {pitch:.0f} Hz, but people speak at 85 to 320 Hz: the sound "
+                f"probably does not have {self.rate} samples a second, so check its rate",
                 time,
             )
 

@@ -53,7 +53,7 @@ class Chunk:
             AudioError: `seconds` is not above 0.
         """
         if not seconds > 0:
-            raise AudioError(f"pieces of {seconds} seconds cannot be: give a length above 0")
+            raise AudioError(f"pieces of {seconds} seconds are not possible: give a length above 0")
         step = self.num_samples if math.isinf(seconds) else max(1, int(seconds * self.rate))
         if self.num_samples <= step or self.encoding == "opus":
             return [self]
@@ -97,8 +97,8 @@ def gap_of(seconds: float) -> Chunk:
         )
     if not 0 <= number <= MAX_GAP_S:
         raise AudioError(
-            f"a gap of {seconds} seconds cannot be: give 0 to {MAX_GAP_S}, and a longer one in "
-            "parts"
+            f"a gap of {seconds} seconds is not possible: give 0 to {MAX_GAP_S}, and a longer one "
+            "in parts"
         )
     # Exact: a power of two only moves the exponent.
     return Chunk(None, GAPS_PER_S, round(float(number) * GAPS_PER_S), 0)

@@ -68,8 +68,8 @@ class ChunkDecoder:
         if not state.begun:
             return
         self._warnings.damaged(
-            f"{len(state.begun)} bytes of a sample whose rest never came were left out: "
-            "give all bytes of a sound with one encoding and number of channels"
+            f"{len(state.begun)} bytes of an incomplete sample were left out: give all bytes of a "
+            "sound with one encoding and number of channels"
         )
         state.begun = b""
 
@@ -82,8 +82,8 @@ class ChunkDecoder:
             return mono_of(sound, None, full_scale=FULL_SCALE if self._checks else None)
         num_samples = num_samples_of(packet)
         self._warnings.damaged(
-            f"a packet of {len(packet)} bytes is not Opus and became {num_samples / OPUS_RATE:g} s "
-            "of silence: give whole packets, without their container"
+            f"a packet of {len(packet)} bytes is not Opus and became {num_samples / OPUS_RATE:g} "
+            "s of silence: give whole packets, without their container"
         )
         return None
 
@@ -126,8 +126,9 @@ class ChunkDecoder:
             if cancels and self._checks:
                 self._warnings.warn(
                     "inverted",
-                    "the channels cancel each other, as one of them is inverted: the loudest is "
-                    "heard instead of their mean; check the wiring, or choose a channel",
+                    "the channels cancel each other, because one of them is inverted: the "
+                    "loudest one is used instead of their mean; check the wiring, or choose a "
+                    "channel",
                     self._warnings.duration + num_samples / rate,
                 )
         return joined(parts)

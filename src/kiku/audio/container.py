@@ -82,8 +82,8 @@ def refuse(reader: Reader) -> NoReturn:
     if reader.head[4:8] == b"ftyp":
         if not reader.seekable():
             raise AudioError(
-                f"{reader.label} is an mp4 with its index at the end, which a pipe cannot reach: "
-                "give it as a file"
+                f"{reader.label} is an mp4 with its index at the end, which cannot be reached in "
+                "a pipe: give it as a file"
             ) from None
         raise AudioError(
             f"{reader.label} is an mp4 without its index, so it was cut off or never finished: "

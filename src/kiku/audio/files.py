@@ -242,8 +242,8 @@ def _refuse_headerless(container: InputContainer, reader: Reader) -> None:
     name = format_of(container)
     if _HEADERLESS.fullmatch(name):
         raise AudioError(
-            f"{reader.label} is samples ({name}) without a header, which do not say their rate: "
-            "say how they are written, as in kiku transcribe --raw mulaw,8000,1"
+            f"{reader.label} contains samples ({name}) without a header, so their rate is not "
+            "known: give their format, as in kiku transcribe --raw mulaw,8000,1"
         )
 
 
@@ -275,11 +275,11 @@ def _check_end(
             refuse(reader)
         if course.lacked_memory:
             raise AudioError(
-                f"{reader.label} cannot be decoded: the recording wants more memory than there is; "
-                "copy or convert it"
+                f"{reader.label} cannot be decoded: the recording needs more memory than there "
+                "is; copy or convert it"
             )
         what = "no sound that can be decoded" if course.num_damaged else "no samples"
-        raise AudioError(f"{reader.label} holds {what}: record or copy it again")
+        raise AudioError(f"{reader.label} contains {what}: record or copy it again")
     if reader.failure is not None:
         raise TruncatedAudio(
             f"{reader.label} could not be read beyond {given_s:.2f} s ({reader.failure}): "
@@ -313,8 +313,8 @@ def _check_end(
         return
     stated = ""
     if whole_s is not None and whole_s > given_s:
-        stated = f" although it says it lasts {whole_s:.2f} s"
+        stated = f" although it states {whole_s:.2f} s"
     raise TruncatedAudio(
-        f"{reader.label} breaks off after {given_s:.2f} s{stated}: "
-        "what comes before was read; copy or record it again to have the rest"
+        f"{reader.label} ends early, after {given_s:.2f} s{stated}: what comes before was read; "
+        "copy or record it again to have the rest"
     )

@@ -95,8 +95,8 @@ def array_of(samples: npt.ArrayLike, *, copy: bool = False) -> npt.NDArray[np.ge
         array = array.copy(order="K") if copy else array
     except Exception as error:  # tensors and others raise what they like
         raise AudioError(
-            f"samples of type {type(samples).__name__} do not make an array ({error}): give a "
-            "numpy array, which is tensor.detach().cpu().float().numpy() of a tensor"
+            f"samples of type {type(samples).__name__} cannot be made an array ({error}): give a "
+            "numpy array; of a tensor, tensor.detach().cpu().float().numpy()"
         ) from None
     kind = array.dtype.str[1:]
     if array.dtype.kind in _NO_NUMBERS:
@@ -104,13 +104,13 @@ def array_of(samples: npt.ArrayLike, *, copy: bool = False) -> npt.NDArray[np.ge
         is_one = given is None or isinstance(given, str | os.PathLike)
         what = shown(given) if is_one else f"{type(samples).__name__} of dtype {array.dtype}"
         raise AudioError(
-            f"{what} holds no samples: give an array of float32 in [-1, 1] or of int16, or bytes "
-            "(the path of a recording is for Recognizer.transcribe)"
+            f"{what} contains no samples: give an array of float32 in [-1, 1] or of int16, or "
+            "bytes (the path of a recording is for Recognizer.transcribe)"
         )
     if kind not in _SCALES and kind not in _FLOATS:
         raise AudioError(
-            f"samples of dtype {array.dtype} are not understood: "
-            "convert them to float32 in [-1, 1] or to int16"
+            f"samples of dtype {array.dtype} are not supported: convert them to float32 in [-1, "
+            "1] or to int16"
         )
     return array
 
@@ -159,8 +159,8 @@ def checked_peak(values: npt.NDArray[np.float32]) -> float:
     peak = float(np.abs(values[finite]).max(initial=0.0))
     if peak > MAX_FLOAT:
         raise AudioError(
-            f"the samples reach {peak:g} where floats are expected in [-1, 1]: "
-            "divide them by the full scale they were recorded with, such as 32768"
+            f"the samples reach {peak:g}, but floats must be in [-1, 1]: divide them by the full "
+            "scale with which they were recorded, such as 32768"
         )
     return peak if finite.all() else np.nan
 
@@ -261,15 +261,15 @@ def _channels_axis(shape: tuple[int, ...], channels_axis: int | None) -> int | N
         return None
     if len(shape) != 2:
         raise AudioError(
-            f"samples of shape {list(shape)} are not one sound: "
-            "give [S], or [S, C] with channels_axis=1"
+            f"samples of shape {list(shape)} are not one sound: give [S], or [S, C] with "
+            "channels_axis=1"
         )
     if channels_axis is None:
         axis = 0 if shape[0] < shape[1] else 1
         if not shape[axis] <= _MAX_GUESSED_CHANNELS < shape[1 - axis]:
             raise AudioError(
-                f"in samples of shape {list(shape)} the channels cannot be told from time: "
-                "say which axis they are, StreamOptions(format=AudioFormat(channels_axis=0)) or "
+                f"in samples of shape {list(shape)} it is not clear which axis is the channels: "
+                "say so with StreamOptions(format=AudioFormat(channels_axis=0)) or "
                 "channels_axis=1"
             )
     elif channels_axis in (0, 1, -1, -2):

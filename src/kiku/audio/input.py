@@ -76,8 +76,8 @@ class AudioInput:
         end = math.inf if end_s is None else end_s
         if not (0 <= start_s < math.inf and start_s < end):
             raise AudioError(
-                f"there is no sound from {start_s} to {end_s} seconds: give a start of at least 0 "
-                "and an end after it"
+                f"a part from {start_s} to {end_s} seconds is not possible: give a start of at "
+                "least 0 and an end after it"
             )
         self.start_s, self.end_s, self.checks = start_s, end_s, checks
         self._format = InputFormat(self.sample_rate, format, self.channel)
@@ -190,7 +190,7 @@ class AudioInput:
 
     def _feed(self, chunk: Chunk) -> npt.NDArray[np.float32]:
         if self._state.ended:
-            raise AudioError("sound came after its end: make another input")
+            raise AudioError("sound was given after its end: make another input")
         data, converter = chunk.data, self._converter
         if data is None:
             return converter.gap(chunk.num_samples * TICKS_PER_S // chunk.rate)
@@ -262,7 +262,7 @@ class AudioInput:
         one._go_on(state, resampler, None if saved.opus is None else OpusDecoder(saved.opus))
         rest = resampler.copy().end()
         if abs(state.times.num_missing(one.sample_rate) - rest.size) > _MAX_UNEVEN:
-            raise ValueError("what was given does not fit the length of the sound")
+            raise ValueError("the counts do not match the length of the sound")
         if state.checks.rate_check != settings.rate_check:
-            raise ValueError("there are checks that nobody asked for")
+            raise ValueError("it has checks that were not asked for")
         return one

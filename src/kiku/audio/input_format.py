@@ -84,7 +84,7 @@ class InputFormat:
         """Raise AudioError if a sound with `num_channels` lacks the channel that is taken."""
         if self._channel is not None and self._channel >= num_channels:
             raise AudioError(
-                f"channel {self._channel} was asked for and there are {num_channels}: "
+                f"channel {self._channel} was asked for, but there are {num_channels} channels: "
                 "count them from 0, or take the mean of all with 'mix'"
             )
 
@@ -120,7 +120,7 @@ class InputFormat:
         self.check_channel(num_channels)
         if name == "opus":
             if rate != OPUS_RATE:
-                raise AudioError(f"Opus is at {OPUS_RATE} Hz: leave the rate of {rate} Hz out")
+                raise AudioError(f"Opus always has {OPUS_RATE} Hz: leave the rate of {rate} Hz out")
             return Chunk(data, rate, num_samples_of(data) or min(1, len(data)), 1, name)
         # A part of a sample counts as one, so that bytes are never taken for no sound at all.
         num_samples = -(-len(data) // width_of(name, num_channels))
@@ -147,6 +147,6 @@ def checked_channel(channel: Any) -> int | Literal["mix"]:
     if channel == "mix" or (whole(channel) >= 0 and not isinstance(channel, bool)):
         return "mix" if channel == "mix" else whole(channel)
     raise AudioError(
-        f"channel {channel!r} cannot be taken: give a number from 0, or 'mix' for the mean of all "
-        "(for each by itself, make an input for each)"
+        f"{channel!r} is not a channel: give a number from 0, or 'mix' for the mean of all (for "
+        "each by itself, make an input for each)"
     )

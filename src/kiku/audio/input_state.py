@@ -48,9 +48,9 @@ class InputState:
     def __post_init__(self) -> None:
         """Raise ValueError for impossible values."""
         if self.begun_encoding not in ENCODINGS or not 1 <= self.begun_channels <= 64:
-            raise ValueError(f"there is no encoding {self.begun_encoding!r} of such channels")
+            raise ValueError(f"there is no encoding {self.begun_encoding!r} with such channels")
         if len(self.begun) >= width_of(self.begun_encoding, self.begun_channels):
-            raise ValueError("the begun sample is a whole one")
+            raise ValueError("the incomplete sample is complete")
 
 
 @dataclass(frozen=True, slots=True)

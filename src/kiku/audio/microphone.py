@@ -172,12 +172,14 @@ class Microphone:
                 yield Gap(missing_s)
         if block.lost_s:
             self._tell_once(
-                "sound comes faster than it is understood, and some is left out: "
-                "use a smaller model, a smaller dtype or a faster machine"
+                "sound comes faster than it is processed, and some is left out: use a smaller "
+                "model, a smaller dtype or a faster machine"
             )
             yield Gap(block.lost_s)
         if self._overflowed:
-            self._tell_once("the system lost some sound: this machine has too much to do")
+            self._tell_once(
+                "the system lost some sound, because this machine is too busy: close other programs"
+            )
         self._given_to = block.at
         yield block.piece
 
@@ -199,7 +201,7 @@ class Microphone:
         """Wait while giving gaps, and then try once to open the device again."""
         if not self._away:
             self._away, self._missed = True, self.name
-            self._tell(f"{self.name} has gone; listening goes on when it is back")
+            self._tell(f"{self.name} was disconnected; kiku continues when it is back")
         self._close()
         ends = self._clock() + _BACK_OFF_S[min(self._num_tries, len(_BACK_OFF_S) - 1)]
         self._num_tries += 1
@@ -238,8 +240,8 @@ class Microphone:
             self._stream = stream
             return
         raise AudioError(
-            f"{device.name} cannot be opened ({_reason(problem)}): "
-            "see whether another program holds it, and whether this one may use it"
+            f"{device.name} cannot be opened ({_reason(problem)}): check whether another program "
+            "uses it, and whether this program may use it"
         ) from problem
 
     def _callback(self, rate: int) -> Callable[[Any, int, Any, Any], None]:
@@ -299,12 +301,11 @@ def _devices(sd: Any) -> list[Device]:
         found = [entry for entry in sd.query_devices() if entry["max_input_channels"] > 0]
     except sd.PortAudioError as error:
         raise AudioError(
-            f"the sound system does not answer ({_reason(error)}): see whether it runs"
+            f"the sound system does not answer ({_reason(error)}): check whether it runs"
         ) from error
     if not found:
         raise AudioError(
-            "there is no microphone that the sound system knows: plug one in, "
-            "or listen to a recording"
+            "the sound system knows no microphone: plug one in, or transcribe a recording"
         )
     try:
         default = int(sd.query_devices(kind="input")["index"])
@@ -342,8 +343,8 @@ def _find(sd: Any, wanted: str | int | None) -> Device:
         return fitting[0]
     names = ", ".join(f"{device.index} {device.name}" for device in fitting or found)
     if fitting:
-        raise AudioError(f"{wanted!r} may be several microphones, so give a number: {names}")
-    raise AudioError(f"there is no microphone {wanted!r}; there are: {names}")
+        raise AudioError(f"{wanted!r} matches several microphones: give the number of one: {names}")
+    raise AudioError(f"there is no microphone {wanted!r}: choose one of: {names}")
 
 
 def _fits(device: Device, wanted: str | int) -> bool:

@@ -53,7 +53,7 @@ class Mix:
         """Raise ValueError for impossible values."""
         counts = (self.rate, self.num_channels, self.num_samples, self.num_cancelled, self.num_well)
         if min(counts) < 0 or self.num_samples > max(1, self.rate // _PIECES_S):
-            raise ValueError("the counts of a mix do not fit one another")
+            raise ValueError("the counts of a mix do not match each other")
         if len(self.powers) != self.num_channels or not 0 <= (self.channel or 0) < max(
             1, self.num_channels
         ):

@@ -45,7 +45,9 @@ class OpusDecoder:
         self._num_kept = 0
         num_samples = [num_samples_of(packet) for packet in packets]
         if sum(num_samples) > _MEMORY + _MAX_SAMPLES or not all(num_samples):
-            raise AudioError("these packets of Opus are not what a decoder keeps: give its packets")
+            raise AudioError(
+                "these are not the packets of Opus that a decoder keeps: give its packets"
+            )
         for packet in packets:
             self.decode(packet)
 

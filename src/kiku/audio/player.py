@@ -137,7 +137,7 @@ class PlayerClock:
                 StreamWarning(
                     "times",
                     f"sound and timestamps differ by up to {worst_s:.2f} s (at {time:.1f} s): "
-                    "times may be off from a player's by as much there",
+                    "there, times may differ from a player's by as much",
                     time,
                 )
             )
@@ -200,9 +200,9 @@ class PlayerClock:
             self.warn(
                 StreamWarning(
                     "times",
-                    f"the timestamps jump {way} by {abs(late_s):.2f} s: times go on without a "
-                    f"break, and may be off from a player's by {abs(self._shift_s):.2f} s from "
-                    "here on",
+                    f"the timestamps jump {way} by {abs(late_s):.2f} s: times continue without a "
+                    "break, and from here on may differ from a player's by "
+                    f"{abs(self._shift_s):.2f} s",
                     self.given_s,
                 )
             )

@@ -109,8 +109,8 @@ class RateConverter:
             state.checks.end(self._warnings.checked_s)
             self._warnings.warn(
                 "rate_changed",
-                f"the sound changed from {state.rate} to {rate} samples a second: "
-                "check that both are right, and better keep one rate",
+                f"the sound changed from {state.rate} to {rate} samples a second: check that both "
+                "rates are right, and keep to one if you can",
                 self._warnings.duration,
             )
         if resampler is not self.resampler:

@@ -96,11 +96,12 @@ class Resampler:
         if not (kept.size <= most and np.abs(kept).max(initial=0) <= _MAX_VALUE):
             raise AudioError(
                 f"a resampler from {rate_in} to {rate_out} Hz keeps at most {most} samples up to "
-                f"{_MAX_VALUE:g}, not these {kept.size}: give what save gave"
+                f"{_MAX_VALUE:g}, not these {kept.size}: give the state that save returned"
             )
         if not 0 <= num_given <= kept.size * rate_out // rate_in + 2:
             raise AudioError(
-                f"{num_given} samples cannot have come of {kept.size}: give what save gave"
+                f"{num_given} samples cannot have come from {kept.size}: give the state that save "
+                "returned"
             )
         if resampler._soxr is not None:
             again = resampler._soxr.resample_chunk(kept)

@@ -77,7 +77,7 @@ def array_chunks(
     """
     array = time_first(array_of(samples), channels_axis)
     if array.size == 0:
-        raise AudioError("the array holds no samples: there is nothing to transcribe")
+        raise AudioError("the array contains no samples: there is nothing to transcribe")
     return _parts(array, checked_rate(rate))
 
 
@@ -107,8 +107,9 @@ def source_of(source: Any) -> Any:
     if path is not None and data is None:
         return path
     raise InputError(
-        "a mapping is a recording as {'array': samples, 'sampling_rate': rate}, {'path': name} or "
-        f"{{'bytes': those of a file}}; this one has {', '.join(map(repr, row)) or 'nothing'}"
+        f"a mapping must be a recording, as {{'array': samples, 'sampling_rate': rate}}, "
+        f"{{'path': name}} or {{'bytes': those of a file}}; this one has "
+        f"{', '.join(map(repr, row)) or 'nothing'}"
     )
 
 
@@ -147,8 +148,8 @@ def samples_of(source: Any, rate: int | None) -> tuple[Any, int] | None:
     elif isinstance(source, list | tuple):
         refuse_backwards(source)
         raise InputError(
-            "a list of numbers is not taken for sound: give np.array(samples, np.float32) with its "
-            "rate=..., or a list of recordings"
+            "a list of numbers is not accepted as sound: give np.array(samples, np.float32) with "
+            "its rate=..., or a list of recordings"
         )
     elif is_file(source):
         return None
@@ -161,11 +162,12 @@ def samples_of(source: Any, rate: int | None) -> tuple[Any, int] | None:
             "opened with 'rb', an array of samples with its rate=..., or a row of a dataset"
         )
     if own_rate is not None and rate is not None and own_rate != rate:
-        raise InputError(f"the samples say {own_rate} Hz and rate={rate}: leave rate out")
-    if (known := rate if own_rate is None else own_rate) is None:
         raise InputError(
-            "samples do not say how many of them make a second: give it, such as rate=16000"
+            f"the samples have {own_rate} Hz of their own, but rate={rate} was given: leave rate "
+            "out"
         )
+    if (known := rate if own_rate is None else own_rate) is None:
+        raise InputError("the rate of the samples is missing: give it, such as rate=16000")
     return samples, known
 
 
@@ -186,8 +188,8 @@ def refuse_backwards(source: Any) -> None:
     """Raise InputError for `(array, rate)`, the order of soundfile and librosa."""
     if isinstance(source, tuple) and is_rated(pair := cast("tuple[Any, ...]", source)[::-1]):
         raise InputError(
-            "(samples, rate) is the other way round: write (rate, samples), or samples with "
-            f"rate={pair[0]} beside them"
+            "(samples, rate) is in the wrong order: write (rate, samples), or samples with "
+            f"rate={pair[0]}"
         )
 
 

@@ -69,8 +69,7 @@ class Reader:
             self._seekable = False
         if self._start > 0 and self._size is not None and self._size <= 0:
             raise AudioError(
-                f"{label} is at its end, as it was read before: file.seek(0) goes back to its "
-                "beginning"
+                f"{label} was already read to its end: file.seek(0) goes back to its beginning"
             )
         # A pipe is read as its bytes come: `read` would wait until its whole buffer is full.
         self._read = file.read if self._seekable else getattr(file, "read1", file.read)
@@ -101,7 +100,8 @@ class Reader:
         # More bytes than asked for would be written past the demuxer's buffer.
         if not isinstance(data, bytes) or len(data) > num_bytes:
             raise AudioError(
-                f"{self.label} does not give bytes when read: open it in blocking binary mode, 'rb'"
+                f"{self.label} does not give bytes when it is read: open it in blocking binary "
+                "mode, 'rb'"
             )
         self._keep(data)
         self._position += len(data)
@@ -197,7 +197,7 @@ def open_source(source: FileSource) -> Generator[Reader, None, None]:
             yield Reader(sys.stdin.buffer, "standard input")
         else:
             if source == "":  # as a Path, this is the current folder
-                raise AudioError("'' names no file: give the path of a recording")
+                raise AudioError("'' is not a file name: give the path of a recording")
             _refuse_address(str(source))
             with _open_path(Path(source)) as file:
                 yield Reader(file, str(source), Path(source).suffix)
@@ -255,8 +255,8 @@ def _refuse_address(name: str) -> None:
         # A Path has folded the "//" into one "/".
         address = f"{found[1]}://{name[found.end() :]}"
         raise AudioError(
-            f"{address} is an address, and addresses are not fetched: download it first, and give "
-            "the path of the file"
+            f"{address} is an address, and kiku does not download from addresses: download it "
+            "first, and give the path of the file"
         )
 
 
@@ -267,10 +267,10 @@ def _open_path(path: Path) -> BinaryIO:
         return path.open("rb")
     except FileNotFoundError:
         raise AudioError(
-            f"{path}: no such file: check the name; it was looked for in {path.absolute().parent}"
+            f"{path}: no such file: check the name; kiku looked in {path.absolute().parent}"
         ) from None
     except PermissionError:
-        raise AudioError(f"{path} may not be read: check its permissions") from None
+        raise AudioError(f"there is no permission to read {path}: check its permissions") from None
     except (OSError, ValueError) as error:
         raise AudioError(
             f"{path} cannot be opened ({error}): check its name and its disk"

@@ -27,7 +27,7 @@ class Timeline:
     def __post_init__(self) -> None:
         """Raise ValueError for impossible values."""
         if abs(self.owed) > _MAX_OWED or self.taken.rate != self.kept.rate or self.num_given < 0:
-            raise ValueError("the times of the sound do not fit one another")
+            raise ValueError("the times of the sound do not match each other")
 
     def num_missing(self, sample_rate: int) -> int:
         """Samples that must still come out, so that the output is as long as the kept sound."""

@@ -164,15 +164,15 @@ def _spellings(
         ways = {_spell(way, vocabulary, num_tokens) for way in written_ways(hotword)} - {()}
         if not ways:
             raise ConfigError(
-                f"the model's vocabulary cannot spell {hotword.text!r}, so it cannot be expected; "
-                "leave it out, or write it in letters that the model knows"
+                f"the model's vocabulary cannot spell {hotword.text!r}, so it cannot be a "
+                "hotword; leave it out, or write it in letters that the model knows"
             )
         num_pieces += sum(map(len, ways))
         if num_pieces > MAX_TRIE_PIECES:
             raise ConfigError(
                 f"the hotwords up to {hotword.text[:40]!r} have {num_pieces} pieces in all their "
-                f"spellings, and {MAX_TRIE_PIECES} is the most: give fewer or shorter ones, or "
-                "any_case=False"
+                f"spellings, but at most {MAX_TRIE_PIECES} are possible: give fewer or shorter "
+                "ones, or any_case=False"
             )
         found += [(way, number) for way in ways]
     return found
@@ -228,7 +228,7 @@ class BoostsState:
     def __post_init__(self) -> None:
         if self.num_tokens < 0 or not all(0 <= at <= self.num_tokens for at in
                                           self.written.values()):  # fmt: skip
-            raise ValueError("a phrase was written at a time that has not come")
+            raise ValueError("a phrase was written at a time in the future")
 
 
 class HotwordBoosts:

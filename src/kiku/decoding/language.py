@@ -53,9 +53,7 @@ def language_prior(
     counts = [_counts(vocabulary, wanted), _counts(vocabulary, other)]
     for what, count in zip(("wanted", "other"), counts, strict=True):
         if not count.any():
-            raise ConfigError(
-                f"there is no sentence of the {what} language that the vocabulary can spell"
-            )
+            raise ConfigError(f"the vocabulary cannot spell any sentence of the {what} language")
     # Shares of all pieces; a piece that occurs in neither language is equally rare in both.
     least = _SMOOTHING / sum(count.sum() for count in counts)
     shares = [count / count.sum() + least for count in counts]

@@ -182,8 +182,8 @@ class _PickerSetting:
         if prior is not None:
             if prior.shape != (num_tokens,):
                 raise ConfigError(
-                    f"the prior has {prior.size} numbers, the model {num_tokens} text tokens; give "
-                    "one for each"
+                    f"the prior has {prior.size} numbers, but the model has {num_tokens} text "
+                    "tokens; give one for each"
                 )
             besides = np.where(self.is_text, np.float32(0), prior)
             among = np.where(self.is_text, prior, np.float32(0))

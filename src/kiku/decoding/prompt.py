@@ -25,7 +25,7 @@ class PromptPicker:
         """
         pieces = vocabulary.encode(text) if text.strip() else []
         if not pieces:
-            raise ConfigError("a prompt needs a text, that of its recording")
+            raise ConfigError("a prompt needs the text of its recording")
         self.left = deque(pieces)
         """Pieces that have not been written yet."""
         self._others = [config.pad_id, config.word_start_id]

@@ -112,8 +112,8 @@ class OpenStream:
             return [chunk]
         if not self._waits_when_full:
             raise QueueFull(
-                f"{chunk.seconds:.1f} s of sound were pushed at once, and {most:g} may wait: "
-                "push less at a time, or raise max_queue_s"
+                f"{chunk.seconds:.1f} s of sound were pushed at once, but at most {most:g} may "
+                "wait: push less at a time, or raise max_queue_s"
             )
         return chunk.split(_PART * most)
 
@@ -127,8 +127,8 @@ class OpenStream:
     def _queue_full(self, taken_s: float = 0.0) -> QueueFull:
         """The error of a push that found no room after `taken_s` seconds of it were taken."""
         return QueueFull(
-            f"{self.waiting_s:.1f} s of sound wait to be heard, and "
-            f"{self._max_queue_s:g} may: push it again later, or drop it and say so with "
+            f"{self.waiting_s:.1f} s of sound are waiting to be processed, and at most "
+            f"{self._max_queue_s:g} may: push it again later, or drop it and replace it with "
             f"push_silence.{_taken(taken_s)}"
         )
 
@@ -183,4 +183,4 @@ def _release(scheduler: Scheduler, bindings: Sequence[Binding], *, cut: bool = F
 
 def _taken(seconds: float) -> str:
     """The end of an error's message, if a part of the push was taken."""
-    return f" The first {seconds:.2f} s of this push were taken." if seconds else ""
+    return f" The first {seconds:.2f} s of this push were accepted." if seconds else ""

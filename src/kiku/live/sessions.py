@@ -61,9 +61,10 @@ class StreamSessions:
         count = len(self.each)
         if self._by_channel and chunk.num_channels != count:
             raise AudioError(
-                f"samples of {chunk.num_channels} channels were pushed, and this stream hears "
-                f"{count} one by one: push as many side by side, [S, {count}], or open another "
-                f"stream with format=AudioFormat(channels={chunk.num_channels})"
+                f"samples of {chunk.num_channels} channels were pushed, but this stream "
+                f"transcribes {count} channels separately: push this number together, [S, "
+                f"{count}], or open another stream with "
+                f"format=AudioFormat(channels={chunk.num_channels})"
             )
 
     def check_open(self, what: str) -> None:

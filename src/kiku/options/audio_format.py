@@ -45,6 +45,6 @@ class AudioFormat(Options):
             check_whole("sample_rate", self.sample_rate, 1)
         check_one_of("channels_axis", self.channels_axis, [None, 0, 1, -1, -2])
         if self.encoding == "opus" and self.sample_rate not in (None, 48_000):
-            raise ConfigError(f"Opus is at 48000 Hz: leave sample_rate={self.sample_rate} out")
+            raise ConfigError(f"Opus always has 48000 Hz: leave sample_rate={self.sample_rate} out")
         if self.encoding == "opus" and self.channels != 1:
-            raise ConfigError(f"Opus is heard as one channel: leave channels={self.channels} out")
+            raise ConfigError(f"Opus is used as one channel: leave channels={self.channels} out")

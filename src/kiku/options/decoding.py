@@ -43,8 +43,8 @@ class Hotword:
             raise ConfigError(f"a hotword must be text with letters in it, not {self.text!r}")
         if len(self.text) > MAX_HOTWORD_CHARACTERS:
             raise ConfigError(
-                f"a hotword may have {MAX_HOTWORD_CHARACTERS} characters, not {len(self.text)}: "
-                f"{self.text[:40]!r}..."
+                f"a hotword may have at most {MAX_HOTWORD_CHARACTERS} characters, not "
+                f"{len(self.text)}: {self.text[:40]!r}..."
             )
         wanted = f"above 0 and at most {MAX_BOOST:g} nats"
         check_number(f"the boost of {self.text!r}", self.boost, wanted, math.ulp(0.0), MAX_BOOST)
@@ -155,8 +155,8 @@ def _hotwords(given: Any) -> tuple[Hotword, ...]:
     items = cast("Sequence[Any]", given)
     if len(items) > MAX_HOTWORDS:
         raise ConfigError(
-            f"a stream may have {MAX_HOTWORDS} hotwords, not {len(items)}: give those that matter "
-            "in this talk"
+            f"a stream may have at most {MAX_HOTWORDS} hotwords, not {len(items)}: give those "
+            "that matter in this talk"
         )
     for one in items:
         if not isinstance(one, Hotword | str):
@@ -187,8 +187,8 @@ def _prior(given: object) -> NDArray[np.float32]:
         ) from error
     if array.ndim != 1 or not np.isfinite(array).all():
         raise ConfigError(
-            f"language_prior must be finite numbers [V], one for each token, not "
-            f"{list(array.shape)} of which {int((~np.isfinite(array)).sum())} are not finite"
+            "language_prior must be finite numbers [V], one for each token, but has shape "
+            f"{list(array.shape)}, and {int((~np.isfinite(array)).sum())} of them are not finite"
         )
     array.setflags(write=False)
     return array

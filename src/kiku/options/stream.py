@@ -56,7 +56,7 @@ class Recovery:
         for one in cast("Sequence[Any]", given):
             if isinstance(one, type) or not callable(getattr(one, "decide", None)):
                 raise ConfigError(
-                    f"a recovery policy has a method decide(stats), and {one!r} has none to call: "
+                    f"a recovery policy must have a method decide(stats), but {one!r} has none: "
                     "give objects such as kiku.stream.recovery.StallPolicy()"
                 )
         object.__setattr__(self, "policies", tuple(cast("Sequence[Any]", given)))
@@ -210,12 +210,12 @@ class StreamOptions(Options):
         """
         recovery = self.recovery_policies
         if recovery is not None and recovery.policies is not None:
-            raise ConfigError("recovery policies of one's own cannot be written down: leave them "
-                              "out, and give them where the options are read")  # fmt: skip
+            raise ConfigError(
+                "recovery policies of your own cannot be saved: leave them out, and give them "
+                "where the options are read")  # fmt: skip
         if self.prompt is not None:
             raise ConfigError(
-                "a prompt cannot be written down: leave it out, and give it where the options are "
-                "read"
+                "a prompt cannot be saved: leave it out, and give it where the options are read"
             )
         values = to_plain(self)
         values["recovery"] = recovery is not None

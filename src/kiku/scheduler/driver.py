@@ -59,7 +59,7 @@ class Driver:
         wait for the driver that calls it."""
         if self._leader == threading.get_ident():
             raise StreamError(
-                "a callback of a stream cannot wait for the driver that calls it: hand it to "
+                "a callback of a stream cannot wait for the driver that calls it: leave this to "
                 "another thread"
             )
 
@@ -227,7 +227,7 @@ class Driver:
         while self._ending and threading.current_thread().daemon:
             self._changed.wait()
         if self._ending:
-            raise StreamError("the program is ending: nothing is transcribed any more")
+            raise StreamError("the program is shutting down: nothing is transcribed any more")
 
     def end(self) -> None:
         """End the driver with the program: wait for the step under way, and let no other begin."""

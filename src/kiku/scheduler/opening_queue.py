@@ -103,7 +103,7 @@ class OpeningQueue:
         seen = f"all {num_slots} slots are held"
         if wanted > 1:
             free = self._engine.free_slots
-            seen = f"{wanted} slots are wanted at once, and {free} of {num_slots} are free"
+            seen = f"{wanted} slots are needed at once, but {free} of {num_slots} are free"
         return NoFreeSlot(
             f"{seen}; close a stream, wait with `timeout`, or load the model with more slots"
         )

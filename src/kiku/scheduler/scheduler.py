@@ -215,7 +215,9 @@ class Scheduler:
     def check(self, binding: Binding) -> None:
         """Raise StreamError unless the session still holds its slot. For jobs."""
         if not self._sessions.holds(binding):
-            raise StreamError("the stream has ended: its slot has been given back")
+            raise StreamError(
+                "the stream has ended, and its slot is free for others: open another stream"
+            )
 
     def settle(self, binding: Binding) -> None:
         """Do all the work that comes before the session's next frame. For jobs."""

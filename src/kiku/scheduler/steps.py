@@ -113,7 +113,7 @@ class Steps:
         """Take the samples of a session's next `count` frames."""
         pieces, size = binding.session.take(count), count * self._engine.frame_size
         if pieces[0].size != size and sum(piece.size for piece in pieces) != size:
-            raise StreamError(f"a session gave other than {count} frames: it is of another model")
+            raise StreamError(f"a session did not give {count} frames: it belongs to another model")
         return pieces
 
     def _report_step(self, listener: OnStep, num_frames: int) -> None:

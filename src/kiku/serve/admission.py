@@ -162,9 +162,9 @@ class Admission:
     def _check(self, count: int) -> None:
         if count > self.num_slots:
             raise ConfigError(
-                f"{count} channels heard one by one take as many slots, and there are "
-                f"{self.num_slots}: mix them, or choose one"
+                f"{count} channels that are transcribed separately need as many slots, and there "
+                f"are {self.num_slots}: mix them, or choose one"
             )
 
     def _busy(self) -> Busy:
-        return Busy(f"all {self.num_slots} slots are held", self.retry_after_s)
+        return Busy(f"all {self.num_slots} slots are taken", self.retry_after_s)

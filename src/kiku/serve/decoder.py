@@ -185,14 +185,14 @@ class RecordingDecoder:
                     head = await self._out.readexactly(HEAD.size)
         except TimeoutError:
             raise AudioError(
-                f"the recording gave no sound for {PATIENCE_S:g} s of decoding: it is damaged; "
+                f"the recording gave no sound in {PATIENCE_S:g} s of decoding: it is damaged; "
                 "copy or convert it"
             ) from None
         except asyncio.IncompleteReadError:
             code = await self._process.wait()
-            _LOG.warning("a decoder of a recording ended with %s", code)
+            _LOG.warning("a decoder process for a recording ended with %s", code)
             raise AudioError(
-                "the recording breaks its decoder, or wants more memory than it may have: copy or "
+                "the recording breaks its decoder, or needs more memory than it may use: copy or "
                 "convert it"
             ) from None
         return HEAD.unpack(head)

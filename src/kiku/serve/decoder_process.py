@@ -51,9 +51,9 @@ class _Fed(io.FileIO):
 
 
 class _Recording(io.BufferedReader):
-    """A file that messages call "what was sent", whatever its path is."""
+    """A file that messages call "the upload", whatever its path is."""
 
-    name = "what was sent"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    name = "the upload"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
 
 def main() -> None:
@@ -91,7 +91,7 @@ def _decode(job: dict[str, Any], given: BinaryIO, out: BinaryIO) -> None:
     except AudioError as error:
         _send_json(out, REFUSED, str(error))
     except MemoryError:
-        _send_json(out, REFUSED, "the recording wants more memory than it may have")
+        _send_json(out, REFUSED, "the recording needs more memory than it may use")
     else:
         out.write(HEAD.pack(END, 0, 0, 0, 0))
     out.flush()

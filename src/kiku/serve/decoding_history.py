@@ -56,7 +56,7 @@ class DecodingHistory:
                               for one in earlier)  # fmt: skip
         times = [0.0, *(one.until_s for one in self._earlier)]
         if not all(a <= b < float("inf") for a, b in pairwise(times)):
-            raise ValueError("changes of decoding in an order that cannot be")
+            raise ValueError("changes of decoding in an impossible order")
 
     def copy(self) -> "DecodingHistory":
         """A copy, which does not change with this."""

@@ -70,7 +70,7 @@ class FormReader:
         try:
             self._parser = MultipartParser(boundary, callbacks)
         except FormParserError as error:
-            raise FormError(f"the boundary of the form cannot be ({error})") from error
+            raise FormError(f"the boundary of the form is not valid ({error})") from error
         self._first = b"\n--" + boundary  # it begins a line
         self._later = b"\r" + self._first
         self._last: bytes = b""  # what came last from there on, as long as a boundary
@@ -142,7 +142,7 @@ class FormReader:
         if not self._has_begun and self._preamble != b"\n" and self._first not in self._preamble:
             raise self._no_boundary()
         if not self._is_whole:
-            raise FormError("the form breaks off before its last boundary: send it whole")
+            raise FormError("the form ends before its last boundary: send it completely")
 
     def _from_first_boundary(self, data: bytes) -> bytes:
         """The bytes from the first boundary on, without the padding behind it; none if it has not
@@ -166,8 +166,8 @@ class FormReader:
         self._num_padding = num_bytes
         if num_bytes > MAX_PADDING_BYTES:
             raise FormError(
-                f"the form is damaged: more than {MAX_PADDING_BYTES} spaces and tabs stand behind "
-                "one of its boundaries: end the line there"
+                f"the form is damaged: more than {MAX_PADDING_BYTES} spaces and tabs follow one "
+                "of its boundaries: end the line there"
             )
 
     def _no_boundary(self) -> FormError:
@@ -199,7 +199,7 @@ class FormReader:
         if name == self._file_name:
             self.num_files += 1
             if self.num_files > 1:
-                raise FormError("there are several files: send them one by one", name)
+                raise FormError("there are several files: send one file in each request", name)
             return
         self._count(len(name))
         if len(self.fields) >= MAX_FIELDS:
@@ -222,7 +222,7 @@ class FormReader:
         try:
             self.fields.append((name, value.decode("utf-8")))
         except UnicodeDecodeError:
-            raise FormError("the field is no text in UTF-8", name) from None
+            raise FormError("the field is not text in UTF-8", name) from None
 
     def _end_form(self) -> None:
         self._is_whole = True
@@ -230,4 +230,4 @@ class FormReader:
     def _count(self, size: int) -> None:
         self._num_bytes += size
         if self._num_bytes > MAX_FORM_BYTES:
-            raise FormError(f"the fields are longer than {MAX_FORM_BYTES} bytes together")
+            raise FormError(f"the fields together are longer than {MAX_FORM_BYTES} bytes")

@@ -67,8 +67,8 @@ class Guard:
         if not same or (is_loopback(self._settings.host) and not is_loopback(named or "")):
             raise Refusal(
                 403,
-                {"error": f"the page at {host or 'nowhere'} may not use this service: "
-                          "--allowed-origin lets it"},
+                {"error": f"the page at {host or 'an unknown address'} may not use this service: "
+                          "--allowed-origin allows it"},
             )  # fmt: skip
 
     def _count(self, owner: str) -> None:
@@ -108,7 +108,7 @@ class Guard:
 
 def _unauthorised(request: ClientRequest) -> Refusal:
     """The refusal of a request without a known key, in the form that its path's clients expect."""
-    message = "the key is missing, or not known"
+    message = "the API key is missing or not known"
     headers = {"WWW-Authenticate": "Bearer"}
     if request.path.endswith("/listen"):
         body = {"err_code": "INVALID_AUTH", "err_msg": message, "request_id": request.id}

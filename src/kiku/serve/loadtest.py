@@ -30,8 +30,8 @@ AGAIN_S = 1.0
 """Seconds until a client that got no slot, or was not heard to the end, comes again."""
 
 _FOR_GOOD = {
-    401: "the key is missing or not known there: give --key",
-    403: "it lets no such client in",
+    401: "the service does not know the API key, or needs one: give --key",
+    403: "it does not accept this client",
     404: "there is no socket of this protocol: see --url and --protocol",
 }
 """HTTP statuses that every later client would get, too, and what each means."""
@@ -261,7 +261,7 @@ class Load:
         """
         if protocol not in DIALECTS:
             raise ConfigError(
-                f"there are clients of {', '.join(DIALECTS)}, and none of {protocol!r}"
+                f"{', '.join(DIALECTS)} is not a known protocol: choose one of {protocol!r}"
             )
         if not sounds:
             raise ConfigError("there is no sound to send: name recordings, or a folder of them")
@@ -321,9 +321,7 @@ class Load:
             report.busy += 1
         except (OSError, WebSocketException, TimeoutError) as error:
             if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
-                raise ConfigError(
-                    f"{self._url} is at a host that nobody knows: see --url"
-                ) from None
+                raise ConfigError(f"the host of {self._url} cannot be found: check --url") from None
             report.errors.append(f"{type(error).__name__}: {error}")
         return False
 
@@ -393,9 +391,9 @@ class Load:
         """
         first = await self.run(1, seconds)
         if first.errors or first.busy or not first.words:
-            why = "it was refused for want of a slot" if first.busy else "no word came"
+            why = "it was refused, because no slot was free" if first.busy else "no word arrived"
             why = first.errors[0] if first.errors else why
-            raise ConfigError(f"{self._url} did not hear a client alone: {why}")
+            raise ConfigError(f"{self._url} could not serve a single client: {why}")
         reports, alone = [first], _slow(first)
         good, bad, streams = 1, most + 1, 2
         while bad - good > max(1, good // 10):

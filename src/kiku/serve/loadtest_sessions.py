@@ -136,7 +136,7 @@ class SessionLoad:
             words = await _Client(self, report, which).speak()
             if words is None or report.cuts:
                 why = report.errors or ["the connection was cut"]
-                raise ConfigError(f"{self.url} did not hear a client alone: {why[0]}")
+                raise ConfigError(f"{self.url} could not serve a single client: {why[0]}")
             self.texts[which] = " ".join(words)
 
     async def run(self, streams: int, seconds: float) -> SessionReport:
@@ -193,7 +193,7 @@ class _Client:
         try:
             while not self._has_ended:
                 if loop.time() - self._cut_at > _PATIENCE_S:
-                    raise _Lost(f"no way back in {_PATIENCE_S:g} s")
+                    raise _Lost(f"could not reconnect in {_PATIENCE_S:g} s")
                 if await self._connect():
                     wait_s = _WAIT_S
                 else:
@@ -266,7 +266,7 @@ class _Client:
                     message = await socket.recv()
                 self._received(json.loads(message))
         except TimeoutError:
-            raise _Lost(f"the service said nothing for {_PATIENCE_S:g} s") from None
+            raise _Lost(f"the service sent nothing for {_PATIENCE_S:g} s") from None
         finally:
             sending.cancel()
             with suppress(asyncio.CancelledError, ConnectionClosed):

@@ -22,8 +22,10 @@ class Metrics:
     def __init__(self) -> None:
         """Start at 0."""
         self._registry = registry = CollectorRegistry()
-        self.slots = Gauge("kiku_slots", "Streams that can be heard at once.", registry=registry)
-        self.slots_used = Gauge("kiku_slots_used", "Slots that are held.", registry=registry)
+        self.slots = Gauge(
+            "kiku_slots", "Streams that can be transcribed at once.", registry=registry
+        )
+        self.slots_used = Gauge("kiku_slots_used", "Slots that are in use.", registry=registry)
         self.queue = Gauge("kiku_queue", "Uploads that wait for a slot.", registry=registry)
         self.connections = Gauge(
             "kiku_open_connections", "Connections that are open.", ["protocol"], registry=registry
@@ -33,11 +35,11 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.errors = Counter(
-            "kiku_errors_total", "What went wrong, by kind.", ["protocol", "kind"],
+            "kiku_errors_total", "Errors, by kind.", ["protocol", "kind"],
             registry=registry,
         )  # fmt: skip
         self.warnings = Counter(
-            "kiku_warnings_total", "What was wrong with the sound of live streams, by kind.",
+            "kiku_warnings_total", "Warnings about the sound of live streams, by kind.",
             ["protocol", "kind"], registry=registry,
         )  # fmt: skip
         self.step = Histogram(
@@ -45,7 +47,7 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.frames = Counter(
-            "kiku_frames_total", "Frames of 80 ms that were heard.", registry=registry
+            "kiku_frames_total", "Frames of 80 ms that were processed.", registry=registry
         )
         self.speed = Gauge(
             "kiku_real_time_factor",
@@ -53,7 +55,8 @@ class Metrics:
             registry=registry,
         )
         self.lag = Histogram(
-            "kiku_lag_seconds", "Sound of a live stream that waits, when a word is told.",
+            "kiku_lag_seconds", "Sound of a live stream that waits to be processed when a word is "
+                                "sent.",
             ["protocol"], buckets=_LAG_S, registry=registry,
         )  # fmt: skip
         self.first_word = Histogram(
@@ -65,17 +68,20 @@ class Metrics:
             ["protocol"], buckets=_WORD_S, registry=registry,
         )  # fmt: skip
         self.received = Counter(
-            "kiku_received_bytes_total", "From clients.", ["protocol"], registry=registry
+            "kiku_received_bytes_total", "Bytes from clients.", ["protocol"], registry=registry
         )
-        self.sent = Counter("kiku_sent_bytes_total", "To clients.", ["protocol"], registry=registry)
+        self.sent = Counter(
+            "kiku_sent_bytes_total", "Bytes to clients.", ["protocol"], registry=registry
+        )
 
         self.store_failures = Counter(
-            "kiku_session_store_failures_total", "Writes and claims of sessions that failed.",
+            "kiku_session_store_failures_total", "Failed writes and claims of sessions.",
             registry=registry,
         )  # fmt: skip
         self.sessions_moved = Counter(
             "kiku_sessions_moved_total",
-            "Sessions that came from another process (exactly, sound), went away, or were refused.",
+            "Sessions that were taken over from another process (exactly, sound), went to "
+            "another one, or were refused.",
             ["how"],
             registry=registry,
         )

@@ -183,7 +183,7 @@ def _refusal_of(error: Exception) -> Refusal:
             return openai_rest.error(400, message, param="file", code="invalid_file")
         case OutputError():
             headers = {"retry-after": str(_FULL_RETRY_S)}
-            return openai_rest.error(503, "the upload cannot be kept now: try again later",
+            return openai_rest.error(503, "the upload cannot be stored now: try again later",
                                      headers=headers)  # fmt: skip
         case _:
             _LOG.error("a request failed", exc_info=error)
@@ -223,9 +223,9 @@ def _check_room(service: Service) -> None:
     admission = service.admission
     is_full = admission.num_taken >= admission.num_slots
     if is_full and admission.num_waiting >= service.settings.max_queue:
-        raise Busy("too many recordings wait", admission.retry_after_s)
+        raise Busy("too many recordings are waiting", admission.retry_after_s)
     if service.is_draining:
-        raise Busy("the service is ending", 5)
+        raise Busy("the service is shutting down", 5)
 
 
 async def _request(exchange: _Exchange, upload: UploadedFile) -> TranscriptionRequest:

@@ -66,8 +66,8 @@ async def _listen(service: Service, http: HttpRequest, request: ClientRequest) -
     try:
         query = file_query(request, service.card)
         if http.headers.get("content-type", "").startswith("application/json"):
-            raise refusal(request, "this service fetches no recordings from elsewhere: send the "
-                          "recording itself as the body")  # fmt: skip
+            raise refusal(request, "this service does not fetch recordings from other addresses: "
+                                   "send the recording itself as the body")  # fmt: skip
         max_bytes = service.settings.max_upload_bytes
         async with _saved(http, max_bytes, query.raw, request) as upload:
             return await while_there(http.receive, _transcribe(service, upload, query, request))
@@ -83,7 +83,7 @@ async def _listen(service: Service, http: HttpRequest, request: ClientRequest) -
     except (AudioError, ConfigError) as error:
         raise refusal(request, f"failed to process audio: {error}") from error
     except KikuError as error:
-        _LOG.warning("%s: the recording could not be heard: %s", request.id, error)
+        _LOG.warning("%s: the recording could not be transcribed: %s", request.id, error)
         raise refusal(request, str(error), 500, "Internal Server Error") from error
 
 

@@ -161,9 +161,9 @@ def _refusal_of(error: KikuError) -> Refusal:
         case NoFreeSlot():
             status, text, headers = 503, str(error), {"Retry-After": str(_BUSY_S)}
         case AudioError() | ConfigError():
-            status, text = 400, f"the recording cannot be heard: {error}"
+            status, text = 400, f"the recording cannot be transcribed: {error}"
         case _:
-            _LOG.error("a recording could not be heard", exc_info=error)
+            _LOG.error("a recording could not be transcribed", exc_info=error)
             status, text = 500, "the request failed here: try again"
     return Refusal(status, {"error": text}, headers)
 

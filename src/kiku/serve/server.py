@@ -61,7 +61,10 @@ class Server(uvicorn.Server):
     def begin_end(self) -> None:
         """Finish what is open, then end."""
         if self._draining is None:
-            _LOG.info("ending: what is open may go on for %g s", self._app.service.settings.drain_s)
+            _LOG.info(
+                "shutting down: open streams and uploads may go on for %g s",
+                self._app.service.settings.drain_s,
+            )
             self._draining = asyncio.ensure_future(self._end())
 
     async def _end(self) -> None:
@@ -120,8 +123,8 @@ def listening_socket(host: str, port: int, option: str = "--port") -> socket.soc
         sock.listen(1024)
     except OSError as error:
         raise ConfigError(
-            f"{host}:{port} cannot be listened on ({error.strerror or error}): choose another "
-            f"--host or {option}"
+            f"cannot listen on {host}:{port} ({error.strerror or error}): choose another --host "
+            f"or {option}"
         ) from None
     sock.setblocking(False)
     return sock
@@ -185,7 +188,7 @@ async def _watch(service: Service, server: Server) -> str:
     reason."""
     while not service.is_dead:
         await asyncio.sleep(_LOOK_S)
-    why = f"the process ends, as its model is dead: {service.why_not_ready}"
+    why = f"the process ends because its model failed: {service.why_not_ready}"
     _LOG.critical("%s", why)
     server.begin_end()
     return why

@@ -37,7 +37,7 @@ _BROKEN_STEPS = 3
 """Number of failed steps in a row after which a model is broken, as a GPU is after its own
 errors."""
 
-_NO_MODEL = "the model cannot be loaded: the log says why"
+_NO_MODEL = "the model cannot be loaded: see the log"
 
 _OPEN_S = 30.0
 """Seconds within which a permit holder gets its slot: an earlier stream may be about to leave."""
@@ -153,7 +153,7 @@ class Service:
         if self.is_draining:
             return "draining"
         if self.is_stuck:
-            return f"no step of the model has ended for {_STUCK_S:g} seconds"
+            return f"no step of the model has finished for {_STUCK_S:g} seconds"
         if self.is_broken:
             return f"the last {_BROKEN_STEPS} steps of the model failed"
         return None
@@ -420,7 +420,7 @@ class UploadTranscription:
 
 
 def _ending() -> Busy:
-    return Busy("the service is ending", 5)
+    return Busy("the service is shutting down", 5)
 
 
 def languages_of(name: str) -> tuple[str, ...]:

@@ -206,7 +206,7 @@ class SessionKeeper:
         else:
             watched.is_lost = True
             self._service.metrics.sessions_moved.labels("away").inc()
-            _LOG.info("%s: its session goes on in another process", watched.talk.id)
+            _LOG.info("%s: its session continues in another process", watched.talk.id)
             self._service.run_in_background(watched.talk.let_go())
 
     def _mark_down(self, error: Exception) -> None:
@@ -222,7 +222,8 @@ class SessionKeeper:
             self._logged_at = now
             unexpected = None if isinstance(error, StoreDown) else error
             _LOG.warning(
-                "sessions cannot be kept, and cannot move to another process meanwhile: %s",
+                "sessions cannot be stored, and until this changes they cannot move to another "
+                "process: %s",
                 error, exc_info=unexpected,
             )  # fmt: skip
 
@@ -300,7 +301,7 @@ class SessionKeeper:
     def refused(self, why: str) -> None:
         """Count and log that a stored session is not gone on with."""
         self._service.metrics.sessions_moved.labels("refused").inc()
-        _LOG.warning("a stored session is not gone on with, and begins anew: %s", why)
+        _LOG.warning("a stored session cannot be continued, and starts again: %s", why)
 
     def close(self) -> None:
         """Stop sweeping and writing, and close the store."""

@@ -162,15 +162,15 @@ def _check(head: Head, identity: Identity) -> None:
         raise RecordError("it was written by another version of kiku")
     for name in ("model", "protocol", "owner", "session"):
         if getattr(head.identity, name) != getattr(identity, name):
-            raise RecordError(f"it is of another {name}")
+            raise RecordError(f"it belongs to another {name}")
     for progress in (head.progress, head.known):
         if progress is not None:
             _check_progress(progress)
     if not 0 <= head.from_s < _MAX_S:  # NaN is not
-        raise ValueError("a time that cannot be")
+        raise ValueError("an impossible time")
     counts = [head.count, head.num_bytes, *head.counts.values()]
     if not all(0 <= count < _MAX_COUNT for count in counts):
-        raise ValueError("a count that cannot be")
+        raise ValueError("an impossible count")
 
 
 def _check_progress(progress: ClientProgress) -> None:
@@ -185,10 +185,10 @@ def _check_progress(progress: ClientProgress) -> None:
         *told,
     ]
     if not all(0 <= time < _MAX_S for time in times):
-        raise ValueError("a time that cannot be")
+        raise ValueError("an impossible time")
     if not all(key == "" or (key.isascii() and key.isdigit() and len(key) < 4)
                for key in [*progress.words, *progress.turns, *progress.recent]):  # fmt: skip
-        raise ValueError("a channel that cannot be")
+        raise ValueError("an impossible channel")
 
 
 def _joined(pieces: Sequence[MessagePiece], count: int) -> list[str | bytes]:
@@ -203,7 +203,7 @@ def _joined(pieces: Sequence[MessagePiece], count: int) -> list[str | bytes]:
     if found and count_behind != count + 1:
         raise ValueError("the last messages are missing")
     if len(found) > min(count, MAX_MESSAGES):
-        raise ValueError("more messages than can be")
+        raise ValueError("more messages than are possible")
     return found
 
 
@@ -213,15 +213,15 @@ def _end_of(pieces: Sequence[SoundPiece], sound: StoredFormat) -> float:
     size = 0
     for i, piece in enumerate(pieces):
         if not 0 <= piece.start_s < _MAX_S or not 0 <= piece.num_before < _MAX_COUNT:
-            raise ValueError("a piece of sound where none can be")
+            raise ValueError("an impossible piece of sound")
         if i and abs(piece.start_s - end_s) > 1e-3:
             raise ValueError("sound is missing")
         end_s = piece.start_s
         for gap_s, data in piece.parts:
             if not 0 <= gap_s < _MAX_S or (gap_s and data):
-                raise ValueError("a silence that cannot be")
+                raise ValueError("an impossible silence")
             end_s += gap_s or sound.seconds(data)
             size += len(data)
     if size > MAX_VALUE_BYTES or not math.isfinite(end_s):
-        raise ValueError("more sound than can be")
+        raise ValueError("more sound than is possible")
     return end_s

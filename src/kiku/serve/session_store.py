@@ -120,7 +120,7 @@ def open_store(address: str) -> SessionStore:
         seen = "an address of another kind" if scheme else "empty"  # a password may be in it
         raise ConfigError(
             "--session-store must be redis://HOST:PORT (rediss:// with TLS, unix://PATH) or the "
-            f"path of a folder, and is {seen}"
+            f"path of a folder, but is {seen}"
         )
     from kiku.serve.session_stores.folder import FolderStore
 

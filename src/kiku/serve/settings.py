@@ -53,87 +53,87 @@ class Settings:
     """Everything that can be set, with its default."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; any but this machine's own needs keys, or `insecure`."""
+    """Address to listen on; one that other machines can reach needs keys, or `insecure`."""
     port: int = 8080
-    """Port to listen on; 0 takes one that is free."""
+    """Port to listen on; 0 chooses a free one."""
     wyoming_port: int | None = None
-    """Port at which Wyoming's clients are answered; None answers none."""
+    """Port for Wyoming's clients; if None, they are not served."""
 
     model: str = "demo"
     """"demo", a Hugging Face repository, or a folder."""
     model_alias: tuple[str, ...] = DEFAULT_ALIASES
-    """Names that stand for the model too; `*` stands for anything."""
+    """Further names of the model; `*` matches anything."""
     languages: tuple[str, ...] = ()
-    """What the model understands, as ISO-639-1 codes; if empty, what its name says."""
+    """Languages that the model understands, as ISO-639-1 codes; if empty, those in its name."""
     revision: str | None = None
     """Branch, tag or commit of the repository."""
     engine: str = "auto"
     """onnx, torch or cuda; auto chooses one of the first two."""
     device: str | None = None
-    """cpu, cuda, cuda:1, mps; None is the fastest."""
+    """cpu, cuda, cuda:1 or mps; None chooses the fastest."""
     dtype: str | None = None
-    """int8, int4 or float32; bfloat16 or float16 with torch and cuda."""
+    """int8, int4 or float32; also bfloat16 or float16 with torch and cuda."""
     threads: int | None = None
-    """Threads that compute; None is all there are, and more are not taken."""
+    """Number of threads that compute, at most all available; None means all of them."""
     slots: int | None = None
-    """Streams and uploads at the same time; None is 8 on a processor and 64 on a GPU."""
+    """Streams and uploads at the same time; None means 8 on a processor and 64 on a GPU."""
 
     api_key: tuple[str, ...] = ()
-    """Keys of which a client must know one; if empty, every client is let in."""
+    """API keys; a client must send one of them. If empty, clients need no key."""
     api_keys_file: Path | None = None
-    """A file with one key a line; lines that begin with # are comments."""
+    """A file with one API key on each line; lines that begin with # are comments."""
     insecure: bool = False
-    """Listen on any address without keys."""
+    """Listen on any address without API keys."""
     allowed_origin: tuple[str, ...] = ()
-    """Web pages of other hosts that may use this service, like https://example.org."""
+    """Other hosts whose web pages may use this service, such as https://example.org."""
 
     max_queue: int = 32
-    """Uploads that may wait for a slot; the next one is refused, as the service is busy."""
+    """Uploads that may wait for a slot; further ones are refused."""
     queue_s: float = 60.0
-    """Seconds that an upload waits for a slot."""
+    """Seconds that an upload waits for a slot before it is refused."""
     max_connections: int = 2_000
-    """Connections open at the same time."""
+    """Most connections that are open at the same time."""
     max_connections_per_key: int = 1_000
-    """Connections of one key; without keys, of one address."""
+    """Most connections of one API key; without keys, of one address."""
     max_requests_per_minute: int = 6_000
-    """Requests in a minute of one key; without keys, of one address."""
+    """Most requests in a minute with one API key; without keys, from one address."""
     max_message_bytes: int = 21 * 2**20
-    """Bytes of one message on a socket; OpenAI's may be 15 MiB in base64."""
+    """Most bytes in one message on a socket; OpenAI's may be 15 MiB in base64."""
     max_upload_bytes: int = 2**30
-    """Bytes of one upload."""
+    """Most bytes in one upload."""
     max_upload_s: float = 6 * 3600.0
-    """Seconds of sound of one upload."""
+    """Most seconds of sound in one upload."""
     read_ahead_s: float = 3600.0
-    """Seconds of sound of one stream that are kept when they come faster than they are heard."""
+    """Seconds of sound kept for one stream if sound arrives faster than it is processed."""
     read_ahead_bytes: int = 2**30
-    """Bytes of such sound of all streams together, in their clients' formats; half of it for one
-    stream."""
+    """Bytes of such sound for all streams together, in the formats of their clients; one stream may
+    use half of it."""
     idle_s: float = 900.0
     """Seconds without a message after which a connection is closed."""
     header_s: float = 10.0
-    """Seconds within which the head of a request must come."""
+    """Seconds within which the head of a request must arrive."""
     body_s: float = 30.0
-    """Seconds within which the next piece of a request's body must come."""
+    """Seconds within which the next piece of a request's body must arrive."""
     write_s: float = 30.0
-    """Seconds within which a client must take what is sent to it."""
+    """Seconds within which a client must read what is sent to it."""
     decoder_bytes: int = 2**30
-    """Bytes of memory of a process that decodes a recording."""
+    """Most bytes of memory for a process that decodes a recording."""
     resume_s: float = 60.0
     """Seconds that a stream that was cut off waits for its client to come back."""
     session_store: str | None = None
-    """redis://HOST:PORT/0 or a folder, where sessions are kept so that other processes can go on
-    with them; it holds what people have just said. None keeps them in this process alone."""
+    """redis://HOST:PORT/0 or a folder for sessions, so that other processes can continue them; it
+    contains what people have just said. None keeps sessions only in this process."""
     session_key: str | None = None
-    """Signs streams that are saved there when a process ends; all processes need the same key."""
+    """Key to sign the streams that a process saves there as it ends; the same for all processes."""
     drain_s: float = 30.0
-    """Seconds that open streams and uploads may go on when the service ends."""
+    """Seconds that open streams and uploads may go on when the service shuts down."""
 
     log_level: str = "info"
     """debug, info, warning or error."""
     log_format: str = "text"
-    """text, or json: one object a line."""
+    """text, or json for one object on each line."""
     log_text: bool = False
-    """Write what was transcribed into the log."""
+    """Write the transcribed text to the log."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for values that are not valid."""
@@ -181,12 +181,12 @@ class Settings:
                 ) from None
             found = {line.strip() for line in lines if not line.lstrip().startswith("#")} - {""}
             if not found:
-                raise ConfigError(f"{self.api_keys_file} holds no key: write one a line")
+                raise ConfigError(f"{self.api_keys_file} contains no key: write one on each line")
             keys |= found
         if not keys and not self.insecure and not is_loopback(self.host):
             raise ConfigError(
-                f"--host {self.host} can be reached from other machines, and there is no key: give "
-                "--api-key or --api-keys-file, or --insecure to let everybody in"
+                f"--host {self.host} can be reached from other machines, and there is no key: "
+                "give --api-key or --api-keys-file, or --insecure to accept clients without a key"
             )
         return frozenset(keys)
 
@@ -292,7 +292,7 @@ def unknown_names(environment: Mapping[str, str]) -> Iterator[str]:
         if _OF_KUBERNETES.fullmatch(name) or value.startswith(("tcp://", "udp://")):
             continue
         near = _nearest(bare, known, PREFIX)
-        yield f"{name} is set and means nothing to kiku serve; {near}"
+        yield f"{name} is set, but is not a setting of kiku serve; {near}"
 
 
 def warn_of_unknown_names(environment: Mapping[str, str]) -> None:

@@ -36,7 +36,7 @@ class StoreThread:
             StoreDown: it took longer than `timeout_s`, or too many other calls wait.
         """
         if self._is_closed or self._num_waiting >= _MAX_WAITING:
-            raise StoreDown("calls that were made before do not end")
+            raise StoreDown("earlier calls have not finished")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._num_waiting += 1

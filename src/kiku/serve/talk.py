@@ -187,7 +187,7 @@ class Talk:
     async def end_service(self) -> None:
         """Tell the client that the service ends, and hang up."""
         self._stop_waiting()
-        error = ServerEnds("the service is ending: connect again in a moment")
+        error = ServerEnds("the service is shutting down: connect again in a moment")
         with suppress(Gone):
             await self._stream.do(self._protocol.failed(error))
             await self._stream.do([Hangup(1012, str(error))])
@@ -345,7 +345,7 @@ class Talk:
         _LOG.error("%s: the %s connection failed", self.id, self._protocol.name, exc_info=error)
         self.counters.failed(error)
         with suppress(Gone):
-            await self._stream.do([Hangup(1011, "an error of the server's own")])
+            await self._stream.do([Hangup(1011, "an internal error of the server")])
 
     # Going over to another process.
 
@@ -359,7 +359,7 @@ class Talk:
         """Send the client to another process, which goes on with the session."""
         self._stop_waiting()
         with suppress(Gone):
-            await self._stream.do([Hangup(1012, "the session goes on elsewhere: connect again")])
+            await self._stream.do([Hangup(1012, "the session continues elsewhere: connect again")])
 
     async def let_go(self) -> None:
         """End without a message, as another process goes on with the session already."""
@@ -393,7 +393,7 @@ class Talk:
             connection.reads_since = min(now, connection.reads_since + held_up_s)
         self._outbox.held_up(now, held_up_s)
         if self._outbox.stuck_s(now) > settings.write_s:
-            _LOG.warning("%s takes no messages: it is dropped", self.id)
+            _LOG.warning("%s does not read its messages, so it is disconnected", self.id)
             self.counters.errors("SlowReader")
             self._drop()
             return
@@ -412,7 +412,7 @@ class Talk:
             self._tasks.start(partial(self._stream.do, self._protocol.quiet(after_s)))
         if silent_s > settings.idle_s:
             connection.reads_since = 0.0
-            self._outbox.reason = f"nothing came for {settings.idle_s:g} seconds"
+            self._outbox.reason = f"nothing was received for {settings.idle_s:g} seconds"
             self._tasks.start(partial(self._end_idle, connection))
 
     async def _end_idle(self, connection: TalkConnection) -> None:
@@ -431,4 +431,4 @@ async def _close_replaced(wire: Wire | None) -> None:
     if wire is not None:
         with suppress(Gone, OSError, RuntimeError, TimeoutError):
             async with asyncio.timeout(_LEAVE_S):
-                await wire.close(1012, "the session goes on elsewhere")
+                await wire.close(1012, "the session continues elsewhere")

@@ -51,7 +51,9 @@ async def body(
     codings = [one.strip().lower() for one in headers.get("content-encoding", "").split(",")]
     if any(one not in ("", "identity") for one in codings):
         named = headers["content-encoding"][:100]
-        raise Encoded(f"a body with Content-Encoding: {named} is not read here: send it as it is")
+        raise Encoded(
+            f"a body with Content-Encoding: {named} is not supported: send it without encoding"
+        )
     stated = headers.get("content-length", "")
     if stated.isascii() and stated.isdigit() and int(stated[:20]) > max_bytes:
         raise TooLarge(f"a body of {stated[:20]} bytes is longer than {max_bytes}")
@@ -69,7 +71,7 @@ async def body(
             yield piece
 
 
-STALLED = "the body does not come on: send all of it, without long pauses"
+STALLED = "the rest of the body did not arrive: send all of it, without long pauses"
 """Message to a client that is still there, and whose body has not come in time."""
 
 
@@ -181,5 +183,5 @@ class UploadedFile:
 
 def _no_room(error: OSError, folder: Path | str) -> OutputError:
     return OutputError(
-        f"the upload cannot be kept ({error.strerror or error}): see that there is room in {folder}"
+        f"the upload cannot be stored ({error.strerror or error}): make room in {folder}"
     )

@@ -171,6 +171,6 @@ def check_open_to_all(settings: Settings) -> None:
     """Raise ConfigError if Wyoming's port would let in clients that the other port keeps out."""
     if settings.keys() and not settings.insecure and not is_loopback(settings.host):
         raise ConfigError(
-            f"Wyoming has no keys, and --host {settings.host} can be reached from other machines: "
-            "give --insecure to let everybody in at --wyoming-port, or leave that out"
+            f"Wyoming has no API keys, and --host {settings.host} can be reached from other "
+            "machines: give --insecure to accept all clients at --wyoming-port, or leave that out"
         )

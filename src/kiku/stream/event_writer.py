@@ -218,7 +218,7 @@ class EventWriter:
 def _no_words(loud_s: float, time: float) -> StreamWarning:
     return StreamWarning(
         "no_words",
-        f"no word was heard in {loud_s:.1f} seconds of sound: check that somebody speaks there, in "
-        "a language of the model, and that the sound has the sample rate that it declares",
+        f"no word was recognised in {loud_s:.1f} seconds of sound: check that somebody speaks in "
+        "it, in a language of the model, and that the sound has the sample rate that was declared",
         time,
     )

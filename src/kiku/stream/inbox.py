@@ -57,13 +57,13 @@ class Inbox:
     """What the input counted, less what the pushes of that sound seemed to be."""
     finalizes: RequestCount = field(
         default_factory=lambda: RequestCount(
-            "finalizes wait to be answered: wait for `Finalized` before the next"
+            "finalizes are waiting to be answered: wait for `Finalized` before the next"
         )
     )
     changes: RequestCount = field(
         default_factory=lambda: RequestCount(
-            "changes of decoding wait for the sound before them to be heard: make the next one "
-            "later, or fewer of them"
+            "changes of decoding are waiting for the sound before them: make the next one later, "
+            "or make fewer"
         )
     )
 

@@ -176,8 +176,8 @@ class StallPolicy:
         return Redecode(
             back,
             "frozen",
-            f"{silent / stats.frame_rate:.1f} s of speech gave no words: the decoder has forgotten "
-            f"what was before and decodes the last {back / stats.frame_rate:.1f} s again",
+            f"{silent / stats.frame_rate:.1f} s of speech gave no words: the decoder's memory was "
+            f"cleared, and the last {back / stats.frame_rate:.1f} s are decoded again",
         )
 
 
@@ -221,8 +221,8 @@ class LoopPolicy:
                 return Redecode(
                     round((stats.delay_s + 1.0) * stats.frame_rate),
                     "loop",
-                    f"{said!r} was repeated {needed // length} times without a pause: the decoder "
-                    "has forgotten what was before and decodes the last second again",
+                    f"{said!r} was repeated {needed // length} times without a pause: the "
+                    "decoder's memory was cleared, and the last second is decoded again",
                 )
         return None
 
@@ -302,7 +302,7 @@ class RecoveryTracker:
                 continue
             if not isinstance(action, Truncate | Redecode):
                 raise StreamError(
-                    f"{type(policy).__name__} decided {action!r}; a recovery policy gives a "
+                    f"{type(policy).__name__} decided {action!r}; a recovery policy must return a "
                     "Truncate, a Redecode or None"
                 )
             return action
@@ -337,9 +337,13 @@ class RecoveryTracker:
         state = from_plain(_TrackerState, saved, what="the saved stream", error=StreamError)
         last = state.last_redecode
         if not 0 <= state.age <= state.num_frames or not 0 <= (last or 0) <= state.num_frames:
-            raise StreamError("the saved stream is damaged: it counts frames that it has not heard")
+            raise StreamError(
+                "the saved stream is damaged: it counts frames that it has not processed"
+            )
         if state.num_redecodes < 0:
-            raise StreamError("the saved stream is damaged: it decoded again less than never")
+            raise StreamError(
+                "the saved stream is damaged: it has a negative count of frames to decode again"
+            )
         self._state = state
         self._texts = deque(state.texts, _LOOK_BACK)
         self._speech = deque(state.speech, _LOOK_BACK)

@@ -65,7 +65,7 @@ def unpack_stream(state: bytes, key: bytes | None = None) -> dict[str, Any]:
         StreamError: the bytes are damaged, cut short, signed with another key, or no saved stream.
     """
     if not isinstance(state, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise StreamError(f"a saved stream is bytes, not {type(state).__name__}")
+        raise StreamError(f"a saved stream must be bytes, not {type(state).__name__}")
     magic = _PLAIN if key is None else _SIGNED
     if not state.startswith(magic):
         raise StreamError(_other_kind(state, key))
@@ -77,7 +77,7 @@ def unpack_stream(state: bytes, key: bytes | None = None) -> dict[str, Any]:
         arrays = load_arrays(payload)
         tree: Any = _rich(json.loads(arrays[_TREE].tobytes()), arrays)
         if not isinstance(tree, dict):
-            raise ValueError("no object")
+            raise ValueError("not an object")
     except (SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
         raise StreamError(f"the saved stream is damaged ({error}); open a fresh stream") from error
     return cast("dict[str, Any]", tree)
@@ -88,7 +88,7 @@ def _other_kind(state: bytes, key: bytes | None) -> str:
         return "the saved stream is not signed, and this model only takes signed ones (state_key)"
     if key is None and state.startswith(_SIGNED):
         return "the saved stream is signed: set the state_key that it was saved with"
-    return "this is no stream saved by this version of kiku: give the bytes that save() gave"
+    return "this stream was not saved by this version of kiku: give the bytes that save() returned"
 
 
 def _rich(value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:

@@ -32,7 +32,7 @@ class DueState:
     def at(self) -> int:
         """The frame before which it is done; ValueError if no field or both are filled."""
         if (self.finalize is None) == (self.change is None):
-            raise ValueError("a request that is none, or two")
+            raise ValueError("an impossible request")
         return self.change.at if self.finalize is None else self.finalize.at  # pyright: ignore[reportOptionalMemberAccess]
 
 
@@ -71,14 +71,15 @@ class SessionState:
         cannot be."""
         if self.config != config:
             raise StreamError(
-                "the stream was saved with another model: load the one that it was saved with"
+                "the stream was saved with another model: load the model with which it was saved"
             )
         if self.channel != channel:
             raise StreamError(
-                f"the stream was saved for channel {self.channel}, this one hears {channel}"
+                f"the stream was saved for channel {self.channel}, but this one is for channel "
+                f"{channel}"
             )
         if not 0 <= self.num_frames <= MAX_STREAM_FRAMES or self.waiting.ndim != 1:
-            raise ValueError("frames that cannot be")
+            raise ValueError("an impossible number of frames")
         if not 0 <= self.num_loud <= self.num_frames:
             raise ValueError("more loud frames than frames")
 
@@ -91,7 +92,7 @@ class SessionState:
         last = self.num_frames
         for one in self.due:
             if not last <= one.at <= self.num_frames + num_ready:
-                raise ValueError("a request where no sound is")
+                raise ValueError("a request where there is no sound")
             last = one.at
             finalize = one.finalize
             if finalize is not None and (finalize.rest.ndim != 1 or not finalize.requests):

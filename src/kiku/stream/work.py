@@ -171,7 +171,7 @@ class FinalizeRequest:
         if not (self.tag is None or isinstance(self.tag, str)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(
                 f"the tag of a finalize must be text or None, not {shown(self.tag)}: write "
-                "finalize(str(tag)), or keep what belongs to it under a name of your own"
+                "finalize(str(tag)), or keep your object elsewhere under a name"
             )
         if not isinstance(self.cut, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"cut must be True or False, not {shown(self.cut)}: write cut=True")

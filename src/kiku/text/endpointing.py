@@ -179,7 +179,7 @@ class Endpointer:
             InputError: a time that is not finite.
         """
         if not math.isfinite(time):
-            raise InputError(f"text cannot be complete up to {time} s; give a second of the source")
+            raise InputError(f"text cannot be complete until {time} s; give a second of the source")
         self._advance(max(time, self._memory.time))
         self._memory.complete_to = time
         self._memory.word_open = False
@@ -215,7 +215,7 @@ class Endpointer:
             and (memory.in_turn or not memory.is_eager)
         ):
             raise StreamError(
-                "the saved turns cannot be read: their times do not fit one another "
+                "the saved turns cannot be read: their times do not match each other "
                 f"({replace(memory, words=())}); open a fresh stream"
             )
         self._words, memory.words = deque(memory.words, _WORDS_READ), ()
@@ -227,8 +227,8 @@ class Endpointer:
             memory.time = float(time)
         elif not math.isfinite(time) or memory.time > 0:
             raise InputError(
-                f"frames come in order: {time} s cannot follow {memory.time} s; give the end of "
-                "each frame in the source"
+                f"frames must come in order, but {time} s follows {memory.time} s; give the end "
+                "of each frame in the source"
             )
 
     def _take_text(self, words: Sequence[Word]) -> list[TurnEvent]:

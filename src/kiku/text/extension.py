@@ -114,8 +114,8 @@ def trained(texts: Sequence[str], *, size: int, kind: VocabularyKind) -> Vocabul
     except (RuntimeError, OSError) as error:
         letters = {letter for text in texts for letter in text}
         raise VocabularyError(
-            f"{size} pieces cannot be made of these texts, which have {len(letters)} letters: ask "
-            f"for more of them, or give more text ({str(error).strip().splitlines()[-1]})"
+            f"{size} pieces cannot be made from these texts, which have {len(letters)} letters: "
+            f"ask for more of them, or give more text ({str(error).strip().splitlines()[-1]})"
         ) from error
     return Vocabulary.from_bytes(model.getvalue())
 
@@ -171,7 +171,7 @@ def _grown(vocabulary: Vocabulary, new: Sequence[_New]) -> Vocabulary:
     for i, piece in enumerate(wanted):
         if i >= len(grown) or grown.piece(i) != piece:
             raise VocabularyError(
-                f"the piece {piece!r} would not have the id {i}: this vocabulary cannot be "
+                f"the piece {piece!r} would not get the id {i}: this vocabulary cannot be "
                 "extended; make a new one"
             )
     return grown

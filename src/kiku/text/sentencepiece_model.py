@@ -95,7 +95,7 @@ def _parsed(data: bytes) -> Any:
     except DecodeError as error:
         raise _damaged("it is cut short, or of another format") from error
     if not model.pieces:
-        raise _damaged("it holds no pieces")
+        raise _damaged("it contains no pieces")
     return model
 
 

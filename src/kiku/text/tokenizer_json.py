@@ -56,7 +56,7 @@ def _checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             try:
                 _check_charsmap(base64.b64decode(value, validate=True))
             except binascii.Error as error:
-                raise ValueError(f"its precompiled_charsmap is no base64: {error}") from error
+                raise ValueError(f"its precompiled_charsmap is not base64: {error}") from error
     return dict(pairs)
 
 
@@ -84,15 +84,17 @@ def tokenizer_json(model: SentencePieceModel) -> str:
     """
     if model.model_type not in (UNIGRAM_MODEL, BPE_MODEL):
         raise VocabularyError(
-            f"a SentencePiece model of type {model.model_type} has no tokenizer.json; "
-            f"unigram ({UNIGRAM_MODEL}) and BPE ({BPE_MODEL}) models have"
+            f"a SentencePiece model of type {model.model_type} cannot be written as a "
+            f"tokenizer.json; only unigram ({UNIGRAM_MODEL}) and BPE ({BPE_MODEL}) models can"
         )
     try:
         return _tokenizer(model).to_str(pretty=True)
     except VocabularyError:
         raise
     except Exception as error:  # tokenizers raises bare Exceptions
-        raise VocabularyError(f"this vocabulary makes no tokenizer.json: {error}") from error
+        raise VocabularyError(
+            f"this vocabulary cannot be written as a tokenizer.json: {error}"
+        ) from error
 
 
 def tokenizer_with_pieces(
@@ -130,8 +132,8 @@ def tokenizer_with_pieces(
         held += [" ".join(pair) if as_text else list(pair) for pair in merges]
     else:
         raise VocabularyError(
-            f"a tokenizer.json of type {model.get('type')!r} cannot be extended; unigram and BPE "
-            "models can"
+            f"a tokenizer.json of type {model.get('type')!r} cannot be extended; only unigram and "
+            "BPE models can"
         )
     return json.dumps(values, ensure_ascii=False, indent=2).encode()
 

@@ -121,12 +121,13 @@ class Vocabulary:
         """
         if len(pieces) <= NUM_SPECIAL:
             raise VocabularyError(
-                f"a vocabulary is four special pieces and at least one of text, not {len(pieces)}"
+                "a vocabulary needs four special pieces and at least one of text, not "
+                f"{len(pieces)} pieces"
             )
         if "" in pieces or len(set(pieces)) < len(pieces):
             wrong = next(piece for piece in pieces if not piece or pieces.count(piece) > 1)
             raise VocabularyError(
-                f"the piece {wrong!r} is empty or stands in the list {pieces.count(wrong)} times"
+                f"the piece {wrong!r} is empty or occurs {pieces.count(wrong)} times in the list"
             )
         kinds = [UNKNOWN] + [CONTROL] * (NUM_SPECIAL - 1) + [NORMAL] * (len(pieces) - NUM_SPECIAL)
         # Equal scores make the likeliest cut the one with the fewest pieces.
@@ -158,7 +159,7 @@ class Vocabulary:
         tokenizer = read_tokenizer_json(data)
         ids: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
         if not ids:
-            raise VocabularyError("this tokenizer.json holds no pieces; fetch it again")
+            raise VocabularyError("this tokenizer.json contains no pieces; fetch it again")
         spelled = {i: piece for piece, i in ids.items()}
         if max(spelled) >= MAX_ID:
             raise VocabularyError(

@@ -73,8 +73,8 @@ class Timing:
         lengths = (self.delay_s, self.prefix_s, self.offset_s)
         if not (0 < self.frame_rate < math.inf and all(0 <= x < math.inf for x in lengths)):
             raise ConfigError(
-                f"times cannot be told from {self}: "
-                "frame_rate must be above 0, delay_s, prefix_s and offset_s at least 0"
+                f"times cannot be computed from {self}: frame_rate must be above 0, and delay_s, "
+                "prefix_s and offset_s at least 0"
             )
 
     def seconds(self, index: int) -> float:
@@ -254,19 +254,20 @@ class WordBuilder:
         state = from_plain(_BuilderState, values, what="the saved stream", error=StreamError)
         if not 0 <= state.first <= state.num_tokens <= MAX_STREAM_FRAMES:
             raise StreamError(
-                f"the saved stream cannot be read: a word from token {state.first} on is open at "
-                f"token {state.num_tokens}, of {MAX_STREAM_FRAMES} at most; open a fresh stream"
+                f"the saved stream cannot be read: its open word begins at token {state.first}, "
+                f"but it has {state.num_tokens} tokens, and at most {MAX_STREAM_FRAMES} are "
+                "possible; open a fresh stream"
             )
         for piece in state.pieces:
             if not self._vocabulary.is_text(piece):
                 raise StreamError(
-                    f"the saved stream cannot be read: token {piece} of its open word is no text "
-                    "in this vocabulary; restore it with the model that it was saved with"
+                    f"the saved stream cannot be read: token {piece} of its open word is not text "
+                    "in this vocabulary; restore it with the model with which it was saved"
                 )
         if len(state.pieces) > state.num_tokens - state.first:
             raise StreamError(
                 f"the saved stream cannot be read: its open word has {len(state.pieces)} pieces "
-                f"of {state.num_tokens - state.first} tokens; open a fresh stream"
+                f"from {state.num_tokens - state.first} tokens; open a fresh stream"
             )
         self.num_tokens, self._first = state.num_tokens, state.first
         self._pieces, self._logprob = list(state.pieces), state.logprob

@@ -63,8 +63,8 @@ class RecordingBatch:
     def _fail_all(self, error: BaseException) -> None:
         """End all recordings, because the progress callback raised `error`."""
         why = StreamError(
-            f"the transcription was stopped by its progress callback ({error!r}): `so_far` has its "
-            "words until then; transcribe again to have all"
+            f"the transcription was stopped by its progress callback ({error!r}): `so_far` has "
+            "the words until then; transcribe again to have all"
         )
         why.__cause__ = error
         for recording in self._pending:
@@ -148,7 +148,7 @@ class RecordingBatch:
     def _fail(self, recording: RecordingTask, error: BaseException) -> None:
         if not isinstance(error, Exception):  # Ctrl-C is raised once, not again when words are read
             error = StreamError(
-                "the transcription was interrupted: `so_far` has its words until then; "
+                "the transcription was interrupted: `so_far` has the words until then; "
                 "transcribe again to have all"
             )
         if recording.sessions:

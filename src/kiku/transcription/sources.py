@@ -108,11 +108,11 @@ def refuse_single(sources: Any) -> None:
     kind = cast("type[Any]", type(sources))
     if is_one or issubclass(kind, bytes | bytearray | Mapping) or hasattr(kind, "__array__"):
         raise InputError(
-            f"a list of recordings is wanted, not one {kind.__name__}: write "
+            f"this needs a list of recordings, not one {kind.__name__}: write "
             "transcription(source), or transcriptions([source])"
         )
     if not isinstance(sources, Iterable):
-        raise InputError(f"a list of recordings is wanted, not {shown(sources)}")
+        raise InputError(f"this needs a list of recordings, not {shown(sources)}")
 
 
 def refuse_other_than_lists(source: Any) -> None:
@@ -125,7 +125,7 @@ def refuse_other_than_lists(source: Any) -> None:
         return
     if isinstance(source, Iterable):
         raise InputError(
-            f"a {kind.__name__} is not a recording, and several recordings are given as a list: "
+            f"a {kind.__name__} is not a recording; several recordings must be given as a list: "
             "write list(...) around it"
         )
 
@@ -143,8 +143,8 @@ def refuse_twice(sources: Sequence[Any]) -> None:
     first, second = found
     what = "standard input" if files[first] == "-" else "the same open file"
     raise InputError(
-        f"{what} stands twice in the list, as sources[{first}] and sources[{second}], and it can "
-        "be read once: leave one of them out, or open the file again for it"
+        f"{what} occurs twice in the list, as sources[{first}] and sources[{second}], but can be "
+        "read only once: leave one of them out, or open the file again for it"
     )
 
 
@@ -159,8 +159,8 @@ def refuse_rate_of_files(sources: Sequence[Source], rate: int | None) -> None:
     if rate is None or not sources or not all(map(_is_file, sources)):
         return
     raise InputError(
-        f"rate={rate} is of samples, and files know theirs: leave rate out; of bytes without a "
-        "header write np.frombuffer(data, np.int16) with their rate=..."
+        f"rate={rate} is for samples, but files state their rate themselves: leave rate out; for "
+        "bytes without a header write np.frombuffer(data, np.int16) with their rate=..."
     )
 
 

@@ -78,7 +78,7 @@ class Transcript:
         if isinstance(name, str):  # as with the dictionaries that whisper returns
             known = hasattr(self, name)
             way = f"write transcript.{name}" if known else "to_dict() gives a dictionary"
-            raise InputError(f"a transcript is no dictionary that has {name!r}: {way}")
+            raise InputError(f"a transcript is not a dictionary and has no {name!r}: {way}")
         return self.words[index]
 
     def __str__(self) -> str:
@@ -126,7 +126,7 @@ class Transcript:
         ending = Path(path).suffix.lstrip(".").lower()
         if ending not in FORMATS:
             raise OutputError(
-                f"{os.fspath(path)!r} names no format that is known: end it in one of "
+                f"{os.fspath(path)!r} does not end in a known format: end it in one of "
                 f"{', '.join('.' + name for name in FORMATS)}"
             )
         try:

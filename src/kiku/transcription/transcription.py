@@ -43,12 +43,12 @@ class Transcription:
         self._warned = False
 
     def __repr__(self) -> str:
-        state = "done" if self._recording.so_far.done else "going on"
+        state = "done" if self._recording.so_far.done else "in progress"
         return f"<Transcription {self.heard_s:.1f} s heard, {len(self.so_far)} words, {state}>"
 
     def __reduce__(self) -> NoReturn:
         raise InputError(
-            "a transcription under way cannot be copied or sent to another process: send its "
+            "a transcription in progress cannot be copied or sent to another process: send its "
             "result()"
         )
 

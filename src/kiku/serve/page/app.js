@@ -10,11 +10,11 @@ import { clock, Wave } from "/page/wave.js";
 const CHECK_AGAIN_S = 5; // seconds between checks of a server that is not ready
 const KEPT_KEY = "kiku-key"; // name of the key in this tab's storage
 const ORIGIN =
-  `The server takes no sound from a page at ${location.host}. Open it at the server's own address, ` +
-  "or have it started with --allowed-origin.";
+  `The server accepts no sound from a page at ${location.host}. Open the page at the server's own ` +
+  "address, or let the server be started with --allowed-origin.";
 
 const STALLED =
-  "No sound comes from the microphone. Check that it is switched on, and that the browser uses the " +
+  "The microphone gives no sound. Check that it is switched on, and that the browser uses the " +
   "right one.";
 
 const $ = (id) => document.getElementById(id);
@@ -75,11 +75,11 @@ function sayServer({ state, slots, reason }) {
   if (state === "full") {
     return slots === 1 ? "The server's only slot is taken." : `All ${slots} slots are taken.`;
   }
-  if (state === "ending") return "The server is shutting down: it takes no new sound.";
+  if (state === "ending") return "The server is shutting down: it accepts no new sound.";
   if (state === "loading") return "The server is still loading its model.";
   if (state === "busy") return `The server is not ready: ${reason}.`;
-  if (state === "crowded") return "The server has no room for another connection.";
-  if (state === "often") return "The server was asked too often.";
+  if (state === "crowded") return "The server accepts no further connections.";
+  if (state === "often") return "The server got too many requests.";
   if (state === "origin") return ORIGIN;
   if (state === "down") return "The server cannot be reached.";
   if (state === "refused") return "The server refuses the connection.";
@@ -89,19 +89,20 @@ function sayServer({ state, slots, reason }) {
 function sayMicrophone(error) {
   const texts = {
     NotAllowedError:
-      "The browser does not let this page use the microphone. Allow it beside the address of " +
+      "The browser does not let this page use the microphone. Allow it next to the address of " +
       "the page, and try again.",
     NotFoundError: "No microphone was found. Connect one, or choose a file.",
     NotReadableError: "The microphone cannot be opened: another program may be using it.",
     SecurityError:
-      "Browsers give the microphone only to pages from this machine or by https. A file works.",
+      "Browsers allow the microphone only on pages from this machine or over https. You can choose " +
+      "a file.",
   };
   say(texts[error.name] ?? `The microphone cannot be used: ${error.message}`, "error");
 }
 
 function sayKept() {
   const from = clock(wave.sound.keptFromS);
-  say(`Of a microphone the last hour is kept: the sound can be played from ${from} on.`);
+  say(`Only the last hour of sound from a microphone is kept. You can play it from ${from} on.`);
 }
 
 // The state of the page.
@@ -119,7 +120,7 @@ function update() {
   show($("play"), canPlay);
   $("text").classList.toggle("playable", canPlay);
   $("text-help").textContent =
-    "Arrow keys go from word to word" + (canPlay ? "; Enter plays from there." : ".");
+    "Use the arrow keys to move from word to word" + (canPlay ? ", and Enter to play from there." : ".");
   show($("meter"), Boolean(microphone));
   show($("empty"), !transcript.words.length && !transcript.partial);
   show($("below"), transcript.words.length > 0);
@@ -231,7 +232,7 @@ function microphoneStalled() {
 
 function microphoneLost() {
   if (!microphone) return;
-  say("The microphone has gone away. The words until then stay.", "error");
+  say("The microphone was disconnected. The words so far are kept.", "error");
   stopMicrophone();
 }
 
@@ -252,7 +253,8 @@ function take(files) {
   const [file, ...others] = files;
   if (!file) return;
   if (talk || isPreparing) {
-    const text = `${file.name} was not taken: something else is being heard. Stop it first.`;
+    const text =
+      `${file.name} was not taken, because something else is being transcribed. Stop it first.`;
     if (isPreparing) remark = text;
     return say(text, "warn");
   }
@@ -262,7 +264,7 @@ function take(files) {
   }
   hear(file);
   current = files;
-  if (others.length) remark = `Only ${file.name} is heard: one file at a time.`;
+  if (others.length) remark = `Only ${file.name} is transcribed: choose one file at a time.`;
 }
 
 async function hear(file) {
@@ -321,12 +323,12 @@ function state(now, details) {
   if (now === "open") opened(details);
   else if (now === "lost" && details.wasOpen) say("The connection is lost.", "warn");
   else if (now === "waiting") {
-    const kept = microphone ? " What you say meanwhile is kept." : "";
+    const kept = microphone ? " What you say in the meantime is kept." : "";
     const cut = details.wasOpen ? "The connection is lost. " : "";
     const kind = details.wasOpen || details.state === "full" ? "warn" : "error";
     sayUntil(cut + sayServer(details) + kept, details.at, kind);
-  } else if (now === "plain") remark = "The server refuses to tell turns: they are left out.";
-  else if (now === "unexpected") say(`These words to expect are left out: ${details.why}`, "warn");
+  } else if (now === "plain") remark = "This server cannot show turns, so they are left out.";
+  else if (now === "unexpected") say(`These words to favour are left out: ${details.why}`, "warn");
   if (["done", "dropped", "failed", "key", "origin"].includes(now)) over(now, details);
 }
 
@@ -344,7 +346,7 @@ function over(how, { why }) {
   talk = null;
   if (microphone) stopMicrophone();
   transcript.setPartial("");
-  if (how === "failed") say(`It ended: ${why}.`, "error");
+  if (how === "failed") say(`The transcription ended: ${why}.`, "error");
   if (how === "origin") say(ORIGIN, "error");
   if (how === "key") {
     if (!transcript.words.length) kept = current;
@@ -418,9 +420,9 @@ function askKey() {
 }
 
 function sayKey() {
-  const wrong = key() ? "The server does not take this key. " : "";
+  const wrong = key() ? "The server does not accept this key. " : "";
   $("key-said").classList.toggle("wrong", Boolean(wrong));
-  const waits = kept ? `${kept[0].name} will be heard when the key is there.` : "";
+  const waits = kept ? `${kept[0].name} will be transcribed once you have given the key.` : "";
   $("key-said").textContent = wrong + waits;
 }
 

@@ -144,8 +144,12 @@ class DeepgramProtocol(DeepgramBase):
 
     def _configure(self, wanted: Configure) -> Actions:
         if self._configuring is not None:
-            return [self._not_configured("CONFIGURE_ALREADY_PENDING", "the Configure before this "
-                                         "one has no answer yet: wait for it")]  # fmt: skip
+            return [
+                self._not_configured(
+                    "CONFIGURE_ALREADY_PENDING",
+                    "the previous Configure has not been answered yet: wait for its answer",
+                )
+            ]
         refused = {one.name for one in PARAMETERS if one.fate == "refused"}
         for name, value in (wanted.features or {}).items():
             if value and name in refused:

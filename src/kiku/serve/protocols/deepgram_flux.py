@@ -147,15 +147,17 @@ class FluxProtocol(DeepgramBase):
     def _configure(self, wanted: FluxConfigure) -> Actions:
         """Apply all of a `Configure` or nothing, but for key terms that the model cannot expect."""
         if self._configuring is not None:
-            return [self._not_configured("the Configure before this one has no answer yet: wait "
-                                         "for it")]  # fmt: skip
+            return [self._not_configured(
+                "the previous Configure has not been answered yet: wait for its "
+                "answer")]  # fmt: skip
         terms = wanted.keyterms
         terms = [terms] if isinstance(terms, str) else terms
         try:
             settings = self._thresholds(wanted.thresholds or Thresholds())
             if wanted.numerals:
-                raise _Unavailable("numerals is not available here: the words are given as they "
-                                   "are heard")  # fmt: skip
+                raise _Unavailable(
+                    "numerals is not available here: the model's words are not "
+                    "changed")  # fmt: skip
             words = hotwords(terms or ())
             decoding = None if terms is None else DecodingOptions(hotwords=words)
         except (_Unavailable, ConfigError) as error:
@@ -191,12 +193,14 @@ class FluxProtocol(DeepgramBase):
         if timeout_ms is not None and not 500 <= timeout_ms <= 60_000:
             raise _Unavailable(f"eot_timeout_ms must be from 500 to 60000, not {timeout_ms:g}")
         if threshold is not None and threshold not in (self._opened_with, 1.0):
-            raise _Unavailable(f"eot_threshold can become 1.0 or again {self._opened_with:g}, not "
-                               f"{threshold:g}: open another connection with it")  # fmt: skip
+            raise _Unavailable(
+                f"eot_threshold can only be changed to 1.0 or back to {self._opened_with:g}, not "
+                f"to {threshold:g}: open another connection with it")  # fmt: skip
         now = self._wanted
         if eager is not None and now.eager_threshold not in (None, eager):
-            raise _Unavailable("eager_eot_threshold can be set where there was none, and not be "
-                               "changed: open another connection with it")  # fmt: skip
+            raise _Unavailable(
+                "eager_eot_threshold can be set if it was not set, but not changed: open another "
+                "connection with it")  # fmt: skip
         if eager is not None and not 0.3 <= eager <= 0.9:
             raise _Unavailable(f"eager_eot_threshold must be from 0.3 to 0.9, not {eager:g}")
         return _Settings(
@@ -324,7 +328,10 @@ class FluxProtocol(DeepgramBase):
         if self._in_turn:
             actions += self._end_turn(duration, "model")
         if self._is_idle:
-            return [*actions, *self._fatal("NET-0001", f"nothing came for {IDLE_S:g} seconds")]
+            return [
+                *actions,
+                *self._fatal("NET-0001", f"nothing was received for {IDLE_S:g} seconds"),
+            ]
         return [*actions, hangup(1000)]
 
     # Messages.

@@ -157,8 +157,9 @@ def flux_query(request: ClientRequest, model: ModelCard) -> FluxQuery:
     threshold = 0.7 if threshold is None else threshold
     eager = _number(request, "eager_eot_threshold", 0.3, 0.9)
     if eager is not None and eager > threshold:
-        raise refusal(request, f"eager_eot_threshold must not be above eot_threshold={threshold:g},"
-                      f" and is {eager:g}: lower it")  # fmt: skip
+        raise refusal(request, "eager_eot_threshold must not be above "
+                               f"eot_threshold={threshold:g}, but is {eager:g}: "
+                               "lower it")  # fmt: skip
     timeout_ms = _whole(request, "eot_timeout_ms", 500, 60_000) or 5_000
     keyterms = tuple(request.all("keyterm"))
     try:
@@ -186,8 +187,9 @@ def file_query(request: ClientRequest, model: ModelCard) -> FileQuery:
     if request.first("encoding") not in (None, "", *CONTAINERS):
         raw, _ = _format(request, channels, each)
         if raw.encoding == "opus":
-            raise refusal(request, "encoding=opus is packets, which cannot be told apart here: "
-                          "send the recording in its Ogg or WebM container")  # fmt: skip
+            raise refusal(request, "encoding=opus means packets, and packets cannot be told apart "
+                                   "here: send the recording in its Ogg or WebM "
+                                   "container")  # fmt: skip
     try:
         words = (*_keywords(request), *hotwords(request.all("keyterm")))
         options = StreamOptions(
@@ -214,8 +216,8 @@ def _check(request: ClientRequest, model: ModelCard, parameters: Sequence[Parame
     known = {one.split("-")[0].lower() for one in model.languages}
     if language and language.lower() != "multi" and language.split("-")[0].lower() not in known:
         spoken = ", ".join(model.languages)
-        raise refusal(request, f"language={language} is not heard by {model.name!r}, which hears "
-                      f"{spoken}: leave it out")  # fmt: skip
+        raise refusal(request, f"{model.name!r} does not understand language={language}, only "
+                               f"{spoken}: leave it out")  # fmt: skip
 
 
 def is_true(request: ClientRequest, name: str) -> bool:
@@ -250,23 +252,26 @@ def _format(request: ClientRequest, channels: int, each: bool) -> tuple[AudioFor
     name = request.first("encoding")
     if not name or name in CONTAINERS:
         if each:
-            raise refusal(request, "multichannel needs raw sound on a socket, and this would be a "
-                          "recording: give encoding, sample_rate and channels")  # fmt: skip
+            raise refusal(request, "multichannel needs raw sound on a socket, and this is a "
+                                   "recording: give encoding, sample_rate and "
+                                   "channels")  # fmt: skip
         return AudioFormat(), True
     if name not in _ENCODINGS:
         known = ", ".join([*_ENCODINGS, *CONTAINERS])
-        raise refusal(request, f"encoding must be one of {known}, or be left out for what knows "
-                      f"itself what it is, not {name!r}")  # fmt: skip
+        raise refusal(request, f"encoding must be one of {known}, or be left out for sound that "
+                               f"states its own format, not {name!r}")  # fmt: skip
     encoding = _ENCODINGS[name]
     if encoding == "opus":
         if each:
-            raise refusal(request, "multichannel and encoding=opus do not go together: packets "
-                          "are heard as one channel")  # fmt: skip
+            raise refusal(request, "multichannel and encoding=opus cannot be used together: the "
+                                   "channels of packets are mixed")  # fmt: skip
         return AudioFormat(encoding=encoding), False
     rate = _whole(request, "sample_rate", MIN_INPUT_RATE, MAX_INPUT_RATE)
     if rate is None:
         if encoding not in ("mulaw", "alaw"):
-            raise refusal(request, f"encoding={name} needs sample_rate: add the samples a second")
+            raise refusal(
+                request, f"encoding={name} needs sample_rate: give the number of samples a second"
+            )
         rate = _TELEPHONE_RATE
     return AudioFormat(encoding=encoding, sample_rate=rate, channels=channels), False
 
@@ -284,8 +289,8 @@ def _keywords(request: ClientRequest) -> tuple[Hotword, ...]:
         if not word.strip():
             continue
         if not boost > 0:
-            raise refusal(request, f"keywords={text} would make a word rarer, which is not "
-                          "available here: leave it out")  # fmt: skip
+            raise refusal(request, f"keywords={text} would make a word less likely, which is not "
+                                   "available here: leave it out")  # fmt: skip
         try:
             found.append(Hotword(word.strip(), min(MAX_BOOST, _DEFAULT_BOOST * boost)))
         except ConfigError as error:

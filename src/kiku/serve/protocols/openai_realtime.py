@@ -170,7 +170,7 @@ class RealtimeProtocol(Base):
             case str(name) if name.startswith(_OF_CONVERSATIONS):
                 raise Mistake(
                     f"a transcription session has no {name[:100]}: it gives no responses, and its "
-                    "items come of the sound", "type", "unsupported_value",
+                    "items come from the sound", "type", "unsupported_value",
                 )  # fmt: skip
             case name:
                 seen = repr(name[:100]) if isinstance(name, str) else "without a type"
@@ -383,7 +383,7 @@ class RealtimeProtocol(Base):
 
     def quiet(self, seconds: float) -> Actions:
         """Take the client for gone, and hang up."""
-        return self.idle(f"nothing came for {seconds:g} seconds")
+        return self.idle(f"nothing was received for {seconds:g} seconds")
 
     def idle(self, reason: str) -> Actions:
         """End the item that is open after the last words, and hang up."""

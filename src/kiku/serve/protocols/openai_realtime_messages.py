@@ -21,8 +21,8 @@ def check(request: ClientRequest, model: ModelCard) -> None:
     intent, name = request.first("intent", "transcription"), request.first("model")
     if intent != "transcription":
         raise _refusal(
-            400, f"intent must be transcription, not {str(intent)[:100]!r}: this service gives "
-            "no responses", "intent", "invalid_value",
+            400, f"intent must be transcription, not {str(intent)[:100]!r}: this service gives no "
+                "responses", "intent", "invalid_value",
         )  # fmt: skip
     if name is not None and not model.answers_to(name):
         raise _refusal(

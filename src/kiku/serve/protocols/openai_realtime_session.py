@@ -36,30 +36,42 @@ _TRANSCRIPTION, _TURNS = f"{_INPUT}transcription.", f"{_INPUT}turn_detection."
 _NO_RESPONSES = "there are no responses in a transcription session"
 
 PARAMETERS = (
-    Parameter("?intent", "honoured", "transcription, or left out; any other is refused"),
-    Parameter("?model", "honoured", "its real name or an alias; any other is refused (404)"),
+    Parameter("?intent", "honoured", "transcription, or left out; any other value is refused"),
+    Parameter("?model", "honoured", "the model's name or an alias; any other is refused (404)"),
     Parameter("type", "honoured", "transcription; realtime is an error"),
-    Parameter("include", "honoured", "logprobs; a token is a word"),
+    Parameter("include", "honoured", "logprobs; each word counts as a token"),
     Parameter(f"{_INPUT}format.type", "honoured", "audio/pcm, audio/pcmu or audio/pcma"),
     Parameter(f"{_INPUT}format.rate", "honoured", "24000; any other is an error"),
-    Parameter(f"{_INPUT}noise_reduction.type", "ignored", "a hint"),
-    Parameter(f"{_INPUT}noise_reduction.strength", "ignored", "a hint"),
-    Parameter(f"{_TRANSCRIPTION}model", "honoured", "its real name or an alias"),
-    Parameter(f"{_TRANSCRIPTION}language", "ignored", "one that the model lacks is an error"),
-    Parameter(f"{_TRANSCRIPTION}languages", "ignored", "an error if the model has none of them"),
-    Parameter(f"{_TRANSCRIPTION}prompt", "ignored", "a hint; keywords make words likelier"),
+    Parameter(f"{_INPUT}noise_reduction.type", "ignored", "a hint, which changes nothing"),
+    Parameter(f"{_INPUT}noise_reduction.strength", "ignored", "a hint, which changes nothing"),
+    Parameter(f"{_TRANSCRIPTION}model", "honoured", "the model's name or an alias"),
+    Parameter(
+        f"{_TRANSCRIPTION}language",
+        "ignored",
+        "a language that the model does not understand is an error",
+    ),
+    Parameter(
+        f"{_TRANSCRIPTION}languages", "ignored", "an error if the model understands none of them"
+    ),
+    Parameter(
+        f"{_TRANSCRIPTION}prompt",
+        "ignored",
+        "a hint, which changes nothing; keywords make words more likely",
+    ),
     Parameter(f"{_TRANSCRIPTION}keywords", "mapped", "hotwords, with their default boost"),
-    Parameter(f"{_TRANSCRIPTION}delay", "ignored", "the model's delay is its own"),
-    Parameter(f"{_TURNS}type", "mapped", "server_vad or semantic_vad; null waits for commits"),
-    Parameter(f"{_TURNS}threshold", "mapped", "higher takes more for silence"),
-    Parameter(f"{_TURNS}silence_duration_ms", "mapped", "the silence that ends a turn"),
-    Parameter(f"{_TURNS}prefix_padding_ms", "mapped", "audio_start_ms is so much earlier"),
+    Parameter(f"{_TRANSCRIPTION}delay", "ignored", "the delay of the model is fixed"),
+    Parameter(
+        f"{_TURNS}type", "mapped", "server_vad or semantic_vad; with null, turns end at commits"
+    ),
+    Parameter(f"{_TURNS}threshold", "mapped", "a higher value counts more sound as silence"),
+    Parameter(f"{_TURNS}silence_duration_ms", "mapped", "length of the silence that ends a turn"),
+    Parameter(f"{_TURNS}prefix_padding_ms", "mapped", "audio_start_ms is earlier by this much"),
     Parameter(f"{_TURNS}eagerness", "mapped", "low, medium or high; auto is medium"),
     Parameter(f"{_TURNS}idle_timeout_ms", "ignored", f"{_NO_RESPONSES} to count from"),
     Parameter(f"{_TURNS}create_response", "ignored", _NO_RESPONSES),
     Parameter(f"{_TURNS}interrupt_response", "ignored", _NO_RESPONSES),
     Parameter("modalities", "ignored", "beta; the answer is text"),
-    Parameter("client_secret", "ignored", "beta; keys are the service's"),
+    Parameter("client_secret", "ignored", "beta; API keys are those of the service"),
 )
 """Today's names; each of the beta's flat names stands under today's."""
 
@@ -280,8 +292,8 @@ def _format(given: Format, where: str) -> dict[str, Any]:
     wanted = SAMPLE_RATE if given.type == "audio/pcm" else TELEPHONE_RATE
     if given.rate not in (None, wanted):
         raise Mistake(
-            f"{given.type} is at {wanted} samples a second here, not {given.rate:g}: resample the "
-            "sound before it is sent", f"{where}.rate", "unsupported_value",
+            f"{given.type} must have {wanted} samples a second here, not {given.rate:g}: resample "
+            "the sound before you send it", f"{where}.rate", "unsupported_value",
         )  # fmt: skip
     return {"type": given.type} | ({"rate": wanted} if given.type == "audio/pcm" else {})
 

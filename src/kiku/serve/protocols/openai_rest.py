@@ -24,18 +24,22 @@ NAME = "openai_rest"
 """Name of the protocol in logs and metrics."""
 
 PARAMETERS = (
-    Parameter("file", "honoured", "what it holds decides its format, not its name or type"),
-    Parameter("model", "honoured", "its real name or an alias; any other is an error (404)"),
-    Parameter("chunking_strategy", "ignored", "recordings are heard as a stream, in one piece"),
-    Parameter("include", "honoured", "logprobs, with response_format json; a token is a word"),
+    Parameter("file", "honoured", "its content decides the format, not its name or type"),
+    Parameter("model", "honoured", "the model's name or an alias; any other is an error (404)"),
+    Parameter("chunking_strategy", "ignored", "a recording is transcribed as one stream"),
+    Parameter(
+        "include", "honoured", "logprobs, with response_format json; each word counts as a token"
+    ),
     Parameter("keywords", "mapped", "hotwords, with their default boost"),
-    Parameter("known_speaker_names", "refused", "speakers are not told apart"),
-    Parameter("known_speaker_references", "refused", "speakers are not told apart"),
-    Parameter("language", "ignored", "one that the model does not understand is an error"),
-    Parameter("languages", "ignored", "an error where the model understands none of them"),
-    Parameter("prompt", "ignored", "a hint; keywords[] is what makes words likelier"),
+    Parameter("known_speaker_names", "refused", "speakers are not distinguished"),
+    Parameter("known_speaker_references", "refused", "speakers are not distinguished"),
+    Parameter("language", "ignored", "a language that the model does not understand is an error"),
+    Parameter("languages", "ignored", "an error if the model understands none of them"),
+    Parameter(
+        "prompt", "ignored", "a hint, which changes nothing; keywords[] make words more likely"
+    ),
     Parameter("response_format", "honoured", "all but diarized_json, which is an error"),
-    Parameter("stream", "honoured", "events with response_format json or text"),
+    Parameter("stream", "honoured", "sends events, with response_format json or text"),
     Parameter("temperature", "honoured", "from 0 to 1"),
     Parameter("timestamp_granularities", "honoured", "with response_format verbose_json"),
 )
@@ -81,7 +85,7 @@ def error(
 
 def unknown_model(name: str) -> Refusal:
     """The refusal of a model that is not here."""
-    message = f"there is no model {name[:100]!r} here: GET /v1/models lists the one there is"
+    message = f"there is no model {name[:100]!r} here: GET /v1/models lists the one that there is"
     return error(404, message, param="model", code="model_not_found")
 
 
@@ -106,7 +110,9 @@ def too_large(most_bytes: int) -> Refusal:
 
 def too_slow() -> Refusal:
     """The refusal of a body whose rest does not come."""
-    return error(408, "the request does not come on: send it again", code="request_timeout")
+    return error(
+        408, "the rest of the request did not arrive: send it again", code="request_timeout"
+    )
 
 
 def busy(retry_after_s: int) -> Refusal:
@@ -164,14 +170,16 @@ class TranscriptionRequest:
         for speaker in _SPEAKERS:
             if given.all(speaker):
                 raise error(
-                    400, f"{speaker}: speakers are not told apart here; leave it out", param=speaker
+                    400,
+                    f"{speaker}: speakers are not distinguished here; leave it out",
+                    param=speaker,
                 )
         given.check_chunking()
         format, stream = _format(given), _truth(given, "stream")
         if stream and format not in ("json", "text"):
             raise error(
-                400, f"stream=true gives events of text alone, not {format}: leave it out, or send "
-                "response_format=json", param="response_format",
+                400, f"stream=true only sends text, not {format}: leave it out, or send "
+                    "response_format=json", param="response_format",
             )  # fmt: skip
         wanted = _granularities(given, format)
         return cls(
@@ -249,7 +257,7 @@ def _format(given: _Given) -> Format:
     text = given.one("response_format") or "json"
     if text == "diarized_json":
         raise error(
-            400, "diarized_json needs speakers, who are not told apart here: ask for verbose_json",
+            400, "diarized_json needs speakers, which are not distinguished here: use verbose_json",
             param="response_format", code="unsupported_value",
         )  # fmt: skip
     if text not in get_args(Format):
@@ -264,9 +272,7 @@ def _granularities(given: _Given, format: Format) -> frozenset[str]:
     for one in asked - {"word", "segment"}:
         raise _wrong(name, one, ("word", "segment"))
     if asked and format != "verbose_json":
-        raise error(
-            400, f"{name} needs response_format=verbose_json, and it is {format}", param=name
-        )
+        raise error(400, f"{name} needs response_format=verbose_json, not {format}", param=name)
     return asked or frozenset({"segment"})
 
 
@@ -276,7 +282,7 @@ def _logprobs(given: _Given, format: Format) -> bool:
         raise _wrong("include", one, ("logprobs",))
     if asked and format != "json":
         raise error(
-            400, f"include[]=logprobs needs response_format=json, and it is {format}",
+            400, f"include[]=logprobs needs response_format=json, not {format}",
             param="include",
         )  # fmt: skip
     return bool(asked)

@@ -38,21 +38,29 @@ from kiku.serve.protocols.parameters import Parameter
 from kiku.stream import End, Event, event_to_dict
 
 PARAMETERS = (
-    Parameter("encoding", "honoured", "s16le (if not given), s32le, f32le, mulaw, alaw or opus"),
-    Parameter("rate", "honoured", "samples a second; 24000 if not given, 8000 for G.711"),
-    Parameter("channels", "honoured", "channels side by side; 1 if not given"),
-    Parameter("container", "honoured", "true: the bytes are those of a recording, as ogg or webm"),
+    Parameter("encoding", "honoured", "s16le (default), s32le, f32le, mulaw, alaw or opus"),
+    Parameter("rate", "honoured", "samples a second; default 24000, for G.711 8000"),
+    Parameter("channels", "honoured", "number of interleaved channels; default 1"),
+    Parameter("container", "honoured", "true: the bytes are a recording, such as ogg or webm"),
     Parameter("channel", "honoured", "mix, each, or a number"),
-    Parameter("turns", "honoured", "low, medium or high: tell turns so eagerly"),
-    Parameter("partials", "honoured", "true: tell words that are still being written"),
-    Parameter("pauses", "honoured", "true: tell what the pause heads say after every frame"),
-    Parameter("hotwords", "honoured", "a word or phrase to expect; several times"),
-    Parameter("temperature", "honoured", "0 takes the likeliest text"),
-    Parameter("session", "honoured", "a name under which to come back after a cut"),
-    Parameter("after", "honoured", "how many events the client of a session has had"),
-    Parameter("told", "honoured", "where the last word ends that the client of a session has had"),
-    Parameter("generation", "honoured", "what the last `ready` of the session said, if it did"),
-    Parameter("auth_id", "honoured", "a key"),
+    Parameter("turns", "honoured", "low, medium or high: send turns, and how soon they end"),
+    Parameter("partials", "honoured", "true: also send words that are still being written"),
+    Parameter("pauses", "honoured", "true: send the values of the pause heads after every frame"),
+    Parameter("hotwords", "honoured", "a word or phrase to favour; can be repeated"),
+    Parameter("temperature", "honoured", "0 always picks the likeliest token"),
+    Parameter(
+        "session", "honoured", "a name with which a client can come back after it was cut off"
+    ),
+    Parameter("after", "honoured", "how many events of the session the client has received"),
+    Parameter(
+        "told", "honoured", "end time of the last word of the session that the client has received"
+    ),
+    Parameter(
+        "generation",
+        "honoured",
+        "the generation in the last `ready` of the session, if there was one",
+    ),
+    Parameter("auth_id", "honoured", "an API key"),
 )
 
 _LAG_S = 0.5
@@ -121,7 +129,7 @@ class OwnProtocol(Base):
 
     def busy(self, retry_after_s: int) -> Refusal | None:
         """503, before the upgrade."""
-        error = f"all slots are held: try again in {retry_after_s} s"
+        error = f"all slots are taken: try again in {retry_after_s} s"
         return Refusal(503, {"error": error}, {"Retry-After": str(retry_after_s)})
 
     def begin(self) -> Actions:
@@ -247,7 +255,7 @@ def _options_of(request: ClientRequest) -> StreamOptions:
     known = {one.name for one in PARAMETERS}
     for name, _ in request.query:
         if name not in known:
-            raise ConfigError(f"{name} is no parameter: {', '.join(sorted(known))} are")
+            raise ConfigError(f"{name} is not a known parameter: use {', '.join(sorted(known))}")
     turns = request.first("turns")
     if turns is not None and turns not in get_args(Eagerness):
         raise ConfigError(f"turns must be one of {', '.join(get_args(Eagerness))}, not {turns!r}")

@@ -74,22 +74,23 @@ PARAMETERS = (
     Parameter("transcribe.name", "mapped",
               "a name or alias of the model that is loaded; any other is an error"),
     Parameter("transcribe.language", "ignored",
-              "the model hears by itself which of its languages is spoken"),
-    Parameter("transcribe.context", "ignored", "what was said before does not change the words"),
+              "the model recognises by itself which of its languages is spoken"),
+    Parameter("transcribe.context", "ignored", "earlier text does not change the words"),
     Parameter("transcribe.vad_sensitivity", "mapped",
-              "relaxed, default and aggressive are turns of low, medium and high eagerness; "
-              "nothing said is low"),
+              "relaxed, default and aggressive mean turns of low, medium and high eagerness; "
+              "without it, low"),
     Parameter("transcribe.transcript_names", "mapped",
-              f"hotwords of {NAME_BOOST:g} nats; the first {MAX_HOTWORDS} of names and terms"),
+              f"hotwords with a boost of {NAME_BOOST:g} nats; the first {MAX_HOTWORDS} of names "
+              "and terms"),
     Parameter("transcribe.transcript_terms", "mapped",
-              f"hotwords of {TERM_BOOST:g} nats, after the names"),
+              f"hotwords with a boost of {TERM_BOOST:g} nats, after the names"),
     Parameter("audio.rate", "honoured", f"{MIN_INPUT_RATE} to {MAX_INPUT_RATE}"),
     Parameter("audio.width", "honoured", "1 (unsigned), 2, 3 and 4 bytes (signed)"),
-    Parameter("audio.channels", "honoured", "1 to 64, which are mixed"),
-    Parameter("audio.timestamp", "ignored", "sound is taken as it comes"),
+    Parameter("audio.channels", "honoured", "1 to 64; they are mixed"),
+    Parameter("audio.timestamp", "ignored", "sound is used in the order in which it arrives"),
     Parameter("select-program.name", "honoured",
               f"{PROGRAM} (the first), or {PATIENT_PROGRAM}, which listens until audio-stop"),
-    Parameter("ping.text", "honoured", "comes back in the pong"),
+    Parameter("ping.text", "honoured", "returned in the pong"),
 )  # fmt: skip
 
 _MESSAGE_BYTES = 2**10
@@ -166,7 +167,7 @@ class WyomingProtocol(Base):
             return ()
         if self._state is _State.HEARING:
             return self._finish()
-        return [Hangup(1000, "all was told")] if self._state is _State.IDLE else ()
+        return [Hangup(1000, "everything was sent")] if self._state is _State.IDLE else ()
 
     def _take(self, message: WyomingMessage) -> Actions:
         if message.type in _SOUND:
@@ -187,7 +188,7 @@ class WyomingProtocol(Base):
     def _select(self, name: object) -> Actions:
         if name not in (PROGRAM, PATIENT_PROGRAM):
             text = f"there is no program {str(name)[:80]!r} (select-program.name): "
-            return [_error("unknown-program", f"{text}{PROGRAM} and {PATIENT_PROGRAM} are there")]
+            return [_error("unknown-program", f"{text}use {PROGRAM} or {PATIENT_PROGRAM}")]
         self._program = str(name)
         return ()
 
@@ -235,11 +236,11 @@ class WyomingProtocol(Base):
         try:
             asked = msgspec.convert(dict(message.data), TranscribeData)
         except msgspec.ValidationError as error:
-            return self._refuse("invalid", f"transcribe cannot be done: {error}")
+            return self._refuse("invalid", f"transcribe is not possible: {error}")
         if asked.name and not self._model.answers_to(asked.name):
             return self._refuse(
                 "unknown-model",
-                f"there is no model {asked.name[:80]!r} (transcribe.name): this is "
+                f"there is no model {asked.name[:80]!r} here (transcribe.name): it is called "
                 f"{self._model.name!r}",
             )
         self._asked = asked
@@ -267,7 +268,7 @@ class WyomingProtocol(Base):
         try:
             format = msgspec.convert(dict(message.data), WyomingFormat)
         except msgspec.ValidationError as error:
-            return [*self._drop(), _error("invalid", f"{message.type} cannot be heard: {error}")]
+            return [*self._drop(), _error("invalid", f"{message.type} is not possible: {error}")]
         self._begin(format)
         self._state, self._was_refused, self._is_opening = _State.HEARING, False, True
         return [Open(self._options(format, asked))]
@@ -294,12 +295,12 @@ class WyomingProtocol(Base):
         try:
             format = msgspec.convert(dict(message.data), WyomingFormat)
         except msgspec.ValidationError as error:
-            return self._give_up("invalid", f"audio-chunk cannot be heard: {error}")
+            return self._give_up("invalid", f"audio-chunk cannot be transcribed: {error}")
         if format != self._format:
             return self._give_up(
                 "invalid",
-                f"audio-chunk is of {format}, and audio-start was of {self._format}: begin another "
-                "utterance where the sound changes",
+                f"audio-chunk has the format {format}, but audio-start had {self._format}: start "
+                "another utterance where the sound changes",
             )
         self._pushed_s += len(message.payload) / format.bytes_per_s
         samples, self._rest = widened(self._rest + message.payload, format.width)
@@ -369,7 +370,7 @@ class WyomingProtocol(Base):
                 self._drops = True
                 return self._finish()
         elif self._was_refused and self._state is _State.IDLE:
-            return [Hangup(1000, "an error was told")]
+            return [Hangup(1000, "an error was sent")]
         return ()
 
     def rejected(self, error: Exception) -> Actions:

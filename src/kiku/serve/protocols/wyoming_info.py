@@ -21,7 +21,7 @@ def info(model: ModelCard) -> dict[str, Any]:
         "languages": list(model.languages),
         "attribution": theirs if is_of_the_hub else ours,
         "installed": True,
-        "description": f"Its text lags the sound by {model.delay_s:g} s",
+        "description": f"The text comes {model.delay_s:g} s after the sound",
         "version": model.version,
     }
     programs = [
@@ -38,8 +38,8 @@ def info(model: ModelCard) -> dict[str, Any]:
             "prefers_noise_reduction_enabled": False,
         }
         for name, description in (
-            (PROGRAM, "Streaming speech to text that hears when a command ends"),
-            (PATIENT_PROGRAM, "Streaming speech to text up to audio-stop"),
+            (PROGRAM, "Streaming speech to text that detects when a command ends"),
+            (PATIENT_PROGRAM, "Streaming speech to text until audio-stop"),
         )
     ]
     others = ("tts", "handle", "intent", "wake", "mic", "snd")

@@ -94,7 +94,7 @@ class MessageReader:
             if len(self._buffer) >= MAX_LINE_BYTES:
                 raise Malformed(
                     f"no line ends within {MAX_LINE_BYTES} bytes: a message begins with a line of "
-                    "JSON, and long data stands behind it, its length in data_length"
+                    "JSON; longer data follows it, with its length in data_length"
                 )
             self._looked_to = len(self._buffer)
             return None
@@ -113,7 +113,9 @@ class MessageReader:
             ("payload_length", line.payload_length, MAX_PAYLOAD_BYTES),
         ):
             if length is not None and length > max_length:
-                raise Malformed(f"{what} is {length}, and may be {max_length}: send it in parts")
+                raise Malformed(
+                    f"{what} is {length}, but at most {max_length} is allowed: send it in parts"
+                )
         return line
 
     def _data(self, data: bytes, type: str) -> dict[str, Any]:

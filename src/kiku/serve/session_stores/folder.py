@@ -72,8 +72,8 @@ class FolderStore:
                 pass
         except (OSError, StoreDown) as error:
             raise ConfigError(
-                f"sessions cannot be kept in {folder} ({error}): give --session-store a folder "
-                "that may be written to"
+                f"sessions cannot be stored in {folder} ({error}): give --session-store a folder "
+                "that kiku may write to"
             ) from error
 
     def begin(self, name: str, ttl_s: float) -> int:
@@ -208,7 +208,7 @@ def _errors_as_store_down() -> Generator[None]:
     try:
         yield
     except Timeout as error:
-        raise StoreDown("another process holds a session's lock for too long") from error
+        raise StoreDown("another process has held a session's lock for too long") from error
     except OSError as error:
         raise StoreDown(f"files cannot be read or written: {reason_of(error)}") from error
 
@@ -234,7 +234,7 @@ def _read_private(path: Path) -> bytes:
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EISDIR, "it is no file", str(path))
+            raise OSError(errno.EISDIR, "it is not a file", str(path))
         if found.st_size > MAX_VALUE_BYTES:
             raise OSError(errno.EFBIG, "it is larger than a session can be", str(path))
         with os.fdopen(descriptor, "rb", closefd=False) as file:

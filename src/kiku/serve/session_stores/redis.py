@@ -84,9 +84,9 @@ class RedisStore:
             )  # fmt: skip
         except (ValueError, TypeError):  # its text may have a part of the password
             raise ConfigError(
-                "--session-store has an address of Redis that cannot be: write redis://HOST:PORT/0 "
-                "or redis://:PASSWORD@HOST:PORT/0, in a password %2F for /, %3F for ?, %23 for # "
-                "and %40 for @"
+                "--session-store is not a valid address of Redis: write redis://HOST:PORT/0 or "
+                "redis://:PASSWORD@HOST:PORT/0; in a password write %2F for /, %3F for ?, %23 "
+                "for # and %40 for @"
             ) from None
         self._begin, self._claim, self._write, self._remove = map(
             self._redis.register_script, (_BEGIN, _CLAIM, _WRITE, _REMOVE)
