@@ -363,18 +363,16 @@ class Talk:
 
     async def let_go(self) -> None:
         """End without a message, as another process goes on with the session already."""
-        wire = self._outbox.take_wire()
+        wire, connection = self._outbox.take_wire(), self._connection
         self.has_hung_up = True
         self._returned.set()
-        if (
-            wire is None or self._connection is None
-        ):  # what its last message asked for is of no use any more
-            self.abort()
+        if wire is None or connection is None:
+            self.abort()  # what its last message asked for is of no use any more
             return
         try:
             async with asyncio.timeout(_LEAVE_S):
                 await _close_replaced(wire)
-                await self._connection.ended()
+                await connection.ended()
         except TimeoutError:  # a connection that only seems to be alive
             self.abort()
 
