@@ -12,11 +12,17 @@ from kiku.transcription import Transcript
 WORDS = tuple(Word(text, i * 1.0, i + 0.5, 0.9) for i, text in enumerate(["one", "two", "three"]))
 
 
-def test_a_transcript_is_its_words() -> None:
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_a_pair_of_segments_and_info_is_answered_with_our_way(count: int) -> None:
+    with pytest.raises(InputError, match=r"write transcript = .* transcript\.segments"):
+        _segments, _info = Transcript(WORDS[:count], 5.0)
+
+
+def test_a_transcript_is_still_its_words() -> None:
     transcript = Transcript(WORDS[:2], 5.0)
     assert list(transcript) == [*transcript] == [word for word in transcript] == [*WORDS[:2]]
-    first, second = transcript
-    assert (first, second) == WORDS[:2]
+    first, second = transcript.words
+    assert (first, second) == tuple(transcript)
     first, *rest = transcript
     assert (first, rest) == (WORDS[0], [WORDS[1]])
     first, second = map(str.upper, (word.text for word in transcript))

@@ -331,8 +331,9 @@ class TestInterruptions:
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
             RuntimeError("MPS backend out of memory"),
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+            ValueError("array is too big; `arr.size * arr.dtype.itemsize` is larger than"),
         ],
-        ids=["python", "cuda", "mps", "cpu"],
+        ids=["python", "cuda", "mps", "cpu", "numpy"],
     )
     def test_one_recording_without_memory_does_not_stop_the_rest(
         self, run: Run, speech: Speech, tmp_path: Path, backend: SimpleBackend, broken: Exception

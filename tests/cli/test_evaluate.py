@@ -51,6 +51,15 @@ def test_a_folder_holds_reports_and_a_second_run_hears_nothing(
     assert "interrupted after 0 of 0 recordings; run the same command again" in fresh.err
 
 
+def test_there_are_no_more_slots_than_recordings(
+    run: Run, dev: Path, backend: SimpleBackend
+) -> None:
+    assert run("evaluate", dev, "--slots", "99999999999999").code == 0
+    assert backend.num_slots == 2
+    assert run("evaluate", dev, "--slots", "1").code == 0
+    assert backend.num_slots == 1
+
+
 def test_what_no_model_will_hear_again_is_not_forgotten(
     run: Run, dev: Path, tmp_path: Path, backend: SimpleBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,20 @@ def test_each_chunk_comes_when_it_would_have_been_spoken(
     assert late.max() == pytest.approx(0.003)
 
 
+def test_a_speed_near_zero_waits_in_parts(speech: Speech, tmp_path: Path) -> None:
+    waited: list[float] = []
+
+    def wait(stopped: threading.Event, seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            played.stop()
+
+    played = Played(str(speech(tmp_path / "a.wav")), 1e-300, clock=lambda: 0.0, wait=wait)
+    assert list(played.pieces()) == []
+    assert len(waited) == 3
+    assert max(waited) < threading.TIMEOUT_MAX
+
+
 def test_as_fast_as_possible_never_waits(speech: Speech, tmp_path: Path) -> None:
     clock = Clock()
     played = Played(str(speech(tmp_path / "a.wav")), 0.0, clock=clock, wait=clock.wait)

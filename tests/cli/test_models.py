@@ -40,6 +40,26 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "onnx"
 
 
+def test_a_converted_model_outside_the_cache_is_not_removed(
+    run: Run, folder: Path, own_cache: Path, tmp_path: Path
+) -> None:
+    made = tmp_path / "own"
+    assert run("models", "convert", folder, "--to", made).code == 0
+    ran = run("models", "rm", made)
+    told = f"kiku: {made} is a folder outside the cache; remove it as any other folder\n"
+    assert (ran.code, ran.out, ran.err) == (1, "", told)
+    assert made.exists()
+
+
+def test_where_nothing_can_be_made_another_folder_is_advised(
+    run: Run, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    ran = run("models", "convert", folder, "--to", tmp_path / "file" / "in")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.endswith("; choose another folder that kiku may write to\n")
+
+
 def test_a_model_is_converted_listed_and_removed(run: Run, folder: Path, own_cache: Path) -> None:
     ran = run("models", "convert", folder, "--precision", "int8")
     (made,) = own_cache.iterdir()

@@ -118,7 +118,7 @@ def test_an_unknown_gpu_is_known_by_its_numbers(run: Run) -> None:
     ("arguments", "says"),
     [
         ((), "nothing to plan for: give --gpu NAME (b200, "),
-        (("--gpu", "h1000"), "no numbers of a GPU 'h1000'; known are b200, h200, h100"),
+        (("--gpu", "h1000"), "no numbers for a GPU 'h1000'; choose one of b200, h200, h100"),
         (("--gpu", "x", "--memory-gb", 1), "(missing: --bandwidth-gb-s, --tflops)"),
         (("--gpu", "h100", "--cpu"), "--cpu and --gpu cannot be used together"),
         ((*OTHER, "--tflops", 1), "--cpu and --tflops cannot be used together"),
@@ -163,5 +163,5 @@ def test_where_nothing_fits_it_says_why(run: Run) -> None:
     ran = run("plan", "--model", "2.6b", "--gpu", "l4", "--memory-gb", 4, "--streams", 3)
     assert ran.code == 0
     assert "live streams  0 " in ran.out
-    assert "no live stream fits: the weights take 5.46 GB, and 0.9 of the memory is" in ran.out
+    assert "no live stream fits: the weights take 5.46 GB, but 0.9 of the memory is" in ran.out
     assert "\nmachines" not in ran.out

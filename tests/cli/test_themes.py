@@ -55,6 +55,18 @@ def test_the_help_lists_options_by_their_themes(run: Run) -> None:
             assert where == [title], option
 
 
+def test_what_a_theme_adds_to_another_stands_before_its_last_option(run: Run) -> None:
+    before, added, last = (
+        ["--hotword", "--temperature"],
+        ["--prompt", "--prompt-audio"],
+        "--calibration",
+    )
+    for command, wanted in (("evaluate", [*before, last]), ("listen", [*before, *added, last])):
+        said = run(command, "--help").out
+        part = said.split("How words are chosen:")[1].split("\n\n")[0]
+        assert re.findall(r"^  (--[\w-]+)", part, re.MULTILINE) == wanted
+
+
 def test_recordings_go_side_by_side(
     run: Run, speech: Speech, tmp_path: Path, backend: SimpleBackend
 ) -> None:

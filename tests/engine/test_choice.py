@@ -65,13 +65,19 @@ def test_what_is_taken(
     [
         ({"engine": "tpu"}, "no engine 'tpu'; use 'auto', 'onnx', 'torch' or 'cuda'"),
         ({"dtype": "int7"}, "dtype must be one of auto, bfloat16, .*, not 'int7'"),
-        ({"engine": "onnx", "device": "cuda"}, "device 'cuda' needs PyTorch; engine='onnx' runs"),
-        ({"engine": "onnx", "dtype": "bfloat16"}, "'bfloat16' needs PyTorch; .*int8 or int4"),
-        ({"engine": "torch", "dtype": "int8"}, "'int8' needs ONNX Runtime; .*float16 or auto"),
+        (
+            {"engine": "onnx", "device": "cuda"},
+            "device 'cuda' needs PyTorch, but engine='onnx' runs",
+        ),
+        ({"engine": "onnx", "dtype": "bfloat16"}, "'bfloat16' needs PyTorch, but .*int8 or int4"),
+        ({"engine": "torch", "dtype": "int8"}, "'int8' needs ONNX Runtime, but .*float16 or auto"),
         ({"device": "cuda", "dtype": "int8"}, "device 'cuda' needs PyTorch, but dtype 'int8'"),
-        ({"engine": "cuda", "dtype": "int4"}, "'int4' needs ONNX Runtime; engine='cuda' runs"),
-        ({"converted": True, "engine": "cuda"}, "needs ONNX Runtime; engine='cuda' runs check"),
-        ({"converted": True, "engine": "torch"}, "a converted model needs ONNX Runtime; .*check"),
+        ({"engine": "cuda", "dtype": "int4"}, "'int4' needs ONNX Runtime, but engine='cuda' runs"),
+        ({"converted": True, "engine": "cuda"}, "needs ONNX Runtime, but engine='cuda' runs check"),
+        (
+            {"converted": True, "engine": "torch"},
+            "a converted model needs ONNX Runtime, but .*check",
+        ),
         ({"converted": True, "dtype": "float16"}, "'float16' needs PyTorch, but a converted model"),
     ],
 )

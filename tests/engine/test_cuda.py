@@ -363,16 +363,16 @@ def test_memory_that_an_engine_has_left_is_free(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("options", "device", "message"),
     [
-        ({"kv": "int3"}, "cpu", "float32, bfloat16, float16, float8, not in 'int3'"),
+        ({"kv": "int3"}, "cpu", "float32, bfloat16, float16, float8, not 'int3'"),
         ({"sizes": (4, 16)}, "cpu", "ascend from 1"),
         ({"sizes": (1, 16, 4)}, "cpu", "ascend from 1"),
         ({"rows": (0, 3)}, "cpu", "one row or more, not 0"),
         (
             {"graphs": True},
             "cpu",
-            "graphs=True records CUDA graphs, and the device is 'cpu'; leave",
+            "graphs=True records CUDA graphs, but the device is 'cpu'; leave",
         ),
-        ({}, "meta", "runs on devices called 'cuda', not on 'meta'"),
+        ({}, "meta", "needs a device called 'cuda', not 'meta'"),
         ({}, "cuda:99", "there is no device 'cuda:99'"),
     ],
 )

@@ -425,7 +425,9 @@ def test_the_processor_draws_plainly() -> None:
     assert pick_draw("host", V, CUDA) is None
     with pytest.raises(ConfigError, match=r"'triton' does not work here: .* CUDA devices; 'host'"):
         pick_draw("triton", V, CPU)
-    with pytest.raises(ConfigError, match="sampling is one of auto, triton, plain, host, not 'x'"):
+    with pytest.raises(
+        ConfigError, match="sampling must be one of auto, triton, plain, host, not 'x'"
+    ):
         GpuOptions(sampling="x").check(CPU)
 
 

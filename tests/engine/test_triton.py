@@ -112,7 +112,9 @@ def test_the_processor_takes_the_plain_form() -> None:
     assert picked("plain", rings(), CUDA) is attend_plainly
     with pytest.raises(ConfigError, match=r"'triton' does not work here: .* CUDA devices; 'plain'"):
         cuda_engine(tiny.codec(), tiny.lm(), device="cpu", options=GpuOptions(attention="triton"))
-    with pytest.raises(ConfigError, match="attention is one of auto, triton, plain, not 'flash'"):
+    with pytest.raises(
+        ConfigError, match="attention must be one of auto, triton, plain, not 'flash'"
+    ):
         GpuOptions(attention="flash").check(CPU)
 
 

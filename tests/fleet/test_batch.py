@@ -306,7 +306,9 @@ def test_captions_do_not_replace_those_of_another_run(
     first = captions.read_text()
     other = BatchRequest(REQUEST.settings, StreamOptions(end_s=0.2))
     for source, request in (("y", REQUEST), ("x", other)):
-        with pytest.raises(InputError, match=r"would be called .*\.wav, as those of .*x/.* are"):
+        with pytest.raises(
+            InputError, match=r"would be called .*\.wav, like those of .*x/.*, made by"
+        ):
             run_batch(processes.make, tmp_path / source, output, request, formats)
         assert captions.read_text() == first
     assert len(processes.heard) == 1  # it is told before anything is heard

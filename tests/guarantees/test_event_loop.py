@@ -91,7 +91,7 @@ def test_the_drivers_lock_is_not_held_while_it_works(
     rec = load(2)
     stream = rec.stream()
     held: list[bool] = []
-    locks = (rec.scheduler._driver.changed, stream._lock)  # pyright: ignore[reportPrivateUsage]
+    locks = (rec.scheduler._driver._changed, stream._lock)  # pyright: ignore[reportPrivateUsage]
 
     def free() -> bool:
         """Whether another thread could take the locks now."""

@@ -21,7 +21,7 @@ from kiku.measure.fits import (
     DTYPES,
     ENOUGH,
     Fits,
-    Options,
+    PlanOptions,
 )
 from kiku.measure.hardware import GPUS, Hardware, cpu, gpu
 from kiku.measure.plan import Plan, Wanted, model_of, plan
@@ -31,7 +31,7 @@ from tests.checkpoint.models import write_native_folder
 H100 = GPUS["h100"]
 EPYC = "AMD EPYC (AVX2, AVX-512, AVX-512 VNNI, AVX-512 BF16), 2 cores, 25 GB"
 HERE = cpu(2, 36.4, memory_gb=25)  # the machine of that name
-KEYS = Options(kv_dtype="float32")  # as it had them, before kiku-kernels
+KEYS = PlanOptions(kv_dtype="float32")  # as it had them, before kiku-kernels
 
 
 def counts(plans: Sequence[Plan]) -> list[float]:
@@ -55,14 +55,14 @@ def test_the_share_that_others_reach_is_the_one_that_is_told() -> None:
 
 
 def test_keys_of_16_bits_are_said_to_want_the_kernels() -> None:
-    def says(hardware: Hardware, options: Options | None = None) -> bool:
+    def says(hardware: Hardware, options: PlanOptions | None = None) -> bool:
         return "as kiku-kernels keep them" in "\n".join(
-            plan("1b", hardware, options or Options()).assumptions
+            plan("1b", hardware, options or PlanOptions()).assumptions
         )
 
     assert says(HERE)
     assert not says(HERE, KEYS)
-    assert not says(HERE, Options("float32"))
+    assert not says(HERE, PlanOptions("float32"))
     assert not says(H100)
 
 
@@ -88,42 +88,54 @@ def test_the_smaller_of_memory_and_time_counts() -> None:
 def test_a_step_within_the_budget_is_the_rooflines_divided_by_the_efficiency() -> None:
     fast = gpu("h100", memory_gb=10_000)
     for efficiency in (1.0, 0.5, 0.25):
-        found = plan("1b", fast, Options(efficiency=efficiency, p99_ms=20))
+        found = plan("1b", fast, PlanOptions(efficiency=efficiency, p99_ms=20))
         assert found.step_ms is not None
         assert 19 < found.step_ms.value <= 20
-    few, more, most = counts([plan("1b", fast, Options(efficiency=e)) for e in (0.1, 0.5, 1)])
+    few, more, most = counts([plan("1b", fast, PlanOptions(efficiency=e)) for e in (0.1, 0.5, 1)])
     assert few < more < most
 
 
 def test_fewer_bits_and_more_memory_never_hold_fewer_streams() -> None:
     def kv(*names: str) -> list[float]:
-        return counts([plan("2.6b", H100, Options(kv_dtype=name)) for name in names])
+        return counts([plan("2.6b", H100, PlanOptions(kv_dtype=name)) for name in names])
 
     has = [name for name in KV_BITS if name != "int8"]
     assert kv("float32", "bfloat16", "float16", "fp8") == sorted(kv(*has))
-    few, more = counts([plan("2.6b", H100, Options(dtype=name)) for name in DTYPES[:2]])
+    few, more = counts([plan("2.6b", H100, PlanOptions(dtype=name)) for name in DTYPES[:2]])
     assert few < more
     big = cpu(96, 500, memory_gb=128)
-    weights = counts([plan("2.6b", big, Options(dtype=name)) for name in DTYPES[2:4]])
+    weights = counts([plan("2.6b", big, PlanOptions(dtype=name)) for name in DTYPES[2:4]])
     assert weights == sorted(weights)
     sizes = counts([plan("1b", gpu("l4", memory_gb=size)) for size in (1, 8, 16, 24, 48, 96)])
     assert sizes == sorted(sizes)
-    shares = counts([plan("1b", H100, Options(memory_share=share)) for share in (0.1, 0.5, 1)])
+    shares = counts([plan("1b", H100, PlanOptions(memory_share=share)) for share in (0.1, 0.5, 1)])
     assert shares[0] < shares[1] < shares[2]
 
 
 @pytest.mark.parametrize(
     ("hardware", "options", "says"),
     [
-        (gpu("l4", memory_gb=4), Options(), "the weights take 5.46 GB, but 0.9 of the memory is 3"),
-        (gpu("l4", memory_gb=6.2), Options(), "and a stream 192.0 MB, but 0.9 of the memory is 5"),
-        (gpu("l4", memory_gb=6.8), Options(), "a stream 192.0 MB, and computing, a spare slot"),
-        (gpu("l4", bandwidth_gb_s=20), Options(), r"a step of one stream takes 5\d\d.* weights"),
-        (HERE, Options(p99_ms=1), "may take at most 1; reading the weights alone takes"),
+        (
+            gpu("l4", memory_gb=4),
+            PlanOptions(),
+            "weights take 5.46 GB, but 0.9 of the memory is 3",
+        ),
+        (
+            gpu("l4", memory_gb=6.2),
+            PlanOptions(),
+            "a stream 192.0 MB, but 0.9 of the memory is 5",
+        ),
+        (gpu("l4", memory_gb=6.8), PlanOptions(), "a stream 192.0 MB, and computing, a spare slot"),
+        (
+            gpu("l4", bandwidth_gb_s=20),
+            PlanOptions(),
+            r"step of one stream takes 5\d\d.* weights",
+        ),
+        (HERE, PlanOptions(p99_ms=1), "may take at most 1; reading the weights alone takes"),
     ],
 )
 def test_where_nothing_fits_it_says_what_is_too_big(
-    hardware: Hardware, options: Options, says: str
+    hardware: Hardware, options: PlanOptions, says: str
 ) -> None:
     found = plan("2.6b", hardware, options, Wanted(streams=10))
     assert found.streams.value == 0
@@ -193,7 +205,7 @@ def test_what_was_measured_on_this_machine_takes_the_place_of_estimates() -> Non
 
 
 def test_what_was_measured_and_did_not_fit_does_not_fit() -> None:
-    found = plan("2.6b", HERE, Options("int4", "float32"), machine=EPYC)
+    found = plan("2.6b", HERE, PlanOptions("int4", "float32"), machine=EPYC)
     assert (found.streams.value, found.streams.basis) == (0, "measured")
     assert found.problem is not None
     assert found.problem.startswith("a step of one stream takes 94.4 ms but may take at most 80")
@@ -219,35 +231,35 @@ def test_elsewhere_and_otherwise_it_stands_beside() -> None:
     for other in (
         plan("1b", HERE),
         plan("1b", HERE, machine="another"),
-        plan("1b", HERE, Options(kv_dtype="bfloat16"), machine=EPYC),
+        plan("1b", HERE, PlanOptions(kv_dtype="bfloat16"), machine=EPYC),
     ):
         assert other.streams.basis == other.stream_bytes.basis == "roofline"
         assert {EPYC} < {row.machine for row in other.measured}
     assert plan("1b", H100).measured == ()
-    assert plan("1b", HERE, Options(dtype="bf16")).measured == ()
+    assert plan("1b", HERE, PlanOptions(dtype="bf16")).measured == ()
 
 
 def test_types_are_those_of_the_hardware_unless_chosen() -> None:
     def types(model: str, hardware: Hardware, *chosen: str) -> tuple[str, ...]:
-        found = plan(model, hardware, Options(*chosen)).options
+        found = plan(model, hardware, PlanOptions(*chosen)).options
         return str(found.dtype), str(found.kv_dtype)
 
     assert types("1b", H100) == ("bfloat16", "bfloat16")
     assert types("1b", HERE) == ("int8", "float16")
     assert types("demo", HERE) == ("float32", "float32")
     assert types("1b", HERE, "int4", "fp8") == ("int4", "fp8")
-    assert Options("bf16", "bf16") == Options("bfloat16", "bfloat16")
+    assert PlanOptions("bf16", "bf16") == PlanOptions("bfloat16", "bfloat16")
 
 
 def test_assumptions_have_their_numbers() -> None:
-    text = "\n".join(plan("1b", gpu("a100"), Options(None, "fp8", efficiency=0.25)).assumptions)
+    text = "\n".join(plan("1b", gpu("a100"), PlanOptions(None, "fp8", efficiency=0.25)).assumptions)
     for part in (
         "2,039 GB/s", "1.68 GB (bfloat16)", "50.69 MB (fp8)", "divided by 0.25", "60 s",
         "829 positions",
     ):  # fmt: skip
         assert part in text, part
     assert "877 positions" in "\n".join(plan("1b", HERE).assumptions)
-    turned = "\n".join(plan("1b", HERE, Options("bfloat16")).assumptions)
+    turned = "\n".join(plan("1b", HERE, PlanOptions("bfloat16")).assumptions)
     assert "bfloat16 is turned into float32" in turned
     assert "turned into" not in "\n".join(plan("1b", H100).assumptions)
     assert "2 cores" in "\n".join(plan("1b", HERE).assumptions)
@@ -257,7 +269,7 @@ def test_assumptions_have_their_numbers() -> None:
 @pytest.mark.parametrize("name", ["p99_ms", "efficiency", "memory_share"])
 def test_options_that_cannot_be_are_refused(name: str, value: float) -> None:
     with pytest.raises(InputError, match=f"{name} must be from .* to"):
-        Options(**{name: value})
+        PlanOptions(**{name: value})
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), 1e300, 10**400])
@@ -271,11 +283,11 @@ def test_targets_that_cannot_be_are_refused(name: str, value: float) -> None:
 
 def test_more_that_makes_no_sense() -> None:
     with pytest.raises(InputError, match=r"p99_ms must be at most 80, the length of a frame"):
-        plan("1b", H100, Options(p99_ms=81))
+        plan("1b", H100, PlanOptions(p99_ms=81))
     with pytest.raises(InputError, match=r"dtype must be one of float32, bfloat16.*not 'fp4'"):
-        Options("fp4")
+        PlanOptions("fp4")
     with pytest.raises(InputError, match=r"kv_dtype must be one of .*not 'int4'"):
-        Options(kv_dtype="int4")
+        PlanOptions(kv_dtype="int4")
     with pytest.raises(InputError, match="price needs something to be paid for"):
         Wanted(price=3)
     with pytest.raises(CheckpointError, match="neither an existing folder nor a repository"):
@@ -286,26 +298,26 @@ def test_more_that_makes_no_sense() -> None:
     ("options", "says"),
     [
         (
-            Options("int8"),
+            PlanOptions("int8"),
             "^dtype on a GPU must be one of float32, bfloat16: .* supports int8 there",
         ),
-        (Options("int4"), "supports int4 there"),
-        (Options("fp8"), "supports fp8 there"),
+        (PlanOptions("int4"), "supports int4 there"),
+        (PlanOptions("fp8"), "supports fp8 there"),
         (
-            Options(kv_dtype="int8"),
+            PlanOptions(kv_dtype="int8"),
             "^kv_dtype on a GPU must be one of .*, fp8: .* supports int8 there",
         ),
     ],
 )
-def test_types_that_no_engine_has_on_a_gpu_are_refused(options: Options, says: str) -> None:
+def test_types_that_no_engine_has_on_a_gpu_are_refused(options: PlanOptions, says: str) -> None:
     with pytest.raises(InputError, match=says):
         plan("1b", H100, options)
     assert plan("1b", HERE, options).streams.value >= 0  # elsewhere they can be asked for
 
 
 def test_keys_are_called_as_the_engine_and_as_data_sheets_call_them() -> None:
-    assert Options(kv_dtype="float8") == Options(kv_dtype="fp8")
-    known = {Options(kv_dtype=name).kv_dtype for name in RING_DTYPES}
+    assert PlanOptions(kv_dtype="float8") == PlanOptions(kv_dtype="fp8")
+    known = {PlanOptions(kv_dtype=name).kv_dtype for name in RING_DTYPES}
     assert known == set(_KV_ON_GPU)
 
 
@@ -355,7 +367,7 @@ def test_extreme_numbers_end_in_numbers() -> None:
         names = ("memory_gb", "bandwidth_gb_s", "tflops")
         card = gpu("h100", **dict(zip(names, extremes, strict=True)))
         for part, p99_ms in product((1e-6, 1), (1e-6, 80)):
-            options = Options(efficiency=part, memory_share=part, p99_ms=p99_ms)
+            options = PlanOptions(efficiency=part, memory_share=part, p99_ms=p99_ms)
             found = plan("1b", card, options, Wanted(10**12, 1e12, 1e12))
             json.dumps(found.to_dict(), allow_nan=False)
             assert (found.problem is None) == (found.streams.value > 0)

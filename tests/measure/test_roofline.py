@@ -16,7 +16,7 @@ from kiku.engine.gpu.rings import RING_DTYPES
 from kiku.engine.gpu.room import workspace_bytes
 from kiku.errors import ConfigError
 from kiku.lm import LM
-from kiku.measure.fits import DRIVER_BYTES, DTYPES, Fits, Options
+from kiku.measure.fits import DRIVER_BYTES, DTYPES, Fits, PlanOptions
 from kiku.measure.hardware import GPUS, Hardware, cpu
 from kiku.measure.limit import weight_bytes, window_bytes
 from kiku.measure.roofline import (
@@ -132,14 +132,14 @@ def test_on_a_gpu_a_stream_keeps_what_a_slot_of_the_engine_does(shape: str, kv: 
     for t in (config.lm.transformer, config.codec.transformer):
         assert places(t, on_gpu=False) == t.capacity
     slot = slot_bytes(config.codec, config.lm, RING_DTYPES[kv], pasts, CALL_FRAMES)
-    kv = Options(kv_dtype=kv).kv_dtype or ""
+    kv = PlanOptions(kv_dtype=kv).kv_dtype or ""
     parts = (
         codec(config.codec, "bfloat16", on_gpu=True),
         decoder(config.lm, "bfloat16", kv, on_gpu=True),
     )
     kept = sum(part.kept_stream_bytes for part in parts)
     assert kept == pytest.approx(slot, rel=0.001)
-    assert Fits(config, GPUS["h100"], Options("bfloat16", kv)).stream.value == kept
+    assert Fits(config, GPUS["h100"], PlanOptions("bfloat16", kv)).stream.value == kept
 
 
 @pytest.mark.parametrize("card", GPUS)
@@ -156,7 +156,7 @@ def test_the_engine_refuses_no_streams_that_are_planned(
     weights = sum(one.nbytes for network in networks for one in network.state_dict().values())
     free = int(hardware.memory_bytes - DRIVER_BYTES - weights)
     for name, kv in RING_DTYPES.items():
-        options = Options(str(dtype).removeprefix("torch."), name)
+        options = PlanOptions(str(dtype).removeprefix("torch."), name)
         found = Fits(config, hardware, options)
         planned = found.by_memory()
         assert planned is not None

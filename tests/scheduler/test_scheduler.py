@@ -263,7 +263,7 @@ def test_rounds_by_hand_say_how_much_they_did() -> None:
 def test_a_slot_that_could_not_be_freed_is_free_for_who_looks() -> None:
     scheduler = Scheduler(EchoEngine(1))
     (binding,) = opened(scheduler, session := Frames())
-    with scheduler._driver.changed:  # just now somebody is about to wait
+    with scheduler._driver._changed:  # just now somebody is about to wait
         other = threading.Thread(target=scheduler.release, args=(binding,))
         other.start()
         other.join(LONG_S)
@@ -747,7 +747,7 @@ def test_whoever_has_nothing_to_do_does_nothing(monkeypatch: pytest.MonkeyPatch)
 def test_whoever_rests_is_woken_and_need_not_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kiku.scheduler.driver._LOOK_S", 3600.0)
     rec = Recognizer(EchoEngine(1), CONFIG, tiny.vocabulary(), name="echo")
-    resting = rec.scheduler._driver.changed._waiters  # pyright: ignore
+    resting = rec.scheduler._driver._changed._waiters  # pyright: ignore
     with rec.stream(PLAIN) as stream:
         for _ in range(3):
             until(lambda: len(resting) > 0)

@@ -15,8 +15,8 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
-from kiku.serve import connections
-from kiku.serve.connections import Messages, SocketProtocol
+from kiku.serve import socket_connection
+from kiku.serve.socket_connection import Messages, SocketProtocol
 
 REQUEST = (
     b"GET / HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -302,7 +302,7 @@ def test_who_has_made_a_mistake_may_send_on_but_not_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its connection is not closed over unread bytes, which would lose it the answer."""
-    monkeypatch.setattr(connections, "_LINGER_BYTES", 10**6)
+    monkeypatch.setattr(socket_connection, "_LINGER_BYTES", 10**6)
 
     async def run() -> None:
         async with after_a_mistake(until_gone) as (protocol, transport):
@@ -314,13 +314,13 @@ def test_who_has_made_a_mistake_may_send_on_but_not_for_ever(
                 assert not transport.is_paused
             protocol.data_received(bytes(100_001))
             assert transport.is_closed
-        monkeypatch.setattr(connections, "_END_S", 0.0)
+        monkeypatch.setattr(socket_connection, "_END_S", 0.0)
         async with after_a_mistake(until_gone) as (protocol, transport):
             assert not transport.is_ended
             await quiet(protocol)
             assert transport.is_ended
             assert not transport.is_closed
-        monkeypatch.setattr(connections, "_LINGER_S", 0.0)
+        monkeypatch.setattr(socket_connection, "_LINGER_S", 0.0)
         async with after_a_mistake(until_gone) as (protocol, transport):
             assert not transport.is_closed
             await quiet(protocol)

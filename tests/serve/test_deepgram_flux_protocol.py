@@ -346,6 +346,15 @@ def test_settings_among_sound_that_comes_at_once_hold_as_if_it_were_spoken(
     assert ends == [[digits, f"{digits} {digits}"]] * 2
 
 
+def test_damaged_sound_is_no_answer_to_configure() -> None:
+    talk = Conversation(flux())
+    talk.receive('{"type":"Configure","keyterms":"Kyutai"}')
+    [warning] = talk.do(talk.protocol.rejected(AudioError("damaged")))
+    assert warning["type"] == "Warning"
+    [done] = talk.do(talk.protocol.decoded())
+    assert (done["type"], done["keyterms"]) == ("ConfigureSuccess", ["Kyutai"])
+
+
 def test_what_a_client_writes_is_not_told_again_at_length() -> None:
     talk = Conversation(flux())
     talk.receive(json.dumps({"type": "Configure", "keyterms": [" " * 10**6, "Kyutai ", "\t"]}))

@@ -316,6 +316,15 @@ def test_key_terms_are_changed() -> None:
     assert done["type"] == "ConfigureSuccess"
 
 
+def test_damaged_sound_is_no_answer_to_configure() -> None:
+    talk = Conversation(listen())
+    talk.receive('{"type":"Configure","keyterms":["Kyutai"]}')
+    [error] = talk.do(talk.protocol.rejected(AudioError("damaged")))
+    assert error["type"] == "Error"
+    [done] = talk.do(talk.protocol.decoded())
+    assert (done["type"], done["keyterms"]) == ("ConfigureSuccess", ["Kyutai"])
+
+
 def test_what_a_client_writes_is_not_told_again_at_length() -> None:
     talk = Conversation(listen())
     talk.receive(json.dumps({"type": "Configure", "keyterms": [" " * 10**6, "Kyutai " * 2, "\t"]}))

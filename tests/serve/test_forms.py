@@ -58,6 +58,32 @@ def test_space_behind_a_boundary_is_passed_over(padding: bytes, data: st.DataObj
     assert reader.fields == [("model", "demo"), ("k", " \t")]
 
 
+@given(
+    paddings=st.lists(
+        st.sampled_from([0, 1, 3, *(forms.MAX_PADDING_BYTES + i for i in (-1, 0, 1, 2)), 5_000]),
+        min_size=3, max_size=3,
+    ),
+    size=st.integers(1, 7_000) | st.just(2**20),
+    first=st.integers(1, 3_000),
+    epilogue=st.sampled_from([b"", b"\r\n", b" " * 5_000, b"\r\n--a b" + b"\t" * 5_000]),
+)  # fmt: skip
+def test_so_much_space_is_refused_however_the_body_is_cut(
+    paddings: list[int], size: int, first: int, epilogue: bytes
+) -> None:
+    parts = [part("model", b"demo"), part("file", SOUND, "x.wav"), part("k", b"")]
+    lines = [b"--a b" + b" " * count + b"\r\n" for count in paddings]
+    body = b"".join(
+        one.replace(b"--a b\r\n", line, 1) for one, line in zip(parts, lines, strict=True)
+    ) + b"--a b--" + epilogue  # fmt: skip
+    pieces = [body[:first], *(body[at : at + size] for at in range(first, len(body), size))]
+    if max(paddings) > forms.MAX_PADDING_BYTES:
+        with pytest.raises(FormError, match="spaces and tabs"):
+            read(*pieces)
+    else:
+        reader, found = read(*pieces)
+        assert (found, reader.fields) == (SOUND, [("model", "demo"), ("k", "")])
+
+
 @pytest.mark.parametrize("before", [b"", part("model", b"demo")])
 @pytest.mark.parametrize("size", [1, 100])
 def test_space_without_end_behind_a_boundary_is_refused_before_the_body_ends(

@@ -31,13 +31,8 @@ from kiku.serve.protocols.interface import (
     Send,
     ServerEnds,
 )
-from kiku.serve.protocols.openai_realtime import (
-    IDLE_S,
-    MAX_APPEND,
-    PARAMETERS,
-    RealtimeProtocol,
-)
-from kiku.serve.protocols.openai_realtime_messages import LOGPROBS
+from kiku.serve.protocols.openai_realtime import IDLE_S, PARAMETERS, RealtimeProtocol
+from kiku.serve.protocols.openai_realtime_messages import LOGPROBS, MAX_APPEND
 from kiku.serve.protocols.openai_realtime_pending import MAX_HELD, MAX_WAITING
 from kiku.stream import Finalized
 from kiku.text import TurnEnd, TurnStart, Word
@@ -129,7 +124,10 @@ class Client:
                 assert cut
                 self.stream.finalize(tag)
             case Decode(options):
+                if not all(one.text.isascii() for one in options.phrases):
+                    return self.reject(ConfigError("it cannot be spelled"))
                 self.decoded.append(options)
+                self._do(self.protocol.decoded())
             case _:
                 pass
 
@@ -450,7 +448,7 @@ def test_keywords_that_the_model_cannot_expect_are_the_clients_mistake() -> None
     client.update(transcription={"keywords": ["Kiku"], "language": "en"})
     client.settle()
     id = client.update(transcription={"keywords": ["☃"]})
-    client.reject(ConfigError("the hotword '☃' cannot be spelled"))
+    client.settle()
     (error,) = client.told.errors
     assert error["event_id"] == id
     assert error["param"] == "session.audio.input.transcription.keywords"
@@ -459,6 +457,46 @@ def test_keywords_that_the_model_cannot_expect_are_the_clients_mistake() -> None
     assert client.session["audio"]["input"]["transcription"] == {
         "model": "demo", "language": "en", "keywords": ["Kiku"],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "holds"),
+    [(["☃", "Mimi"], "Mimi"), (["Mimi", "☃"], "Mimi"), (["☃", "é"], "Kiku")],
+)
+def test_of_keywords_that_wait_for_another_stream_each_is_answered_by_itself(
+    given: list[str], holds: str
+) -> None:
+    client = Client()
+    client.update(transcription={"keywords": ["Kiku"]})
+    client.say(1)
+    client.settle()
+    client.update(turn_detection=None)  # which needs another stream, after the last words
+    ids = [client.update(transcription={"keywords": [word]}) for word in given]
+    client.settle()
+    assert len(client.opened) == 1
+    refused = [id for id, word in zip(ids, given, strict=True) if not word.isascii()]
+    assert [error["event_id"] for error in client.told.errors] == refused
+    assert [one.text for one in client.decoded[-1].phrases] == [holds]
+    client.update(turn_detection={"type": "semantic_vad"})
+    client.settle()
+    assert len(client.opened) == 2
+    assert [one.text for one in client.decoded[-1].phrases] == [holds]
+    assert client.session["audio"]["input"]["transcription"]["keywords"] == [holds]
+    assert len(client.told.errors) == len(refused)
+
+
+def test_keywords_that_a_stream_which_failed_did_not_answer_are_asked_of_the_next() -> None:
+    client = Client()
+    client.update(transcription={"keywords": ["Kiku"]})
+    client.settle()
+    client.say(1)
+    client.settle()
+    client.update(transcription={"keywords": ["Mimi"]})
+    client.asks.clear()  # it has failed before it came to that
+    client.fail(StreamError("a fault"))
+    client.settle()
+    words = [[one.text for one in options.phrases] for options in client.decoded]
+    assert words == [["Kiku"], ["Kiku"], ["Mimi"]]
 
 
 # Turns.

@@ -12,7 +12,7 @@ from websockets.sync.client import connect
 
 import kiku
 from kiku.audio import StreamWarning
-from kiku.errors import AudioError, NoFreeSlot
+from kiku.errors import AudioError, ConfigError, NoFreeSlot, StreamClosed
 from kiku.serve.protocols.interface import (
     Actions,
     ClientRequest,
@@ -122,10 +122,35 @@ def test_commands():
     assert isinstance(decode, Decode)
     assert decode.options.temperature == 1.0
     assert [word.text for word in decode.options.phrases] == ["seven"]
+    assert one.decoded() == ()
     (decode,) = one.received('{"type":"configure","hotwords":[]}')
     assert isinstance(decode, Decode)
     assert decode.options.phrases == ()
     assert decode.options.temperature == 1.0  # what is not named stays
+
+
+def asked(one: OwnProtocol, **given: Any) -> tuple[list[str], float]:
+    """The words to expect and the temperature that a `configure` asks for."""
+    (decode,) = one.received(json.dumps({"type": "configure", **given}))
+    assert isinstance(decode, Decode)
+    return [word.text for word in decode.options.phrases], decode.options.temperature
+
+
+def test_what_was_refused_is_not_asked_again():
+    one = protocol(hotwords="seven")
+    for refusal in (ConfigError("cannot be spelled"), StreamClosed("the end")):
+        assert asked(one, hotwords=["聞く"]) == (["聞く"], 0.0)
+        assert told(one.rejected(refusal))
+        assert asked(one, temperature=0.0) == (["seven"], 0.0)
+        assert one.decoded() == ()
+
+
+def test_damaged_sound_refuses_no_options():
+    one = protocol()
+    assert asked(one, hotwords=["seven"]) == (["seven"], 0.0)
+    assert told(one.rejected(AudioError("damaged")))  # a recording, which is read meanwhile
+    assert one.decoded() == ()
+    assert asked(one, temperature=1.0) == (["seven"], 1.0)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 word is lost, none is told twice."""
 
 import asyncio
+import dataclasses
 import random
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
@@ -12,6 +14,7 @@ import pytest
 import kiku
 from kiku.serve import talk as talks
 from kiku.serve.session_keeper import SessionKeeper
+from kiku.serve.talk_stream import TalkStream
 from kiku.text import TurnStart
 from tests.serve.toy import (
     FRAME_S,
@@ -79,6 +82,7 @@ class Client:
 
     async def connect(self, service: ToyService, **query: Any) -> None:
         query = {"session": "s", "rate": RATE, **query}
+        query = {name: value for name, value in query.items() if value is not None}
         if self.ready:
             query["after"] = len(self.messages)
             if self._says_told:
@@ -410,14 +414,14 @@ async def test_a_message_without_room_comes_once_from_a_service_that_ends(
 
 @pytest.mark.parametrize(
     ("later", "wanted"), [({}, {1: "a", 55: "b"}), ({50: "c"}, {1: "a", 50: "c"}),
-                          ({50: ""}, {1: "a", 50: "b"})],
+                          ({50: ""}, {1: "a", 50: "b"}), ({50: "漢"}, {1: "a", 55: "b"})],
 )  # fmt: skip
 @in_a_loop
 async def test_a_change_that_lies_beyond_the_stored_sound_is_made_where_it_was(
     demo: kiku.Recognizer, later: dict[int, str], wanted: dict[int, str]
 ) -> None:
     """More sound waits than is stored, and the client does not send the change again; if it makes
-    another one in that sound, that holds."""
+    another one in that sound, that holds, unless it is refused."""
     marks = {1: "a", 55: "b"}
     a, b, client = ToyService(demo), ToyService(demo), Client(70, marks=marks)
     await client.connect(a)
@@ -458,6 +462,218 @@ async def test_a_connection_that_takes_nothing_does_not_keep_its_session_from_th
     assert client.words == texts(12)
     assert client.num_resumed == 1
     await came_to(holder.task.done)
+
+
+def without_room(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Streams take the first half of a message's sound, and the rest once this is set."""
+    has_room, take = asyncio.Event(), ToyStream.push_now
+
+    async def push(self: ToyStream, samples: Any, rate: int | None = None) -> None:
+        half = len(samples) // 4 * 2
+        take(self, samples[:half])
+        await has_room.wait()
+        take(self, samples[half:])
+
+    monkeypatch.setattr(ToyStream, "push_now", lambda *_: has_room.is_set() and take(*_))
+    monkeypatch.setattr(ToyStream, "push", push)
+    return has_room
+
+
+@in_a_loop
+async def test_of_two_who_wait_for_a_busy_connection_the_first_does_not_end_the_last(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, client = ToyService(demo), Client(12)
+    await client.connect(a)
+    has_room = without_room(monkeypatch)
+    client.frame_bytes = 40 * FRAME_BYTES
+    await client.speak(1)
+    monkeypatch.setattr(talks, "_LEAVE_S", 0.05)
+    await client.connect(a)
+    first = client.connection
+    monkeypatch.setattr(talks, "_LEAVE_S", 60.0)
+    await client.connect(a)
+    last = client.connection
+    assert first is not None
+    assert last is not None
+    await came_to(first.task.done)
+    assert a.talks[0]._next_wire is not None
+    has_room.set()
+    await settle()
+    assert last.is_open
+    await client.finish(a)
+    assert client.words == texts(12)
+    assert client.num_resumed == 1
+
+
+async def with_messages_that_are_not_taken(
+    a: ToyService, client: Client, **query: Any
+) -> Connection:
+    """A client that has sent sound, and takes none of its messages any more."""
+    await client.connect(a, **query)
+    assert client.connection is not None
+    await client.speak(20)
+    client.connection.has_room.clear()
+    await a.hear(1.6)
+    return client.connection
+
+
+def drop(a: ToyService) -> None:
+    """Drop the clients who have taken no message for `write-s`."""
+    a.app.sockets.check_clients(time.monotonic() + 2 * a.app.service.settings.write_s)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+@in_a_loop
+async def test_what_a_client_has_sent_is_taken_whole_though_it_takes_no_messages_and_is_dropped(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch, is_killed: bool
+) -> None:
+    a, b, client = ToyService(demo), ToyService(demo), Client(12)
+    dropped = await with_messages_that_are_not_taken(a, client)
+    has_room = without_room(monkeypatch)
+    client.frame_bytes = 40 * FRAME_BYTES
+    await client.speak(1)
+    drop(a)
+    await settle()
+    has_room.set()
+    await settle()
+    assert dropped.task.done()
+    client.read()
+    client.cut()
+    if is_killed:
+        await a.write()
+        await a.kill(writes=True)
+    await client.connect(b if is_killed else a)
+    assert client.ready["resumed"]
+    await client.finish(b if is_killed else a)
+    assert client.words == texts(12)
+
+
+@in_a_loop
+async def test_events_make_room_for_what_a_dropped_client_has_sent(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, client = ToyService(demo), Client(12)
+    await with_messages_that_are_not_taken(a, client)
+    (talk,) = a.talks
+    without_room(monkeypatch)
+    await client.speak(1)
+    await a.hear(0.16)
+    assert talk.told_s < talk.heard_s
+    drop(a)
+    await a.hear(1.0)
+    assert talk.told_s == talk.heard_s
+
+
+@pytest.mark.parametrize("is_idle", [False, True])
+@in_a_loop
+async def test_a_client_that_takes_no_messages_and_sends_nothing_is_dropped_at_once(
+    demo: kiku.Recognizer, is_idle: bool
+) -> None:
+    a, client = ToyService(demo), Client(12)
+    dropped = await with_messages_that_are_not_taken(a, client)
+    (talk,) = a.talks
+    if is_idle:  # it has been told, or would have been, that it is silent for too long
+        assert talk._connection is not None
+        talk._connection.reads_since = 0.0
+    drop(a)
+    await settle()
+    assert dropped.task.done()
+    client.read()
+    client.cut()
+    await client.connect(a)
+    await client.finish(a)
+    assert client.words == texts(12)
+
+
+@in_a_loop
+async def test_who_comes_back_to_a_busy_connection_is_not_forgotten_after_a_while(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on before anything waits for it."""
+    a, client = ToyService(demo), Client(12)
+    settings = dataclasses.replace(a.app.service.settings, resume_s=0.05)
+    monkeypatch.setattr(a.app.service, "settings", settings)
+    await client.connect(a)
+    has_room = without_room(monkeypatch)
+    await client.speak(1)
+    await client.connect(a)
+    has_room.set()
+    await asyncio.sleep(0.2)
+    await client.finish(a)
+    assert client.words == texts(12)
+    assert client.num_resumed == 1
+
+
+@in_a_loop
+async def test_a_client_that_comes_back_and_is_cut_off_at_once_may_come_again(
+    demo: kiku.Recognizer,
+) -> None:
+    a, client = ToyService(demo), Client(12)
+    await client.connect(a)
+    await client.speak(20)
+    client.cut()
+    begun = a.talks
+    for _ in range(2):
+        await settle()
+        back = Connection(a.app, session="s", rate=RATE, after=0)
+        back.hang_up()
+    await settle()
+    await client.connect(a)
+    assert a.talks == begun
+    await client.finish(a)
+    assert client.words == texts(12)
+
+
+@in_a_loop
+async def test_a_client_that_takes_no_messages_is_dropped_though_too_much_of_its_sound_waits(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, client = ToyService(demo), Client(12)
+    dropped = await with_messages_that_are_not_taken(a, client)
+    monkeypatch.setattr(TalkStream, "keeps_too_much", True)
+    await client.speak(2)
+    drop(a)
+    await came_to(dropped.task.done)
+    monkeypatch.undo()
+    (talk,) = a.talks
+    assert talk.is_away
+
+
+@pytest.mark.parametrize("session", [None, "s"])
+@in_a_loop
+async def test_a_client_that_cannot_come_back_is_dropped_at_once_whatever_it_has_sent(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch, session: str | None
+) -> None:
+    a, client = ToyService(demo), Client(12)
+    dropped = await with_messages_that_are_not_taken(a, client, session=session)
+    a.talks[0].has_hung_up = session is not None
+    without_room(monkeypatch)
+    await client.speak(1)
+    drop(a)
+    await settle()
+    assert dropped.task.done()
+    assert not a.talks
+
+
+@in_a_loop
+async def test_a_dropped_client_that_begins_anew_does_not_wait_for_what_it_has_sent(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, client = ToyService(demo), Client(12)
+    dropped = await with_messages_that_are_not_taken(a, client)
+    has_room = without_room(monkeypatch)
+    await client.speak(1)
+    drop(a)
+    await settle()
+    assert not dropped.task.done()
+    anew = Client(12)
+    await anew.connect(a)
+    assert dropped.task.done()
+    assert len(a.talks) == 1
+    has_room.set()
+    await anew.finish(a)
+    assert anew.words == texts(12)
 
 
 @in_a_loop

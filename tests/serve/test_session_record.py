@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import kiku
 from kiku.audio import StreamWarning
 from kiku.options import AudioFormat, DecodingOptions, StreamOptions
+from kiku.serve import session_sound
 from kiku.serve.client_progress import ClientProgress, OpenFinalize, Overlap
 from kiku.serve.message_history import MessageHistory
 from kiku.serve.protocols.interface import Base, Send
@@ -305,6 +306,28 @@ def test_what_is_gone_on_with_is_the_sound_as_it_was(sizes: list[int], encoding:
     assert one.num_bytes == len(whole)
 
 
+@pytest.mark.parametrize("window_s", [0.5, 1.0, 3.0])
+def test_where_no_place_is_quiet_as_much_is_kept_as_is_heard_again(
+    monkeypatch: pytest.MonkeyPatch, window_s: float
+):
+    monkeypatch.setattr(session_sound, "LEVEL_WINDOW_S", window_s)
+    for is_written_late in (False, True):
+        kept = Kept()
+        for i in range(40):
+            kept.push(0.5, 9_000)
+            if i == 30:
+                kept.say("x", 14.6)
+            if not is_written_late:
+                kept.write(heard_s=15.0)
+        kept.write(heard_s=20.0)
+        one = kept.move(1)
+        assert one is not None
+        assert one.start_s == pytest.approx(14.6 - window_s, abs=FRAME / RATE)
+        assert one.start_s + sum(len(data) for _, data in one.parts) / RATE / 2 == 20.0
+        # Nor is much more kept.
+        assert kept.read().pieces[0].start_s >= 14.0 - window_s
+
+
 def test_a_quiet_place_is_found_behind_a_word():
     loud = np.tile(np.linspace(-0.5, 0.5, 100, dtype=np.float32), RATE * 3 // 100)
     loud[round(1.3 * RATE) : 2 * RATE] = 0.001
@@ -514,6 +537,13 @@ def test_a_turn_that_begins_behind_the_last_word_that_the_client_has_had_may_hav
     assert noted == [begun]
     # It is no question if it begins before its word is told.
     assert Overlap(confirmed(*known, until_s=one.end), 4.0).of([start, heard[0]], 1.1) == []
+
+
+def test_a_turn_that_begins_before_its_first_word_may_have_been_lost_if_that_was_not_had():
+    one, two = Word("a", 0.6, 1.0, 1.0), Word("b", 3.1, 3.5, 1.0)
+    heard = [one, WordEnd(one.end), TurnEnd(2.0, 1.0), TurnStart(3.1), two]
+    for until_s, told in ((one.end, heard[2:]), (two.end, [])):
+        assert Overlap(confirmed(until_s=until_s), 4.0).of(heard, 3.5) == told
 
 
 def test_a_stream_that_is_to_hear_a_word_again_begins_where_the_one_before_did():

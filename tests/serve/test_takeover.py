@@ -364,6 +364,7 @@ def test_a_change_of_decoding_is_made_again_where_it_was(pair: Pair, noisy: np.n
     with cut.at(a.ws):
         (talk,) = a.app.sockets.talks
         talk._stream._listener.cancel()  # it tells nothing, and takes what comes
+        talk._stream._told_s = 0.0
         speak_all(cut)
         wait_for(lambda: talk.recorder._is_closed and kept(a, 0))
         with cut.at(b.ws, after=0) as ready:

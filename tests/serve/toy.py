@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import kiku
+from kiku.errors import ConfigError
 from kiku.options import DecodingOptions, StreamOptions
 from kiku.serve import session_keeper, sockets
 from kiku.serve.app import App
@@ -124,6 +125,8 @@ class ToyStream:
         self.memory.asked.append((self.duration, tag))
 
     async def set_decoding(self, options: DecodingOptions) -> None:
+        if not all(one.text.isascii() for one in options.phrases):
+            raise ConfigError("the vocabulary cannot spell that")
         self._mark(self.duration, options)
 
     def _mark(self, time: float, options: DecodingOptions) -> None:
@@ -324,8 +327,12 @@ class Connection:
     def cut(self, code: int = 1006) -> None:
         """End it, so that the service learns of it."""
         self.code = code
-        self._queue.put_nowait({"type": "websocket.disconnect", "code": code})
+        self.hang_up(code)
         self.has_room.set()
+
+    def hang_up(self, code: int = 1006) -> None:
+        """Send nothing more; what is sent to it still arrives."""
+        self._queue.put_nowait({"type": "websocket.disconnect", "code": code})
 
     @property
     def is_open(self) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from kiku.checkpoint import Loaded, load
 from kiku.cli import main
-from kiku.errors import TrainingError
+from kiku.errors import ConfigError, TrainingError
 from kiku.train.align import (
     AlignOptions,
     align,
@@ -232,3 +232,9 @@ def test_force_replaces_what_is_there(
     assert main(["train", "align", str(path), *options, "--force"]) == 0, capsys.readouterr().err
     assert len(read_training_manifest(out)) == 3
     assert json.loads(out.with_suffix(".report.json").read_text())["aligned"] == 3
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 63])
+def test_a_seed_that_is_none(seed: int) -> None:
+    with pytest.raises(ConfigError, match=r"seed must be from 0 to 2\^63 - 1, not"):
+        AlignOptions(seed=seed)

@@ -13,7 +13,7 @@ import torch
 
 from kiku.checkpoint import Loaded, load
 from kiku.cli import main
-from kiku.errors import TrainingError
+from kiku.errors import ConfigError, TrainingError
 from kiku.nn.state import all_active
 from kiku.train import sounds
 from kiku.train.atomic_files import locked_folder
@@ -363,3 +363,11 @@ def test_speakers_in_two_splits(loaded: Loaded, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"two splits: s0 \(dev and train\)"):
         pack(read_rows(path), loaded, tmp_path / "pack", PackOptions())
     assert loaded.config.sample_rate == RATE
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 3601.0, -1.0])
+def test_seconds_with_which_nothing_could_be_packed(seconds: float) -> None:
+    with pytest.raises(ConfigError, match=r"delay_s \(--delay\) must be from 0 to 3600 seconds"):
+        PackOptions(delay_s=seconds)
+    with pytest.raises(ConfigError, match=r"most_s \(--most-s\) must be from 1 to 3600 seconds"):
+        PackOptions(most_s=seconds)

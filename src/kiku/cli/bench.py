@@ -123,8 +123,8 @@ def bench(
     """
     parts = _known(options.what)
     counts = _numbers(options.streams)
-    source = context.get_parameter_source("model")
-    if shape is not None and source is not None and source.name == "COMMANDLINE":
+    named_by = context.get_parameter_source("model")
+    if shape is not None and named_by is not None and named_by.name == "COMMANDLINE":
         raise typer.BadParameter(
             f"it replaces the model, but {model} was named as well; leave one of them out",
             param_hint="--shape",

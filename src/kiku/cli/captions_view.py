@@ -28,7 +28,7 @@ _TIME_WIDTH = 7
 _DRAW_S = 0.1
 _MAX_SHOWN = 100  # lines that are kept for a clean screen
 _MARGIN = 6
-_ROWS_BELOW = 4  # of the screen, for the open line and the level
+_ROWS_BELOW = 4  # rows of the screen for the open line and the level
 
 
 class CaptionsView:
@@ -44,7 +44,7 @@ class CaptionsView:
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nothing is drawn yet. The functions are called from another thread.
+        """Draw nothing yet. The functions are called from another thread.
 
         Args:
             title: what is listened to.
@@ -187,7 +187,7 @@ def words_as_text(words: Iterable[Word], partial: Partial | None = None) -> Text
 
 
 def meter(mean_db: float, peak_db: float, *, plain: bool, width: int = _METER_WIDTH) -> Text:
-    """A bar from -60 to 0 dBFS, with a mark at the loudest sample lately.
+    """A bar from -60 to 0 dBFS, with a mark at the loudest of the last samples.
 
     Args:
         mean_db: how long the bar is.
@@ -238,7 +238,7 @@ def _state(event: Event) -> str | None:
 
 
 def _clock(seconds: float) -> str:
-    """0:05, 1:02:03."""
+    """Seconds as text: 0:05, or 1:02:03."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

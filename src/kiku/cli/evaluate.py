@@ -157,14 +157,15 @@ def evaluate_command(
         )
     stream = words.stream_options()
     manifest = read_manifests(manifests, only=_values_of(rows.only))
-    # Before a model is loaded for minutes.
+    # These checks come before a model is loaded, which may take minutes.
     check_evaluation(manifest, by=by, normalise=report.normalise)
     if report.against is not None:
         read_evaluation(manifest, report.against, normalise=report.normalise)
     if output is not None:
         make_folder(output, wants="a folder")
     meter = Meter(quiet=quiet)
-    recognizer = load_with(model, meter, slots=rows.slots)
+    slots = min(rows.slots, len(manifest.utterances))
+    recognizer = load_with(model, meter, slots=slots)
     if recognizer is None:
         return INTERRUPTED
     if output is not None and report.fresh:  # results stay if no model is loaded
@@ -192,7 +193,8 @@ def _kind(calibrate: str | None, output: Path | None) -> CalibrationKind | None:
 def _check_output(
     output: Path, manifests: Sequence[Path], report: ReportOptions, calibration: Path | None
 ) -> None:
-    """Refuse a folder in which results would replace a file that is read, or one of others."""
+    """Refuse a folder in which results would replace a file that is read, or one that no
+    evaluation wrote."""
     from kiku.evaluate.report import FILES
     from kiku.evaluate.store import NAME
 
@@ -246,7 +248,7 @@ class _Job:
     page: int
 
     def run(self, recognizer: "Recognizer", options: "HearingOptions", meter: Meter) -> int:
-        """Run the recordings, print and write the results; give the exit code."""
+        """Run the recordings, print and write the results; return the exit code."""
         from kiku.evaluate import evaluate
         from kiku.evaluate.report import speed
 

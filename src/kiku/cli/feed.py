@@ -23,8 +23,9 @@ from kiku.live import LiveStream
 from kiku.options import StreamOptions
 
 _CHUNK_S = 0.08
-_WAIT_S = 0.2  # that a stop may take
-_SILENCE_S = 1.0  # of one part: gaps are pushed in parts, each when there is room
+_WAIT_S = 0.2  # until a stop is noticed
+_LONGEST_WAIT_S = 3600.0  # of one wait: a lock refuses a timeout of centuries
+_SILENCE_S = 1.0  # a gap is pushed in parts of this length, each when there is room
 
 FLOOR_DB = -60.0
 """Loudness up to which sound counts as silence, in dBFS."""
@@ -64,7 +65,7 @@ class Played:
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Event, float], object] = threading.Event.wait,
     ) -> None:
-        """Nothing is opened yet.
+        """Note what is played; the recording is opened by `pieces`.
 
         Args:
             source: a path, or "-" for standard input.
@@ -115,7 +116,7 @@ class Played:
         """Wait until `due`, counted from the beginning, so that delays of single waits do not add
         up."""
         while not self._stopped.is_set() and (left_s := due - self._clock()) > 0:
-            self._wait(self._stopped, left_s)
+            self._wait(self._stopped, min(left_s, _LONGEST_WAIT_S))
 
     def _standard_input(self) -> str | BinaryIO:
         try:
@@ -146,7 +147,7 @@ class _Pipe:
         while not self._stopped.is_set():
             try:
                 ready = select.select([self._number], [], [], _WAIT_S / 2)[0]
-            except OSError:  # Windows asks this of sockets only
+            except OSError:  # Windows can wait for sockets only
                 ready = True
             if ready:
                 return os.read(self._number, num_bytes)
@@ -181,7 +182,7 @@ class Feed:
     """Pushes a sound into a stream, and closes the stream after it."""
 
     def __init__(self, sound: Sound, stream: LiveStream, notices: deque[str]) -> None:
-        """Nothing runs yet.
+        """Note the sound and the stream; `start` starts the thread.
 
         Args:
             sound: what is pushed.
@@ -203,7 +204,7 @@ class Feed:
         return self._stream.waiting_s + self._sound.waiting_s
 
     def start(self) -> None:
-        """Begin."""
+        """Start to push, in a thread."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -226,7 +227,9 @@ class Feed:
         except StreamClosed:
             pass  # it was stopped while it waited for sound
         except Exception as error:
-            if not self._stopped.is_set():  # a sound that is stopped looks cut off
+            if (
+                not self._stopped.is_set()
+            ):  # a recording that is stopped looks as if it were cut off
                 self.problem = error
         finally:
             self._close()

@@ -42,7 +42,7 @@ class Recording:
         return "stdin" if self.source == STDIN else Path(self.source).name
 
     def num_channels(self, raw: RawFormat | None = None, track: int | None = None) -> int:
-        """How many channels it is expected to have; two if nothing tells."""
+        """How many channels it is expected to have; two if the file does not state it."""
         if raw is not None:
             return raw.num_channels
         count = None if self.source == STDIN else num_channels(self.source, track)
@@ -77,7 +77,7 @@ _Found: TypeAlias = Recording | AudioError
 
 
 def _key(one: _Found) -> str:
-    """A key that is the same for one file under two names."""
+    """A key that two names of one file share."""
     if not isinstance(one, Recording):
         return str(one)
     return one.source if one.source == STDIN else os.path.realpath(one.source)

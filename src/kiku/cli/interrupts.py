@@ -15,7 +15,7 @@ class Ending:
     """Which signal ended the command, if one did."""
 
     def __init__(self) -> None:
-        """No signal has come."""
+        """Start before any signal."""
         self._number = int(signal.SIGINT)
 
     @property
@@ -24,7 +24,7 @@ class Ending:
         return INTERRUPTED - int(signal.SIGINT) + self._number
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """Do what Ctrl-C does at the moment."""
+        """Do what Ctrl-C would do now."""
         self._number = number
         ctrl_c = signal.getsignal(signal.SIGINT)
         if callable(ctrl_c):

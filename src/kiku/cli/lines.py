@@ -8,7 +8,7 @@ class LineCutter:
     """Cuts words into lines, and gives each line as soon as nothing can be added to it."""
 
     def __init__(self) -> None:
-        """Before the first word."""
+        """Start without a word."""
         self._open: dict[int | None, tuple[Word, ...]] = {}
 
     @property
@@ -19,7 +19,8 @@ class LineCutter:
 
     def add(self, word: Word) -> list[Segment]:
         """Add a word; give the lines that become whole by it."""
-        # Segments are cut from left to right, so those of one line and a word are those of all.
+        # Segments are cut from left to right: those of the open line and the new word are the last
+        # ones that all words together would give.
         cut = segments([*self._open.get(word.channel, ()), word])
         self._open[word.channel] = cut[-1].words
         return cut[:-1]

@@ -203,7 +203,7 @@ def _microphone(mic: str | None, notices: deque[str]) -> _Heard:
     """The microphone of this number or name; AudioError if there is none."""
     number = None if mic is None else number_in(mic)
     microphone = Microphone(mic if number is None else number, tell=notices.append)
-    # Files of a microphone are named by the time: there is no better name.
+    # Files of a microphone are named after the time at which it was opened.
     return _Heard(microphone, microphone.name, f"heard-{datetime.now():%Y-%m-%d-%H%M%S}")
 
 
@@ -237,7 +237,7 @@ class _Outputs:
         return not self.quiet and sys.stdout.isatty() and is_text
 
     def sinks(self) -> list[Sink]:
-        """All outputs but the captions; files are begun."""
+        """All outputs except for the captions; files are opened."""
         if not self.files and not self.in_view:
             return [Printed(TEXTS[self.formats[0]](self.captions))]
         begun: list[LiveFile] = []
@@ -245,7 +245,7 @@ class _Outputs:
             for format, path in self.files.items():
                 text = TEXTS[format](self.captions)
                 begun.append(LiveFile(path, text, force=self.force, has_end=self.has_end))
-        except OutputError:  # empty files would be in the way of the next run
+        except OutputError:  # the next run would refuse to replace empty files
             for file in begun:
                 file.discard()
             raise

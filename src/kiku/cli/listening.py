@@ -28,7 +28,7 @@ class Sink(Protocol):
         ...
 
     def close(self, *, whole: bool) -> bool:
-        """Finish: nothing more comes. Give whether all of it is where it should be.
+        """Finish, as no more events come; return whether all text is where it should be.
 
         Args:
             whole: whether all of the sound was processed.
@@ -40,7 +40,7 @@ class Interrupts:
     """Counts how often Ctrl-C was pressed, so that it does not interrupt a write."""
 
     def __init__(self) -> None:
-        """Ctrl-C was not pressed yet."""
+        """Start at 0."""
         self.count = 0
 
     def note(self, _number: int, _frame: FrameType | None) -> None:
@@ -79,7 +79,7 @@ class Listening:
         quiet: bool,
         debug: bool,
     ) -> None:
-        """Get ready.
+        """Join the stream, its sound and its outputs; nothing runs yet.
 
         Args:
             stream: a new one, to which nothing was pushed.
@@ -105,7 +105,7 @@ class Listening:
         self._sinks.append(view)
 
     def run(self) -> int:
-        """Listen until the sound ends, or Ctrl-C; the exit code."""
+        """Listen until the sound ends or Ctrl-C is pressed; return the exit code."""
         with counted_interrupts() as interrupts, ExitStack() as stack:
             stack.callback(self._end, interrupts)
             if self._view is not None:

@@ -33,7 +33,7 @@ class Cutter:
     if it has several sentences."""
 
     def __init__(self) -> None:
-        """Before the first word."""
+        """Start without a word."""
         self._lines = LineCutter()
 
     @property
@@ -67,10 +67,10 @@ class Text(Protocol):
 
 
 class Txt:
-    """The words alone, a line each."""
+    """The words alone, one line of text for each line of words."""
 
     def __init__(self, options: CaptionOptions = DEFAULTS) -> None:
-        """Before the first word."""
+        """Start without a word."""
         self._cutter = Cutter()
 
     def take(self, event: Event) -> str:
@@ -82,7 +82,7 @@ class _Cues:
     """Events -> cues, each line's as soon as the line is whole."""
 
     def __init__(self, options: CaptionOptions, *, room_for_label: bool) -> None:
-        """Before the first cue."""
+        """Start without a cue."""
         self._options, self._room_for_label = options, room_for_label
         self._cutter = Cutter()
         self._makers: dict[int | None, CueMaker] = {}
@@ -115,7 +115,7 @@ class Srt:
     transcribed separately, cues of two of them may change places.)"""
 
     def __init__(self, options: CaptionOptions = DEFAULTS) -> None:
-        """Before the first cue."""
+        """Start without a cue."""
         self._cues = _Cues(options, room_for_label=True)
         self._num_cues = 0
 
@@ -132,7 +132,7 @@ class Vtt:
     """WebVTT subtitles, cue after cue, as in `Srt`."""
 
     def __init__(self, options: CaptionOptions = DEFAULTS) -> None:
-        """Before the first cue."""
+        """Start without a cue."""
         self._cues = _Cues(options, room_for_label=False)
         self._head = VTT_HEAD
 
@@ -146,17 +146,19 @@ class Json:
     """One document, at the end: what `write_json` gives."""
 
     def __init__(self, options: CaptionOptions = DEFAULTS) -> None:
-        """Before the first word."""
+        """Start without a word."""
         self._options = options
         self._words: list[Word] = []
 
     def take(self, event: Event) -> str:
-        """Nothing until the end, and then the whole document."""
+        """Nothing before the end of the stream, and then the whole document."""
         if isinstance(event, Word):
             self._words.append(event)
         if not isinstance(event, End):
             return ""
-        words = sorted(self._words, key=lambda word: word.start)  # of all channels
+        words = sorted(
+            self._words, key=lambda word: word.start
+        )  # the words of all channels in one order
         return write_json(words, replace(self._options, duration=event.duration))
 
 
@@ -164,7 +166,7 @@ class JsonLines:
     """Every event on a line, except for partial words."""
 
     def __init__(self, options: CaptionOptions = DEFAULTS) -> None:
-        """Before the first event."""
+        """Start without an event."""
 
     def take(self, event: Event) -> str:
         """The event as one line of JSON; nothing for a partial word."""
@@ -199,7 +201,7 @@ class Printed:
             self._print(text)
 
     def close(self, *, whole: bool) -> bool:
-        """Finish; give whether all of it was printed."""
+        """Finish; return whether all of it was printed."""
         if self._failing:
             self._print("")
         return not self._failing
@@ -260,7 +262,7 @@ class LiveFile:
             self._write()
 
     def close(self, *, whole: bool) -> bool:
-        """Finish; give whether all of it is in the file.
+        """Finish; return whether all of it is in the file.
 
         Args:
             whole: whether the sound was processed to its end.

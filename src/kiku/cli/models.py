@@ -146,7 +146,12 @@ def convert_model(
 @app.command("rm")
 def remove_model(model: _Model, precision: _Precision = None) -> int:
     """Remove the conversions of a model from the cache. The model itself stays where it is."""
+    from kiku.converted import is_converted
+
     found = entries_of(model, precision)
+    if not found and is_converted(model):
+        terminal.error(f"{model} is a folder outside the cache; remove it as any other folder")
+        return FAILED
     if not found:
         what = f"{model} in {precision}" if precision else model
         alike = [entry.folder.name for entry in entries() if entry.title == name_of(model)]

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -11,6 +11,7 @@ import typer
 
 from kiku.calibration import Calibration
 from kiku.cli.raw import RawFormat
+from kiku.cli.themes import LISTED_LAST
 from kiku.errors import ConfigError
 from kiku.options import Channel, DecodingOptions, Hotword, StreamOptions
 from kiku.recognizer import Recognizer
@@ -201,7 +202,7 @@ class WordOptions:
 
     hotwords: Hotwords = None
     temperature: Temperature = 0.0
-    calibration: CalibrationFile = None
+    calibration: CalibrationFile = field(default=None, metadata=LISTED_LAST)
 
     def stream_options(self) -> StreamOptions:
         """Options of a stream that picks text in this way.
@@ -221,21 +222,11 @@ class WordOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class TextOptions:
+class TextOptions(WordOptions):
     """How text is picked, how sure its words are, and what the model reads before."""
 
-    TITLE: ClassVar[str] = WordOptions.TITLE
-
-    hotwords: Hotwords = None
-    temperature: Temperature = 0.0
     prompt: PromptText = None
     prompt_audio: PromptAudio = None
-    calibration: CalibrationFile = None
-
-    @property
-    def words(self) -> WordOptions:
-        """The same without the prompt."""
-        return WordOptions(self.hotwords, self.temperature, self.calibration)
 
     def refuse(self) -> None:
         """Raise BadParameter for half a prompt, before a model is loaded."""
@@ -283,7 +274,7 @@ class WritingOptions:
         yield "--highlight-words", self.highlight_words
 
     def captions(self, model: str) -> CaptionOptions:
-        """The options for writers of captions."""
+        """The options that writers of captions take."""
         return CaptionOptions(
             model,
             max_line_width=self.max_line_width or None,
@@ -330,7 +321,7 @@ def heard(
         typer.BadParameter: one of them is invalid.
     """
     text.refuse()
-    options, start, end = text.words.stream_options(), sound.start, sound.end
+    options, start, end = text.stream_options(), sound.start, sound.end
     with mistake_in("--start"):
         options = replace(options, channel=_channel(sound.channel), start_s=start)
     options = replace(options, track=sound.track)

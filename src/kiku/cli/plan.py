@@ -188,11 +188,11 @@ def plan_command(
     For each figure it says whether it was measured or follows from the roofline (from how much has
     to be read and computed), and what it assumes. For known models nothing is downloaded.
     """
-    from kiku.measure.fits import Options
+    from kiku.measure.fits import PlanOptions
     from kiku.measure.plan import Wanted, model_of, plan
 
     try:
-        options = Options(**asdict(fit))
+        options = PlanOptions(**asdict(fit))
         wanted = Wanted(**asdict(need))
         model_of(model)  # before the memory is read
         hardware, machine = place.chosen()

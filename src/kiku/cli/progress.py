@@ -124,7 +124,7 @@ class Bars:
     """The bars that are shown; rendered several times a second."""
 
     def __init__(self, durations: Sequence[float | None]) -> None:
-        """Before the first recording."""
+        """Start before the first recording."""
         self._progress = Progress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=2)),
             BarColumn(bar_width=None, table_column=Column(ratio=3)),

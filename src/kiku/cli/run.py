@@ -1,4 +1,4 @@
-"""One recording after the other; if one fails, the words found so far are kept."""
+"""Transcribes one recording after the other; if one fails, its words until then are kept."""
 
 import json
 import sys
@@ -87,7 +87,7 @@ class TranscribeRun:
         *,
         debug: bool,
     ) -> None:
-        """Get ready.
+        """Choose the output; nothing is transcribed yet.
 
         Args:
             recognizer: has a free slot.
@@ -172,7 +172,7 @@ class TranscribeRun:
         }
 
     def _one(self, recording: Recording, duration: float | None, bars: Bars) -> bool:
-        """Transcribe one recording; give whether all of it succeeded."""
+        """Transcribe one recording; return whether all of it succeeded."""
         files = self._outputs.get(recording, {})
         try:
             with opened(recording.source, self._request.raw) as source:
@@ -192,7 +192,7 @@ class TranscribeRun:
     ) -> bool:
         if files and self._request.skip_existing:
             files = {ending: path for ending, path in files.items() if not exists(path)}
-            if not files:  # another run has done it meanwhile
+            if not files:  # another run of kiku has written them in the meantime
                 return True
         try:
             if not self._request.force:
@@ -213,7 +213,9 @@ class TranscribeRun:
         stopped = self._follow(recording, result)
         self._tell_warnings(recording, result)
         self._meter.heard_s += result.heard_s
-        words = sorted(result.so_far, key=lambda word: word.start)  # of all channels
+        words = sorted(
+            result.so_far, key=lambda word: word.start
+        )  # the words of all channels in one order
         if stopped is None:
             return self._deliver(files, words, result.heard_s)
         kept = bool(words) or isinstance(stopped, TruncatedAudio)
@@ -232,11 +234,11 @@ class TranscribeRun:
     def _follow(
         self, recording: Recording, result: Transcription
     ) -> Exception | KeyboardInterrupt | None:
-        """Show the words as they come; give the error that ended them too early, if one did."""
+        """Show the words as they come; return the error that ended them too early, if one did."""
         shown = 0
         stopped: Exception | KeyboardInterrupt | None = None
         is_cut = self._interrupted and not result.done
-        if is_cut:  # another was interrupted, and with it all
+        if is_cut:  # Ctrl-C during one recording ends all of them
             result.stop()
         try:
             self._output.begin(recording.label if self._request.several else None)
@@ -282,7 +284,7 @@ class TranscribeRun:
         self, files: Mapping[str, Path], words: Sequence[Word], duration: float, *,
         whole: bool = True,
     ) -> bool:  # fmt: skip
-        """Write or print the result; give whether it is where it should be."""
+        """Write or print the result; return whether it is where it should be."""
         request = self._request
         if not request.to_files:
             (ending,) = request.formats
@@ -309,7 +311,7 @@ class TranscribeRun:
             self._say("null\n")
 
     def _say(self, text: str) -> bool:
-        """Print text on standard output; give whether that succeeded."""
+        """Print text on standard output; return whether that succeeded."""
         try:
             terminal.echo(text)
         except OutputError as error:

@@ -216,7 +216,8 @@ def serve(
         raise MissingExtra("kiku serve", "serve") from error
     given = dict(_given(address, model, access, bounds, kept))
     try:
-        # Alone first: a mistake in a file or the environment is not one of the command line.
+        # The command line is checked alone first: a mistake in a file or in the environment must
+        # not be reported as one of the command line.
         Settings.gathered(given, {})
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error

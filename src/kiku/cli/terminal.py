@@ -62,8 +62,11 @@ def describe(error: Exception) -> str:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # PyTorch raises a RuntimeError, or one derived from it; its CPU allocator words it differently.
+    # PyTorch raises a RuntimeError or a subclass; its CPU allocator has another message.
+    # NumPy raises a ValueError for more bytes than there are addresses.
     said = str(error).lower()
+    if isinstance(error, ValueError) and said.startswith("array is too big"):
+        return True
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError)
         and ("out of memory" in said or "can't allocate memory" in said)

@@ -14,6 +14,10 @@ from typing import Annotated, Any, get_args, get_type_hints
 from typer.core import TyperCommand
 from typer.models import OptionInfo
 
+LISTED_LAST = {"is_last": True}
+"""Metadata of a field whose option is listed behind all others of its class, also behind those that
+another class adds to them."""
+
 _ORDINARY = "Options"
 
 
@@ -53,7 +57,7 @@ def _options_of(theme: Any) -> list[inspect.Parameter]:
             default=inspect.Parameter.empty if field.default is MISSING else field.default,
             annotation=_under(getattr(theme, "TITLE", None), hints[field.name]),
         )
-        for field in fields(theme)
+        for field in sorted(fields(theme), key=lambda one: "is_last" in one.metadata)
     ]
 
 

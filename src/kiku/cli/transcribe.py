@@ -78,13 +78,13 @@ def _run(
     *,
     debug: bool,
 ) -> int:
-    """Transcribe the recordings that were named; give the exit code."""
+    """Transcribe the recordings that were named; return the exit code."""
     recordings = [item for item in found if isinstance(item, Recording)]
     outputs = _outputs(request, recordings)
     to_do = _to_do(found, outputs, request)
     if skipped := len(found) - len(to_do):
         meter.note(f"{skipped} of {len(found)} are already done")
-    # Before a model is loaded for minutes.
+    # These errors come before a model is loaded, which may take minutes.
     for item in to_do:
         if not isinstance(item, Recording):
             terminal.error(str(item))

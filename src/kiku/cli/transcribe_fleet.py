@@ -117,7 +117,7 @@ def transcribe_on_ray(
     *,
     quiet: bool,
 ) -> int:
-    """Transcribe on Ray; give the exit code."""
+    """Transcribe on Ray; return the exit code."""
     from kiku import fleet as room
 
     address, sources = _address_in(recordings.paths)
@@ -125,7 +125,7 @@ def transcribe_on_ray(
     if output is None:
         raise typer.BadParameter("--ray writes to a folder; name one", param_hint="-o")
     named = formats_of(results.formats, _FORMATS) or ["jsonl"]
-    settings.apply()  # processes of this machine inherit that
+    settings.apply()  # processes on this machine inherit these variables
     model = room.ModelSettings(
         settings.model, settings.revision, settings.engine, settings.device, settings.dtype,
         settings.threads, recordings.slots,
@@ -214,7 +214,7 @@ def _plan(found: "Survey", settings: ModelOptions, fleet: FleetOptions) -> Itera
     if not count:
         return
     from kiku.measure import hardware, known, machine
-    from kiku.measure.fits import Options
+    from kiku.measure.fits import PlanOptions
     from kiku.measure.plan import Wanted, plan
 
     here = None
@@ -227,7 +227,7 @@ def _plan(found: "Survey", settings: ModelOptions, fleet: FleetOptions) -> Itera
             hardware.cpu_of(this, machine.read_bandwidth(1 << 28, seconds=0.5)),
         )
     wanted = Wanted(hours_per_day=max(found.hours, 1e-3), price=fleet.price)
-    counted = plan(settings.model, place, Options(settings.dtype), wanted, machine=here)
+    counted = plan(settings.model, place, PlanOptions(settings.dtype), wanted, machine=here)
     need, speed = counted.recordings_need, counted.recordings
     if need is None or speed is None:
         yield "kiku plan", "", f"the model does not fit on {place.name}"

@@ -43,7 +43,7 @@ class Nothing:
 
     @property
     def pending(self) -> str:
-        """None ever."""
+        """Always empty: words are printed at once, or not at all."""
         return ""
 
 
@@ -72,16 +72,16 @@ class WordTable(_Titled):
 
     @property
     def pending(self) -> str:
-        """None ever."""
+        """Always empty: words are printed at once, or not at all."""
         return ""
 
 
 class Lines(_Titled):
-    """Text, each line as soon as it is complete: what `write_txt` gives, sooner. (If channels are
-    transcribed separately, lines of two of them may change places.)"""
+    """Text, each line as soon as it is complete: what `write_txt` gives, only sooner.
+    If channels are transcribed separately, lines of two channels may change places."""
 
     def __init__(self) -> None:
-        """Before the first recording."""
+        """Start before the first recording."""
         super().__init__()
         self._cutter = LineCutter()
 
@@ -109,7 +109,7 @@ class Flow(_Titled):
     """Text, each word at once: for a terminal on which nothing else moves."""
 
     def __init__(self) -> None:
-        """Before the first recording."""
+        """Start before the first recording."""
         super().__init__()
         self._line: list[Word] = []
 
@@ -131,7 +131,7 @@ class Flow(_Titled):
 
     @property
     def pending(self) -> str:
-        """None ever."""
+        """Always empty: words are printed at once, or not at all."""
         return ""
 
 

@@ -126,7 +126,7 @@ class TranscriptionInfo(NamedTupleLike):
     duration: float
     """Seconds; NaN if the recording does not state its length."""
     duration_after_vad: float
-    """The same as `duration`: nothing is cut out."""
+    """The same as `duration`: no silence is cut out."""
     all_language_probs: list[tuple[str, float]] | None
     transcription_options: TranscriptionOptions
     """The arguments of the call, and faster-whisper's defaults for the others."""
@@ -199,7 +199,8 @@ class WhisperModel:
 
     @property
     def supported_languages(self) -> list[str]:
-        """Languages of a published model, or of the demo; for other models none is known."""
+        """Languages of a published model, or of the demo; empty for other models, whose languages
+        are not known."""
         found = next((one for one in KNOWN_REPOS if one.repo_id == self.recognizer.name), None)
         if found is not None:
             return found.languages.split(", ")
@@ -307,7 +308,7 @@ class BatchedInferencePipeline:
     """faster-whisper's way to transcribe windows side by side; a stream has no windows."""
 
     def __init__(self, model: WhisperModel) -> None:
-        """Wrap a model that is loaded."""
+        """Take a model that is loaded."""
         self.model = model
 
     def transcribe(

@@ -133,6 +133,7 @@ class Build:
             yield
         except OSError as e:
             full = _is_full(e)
+            advice = f", or {self._elsewhere}" if full else f"; {self._elsewhere}"
             reason = e.strerror or str(e)
             if full:
                 reason = f"no space left on the disk for {self._needed() / 1e6:,.0f} MB; make room"
@@ -140,8 +141,7 @@ class Build:
                 reason += f" ({e.filename})"
             kind = NoCache if is_in_cache(self.folder) and not full else CheckpointError
             raise kind(
-                f"{self.order.name} cannot be converted to {self.folder}: {reason}, or "
-                f"{self._elsewhere}"
+                f"{self.order.name} cannot be converted to {self.folder}: {reason}{advice}"
             ) from e
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from kiku.config import ModelConfig
 from kiku.engine.gpu.room import MAX_FRAMES, workspace_bytes
 from kiku.measure import known
-from kiku.measure.fits import DRIVER_BYTES, ENOUGH, Options
+from kiku.measure.fits import DRIVER_BYTES, ENOUGH, PlanOptions
 from kiku.measure.hardware import Hardware
 from kiku.measure.roofline import CALL_FRAMES, NetworkCost, codec_dtype, places
 
@@ -17,7 +17,7 @@ _MEGA, _GIGA, _TERA = 1e6, 1e9, 1e12
 
 
 def assumptions(
-    config: ModelConfig, hardware: Hardware, options: Options, parts: Sequence[NetworkCost]
+    config: ModelConfig, hardware: Hardware, options: PlanOptions, parts: Sequence[NetworkCost]
 ) -> tuple[str, ...]:
     """All assumptions, one sentence each."""
     return (
@@ -53,7 +53,7 @@ def _of_hardware(hardware: Hardware) -> tuple[str, ...]:
     )
 
 
-def _of_kernels(hardware: Hardware, options: Options) -> tuple[str, ...]:
+def _of_kernels(hardware: Hardware, options: PlanOptions) -> tuple[str, ...]:
     if hardware.kind == "gpu" or options.kv_dtype != "float16":
         return ()
     return (
@@ -63,7 +63,7 @@ def _of_kernels(hardware: Hardware, options: Options) -> tuple[str, ...]:
 
 
 def _of_reading(
-    config: ModelConfig, options: Options, parts: Sequence[NetworkCost]
+    config: ModelConfig, options: PlanOptions, parts: Sequence[NetworkCost]
 ) -> tuple[str, ...]:
     codec, decoder = parts
     window_s = config.lm.transformer.window / config.frame_rate
@@ -78,7 +78,7 @@ def _of_reading(
 
 
 def _of_computing(
-    hardware: Hardware, options: Options, parts: Sequence[NetworkCost]
+    hardware: Hardware, options: PlanOptions, parts: Sequence[NetworkCost]
 ) -> tuple[str, ...]:
     codec, decoder = parts
     (dtype, products), (kv, attention) = decoder.ops
@@ -99,7 +99,7 @@ def _of_computing(
 
 
 def _of_memory(
-    config: ModelConfig, hardware: Hardware, options: Options, parts: Sequence[NetworkCost]
+    config: ModelConfig, hardware: Hardware, options: PlanOptions, parts: Sequence[NetworkCost]
 ) -> tuple[str, ...]:
     kept = sum(part.kept_bytes for part in parts)
     each = sum(part.kept_stream_bytes for part in parts)

@@ -42,7 +42,7 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class PlanOptions:
     """The assumptions of a plan that can be chosen.
 
     Raises:
@@ -74,7 +74,7 @@ class Options:
         check_within("efficiency", self.efficiency, 1)
         check_within("memory_share", self.memory_share, 1)
 
-    def chosen(self, hardware: Hardware, config: ModelConfig) -> "Options":
+    def chosen(self, hardware: Hardware, config: ModelConfig) -> "PlanOptions":
         """The same options, with a type in place of each None.
 
         Raises:
@@ -91,7 +91,7 @@ class Options:
         usual = "bfloat16" if on_gpu else "float32" if is_small(config.lm) else "int8"
         dtype = self.dtype or usual
         usual_kv = "float16" if dtype in ("int8", "int4") else "float32"
-        return Options(
+        return PlanOptions(
             dtype,
             self.kv_dtype or ("bfloat16" if on_gpu else usual_kv),
             self.p99_ms,
@@ -107,7 +107,7 @@ class Fits:
         self,
         config: ModelConfig,
         hardware: Hardware,
-        options: Options,
+        options: PlanOptions,
         own: known.Measured | None = None,
     ) -> None:
         """`options` have all types chosen; `own` was measured on this very machine."""

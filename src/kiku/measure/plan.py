@@ -16,7 +16,7 @@ from kiku.converted import is_converted, open_converted
 from kiku.errors import InputError
 from kiku.measure import known
 from kiku.measure.assumptions import assumptions
-from kiku.measure.fits import Basis, Figure, Fits, Options
+from kiku.measure.fits import Basis, Figure, Fits, PlanOptions
 from kiku.measure.hardware import Hardware, check_within
 
 _MOST = 1e12  # streams, hours, prices
@@ -68,7 +68,7 @@ class Plan:
 
     model: str
     hardware: Hardware
-    options: Options
+    options: PlanOptions
     """The options, with the types that were chosen."""
     fixed_bytes: Figure
     """Bytes of the weights; if measured, those of the program too."""
@@ -102,7 +102,7 @@ class Plan:
         return {**asdict(self), "hardware": self.hardware.to_dict()}
 
 
-_USUAL, _NOTHING = Options(), Wanted()
+_USUAL, _NOTHING = PlanOptions(), Wanted()
 
 
 def model_of(name: str) -> tuple[str, ModelConfig]:
@@ -128,7 +128,7 @@ def model_of(name: str) -> tuple[str, ModelConfig]:
 def plan(
     model: str | ModelConfig,
     hardware: Hardware,
-    options: Options = _USUAL,
+    options: PlanOptions = _USUAL,
     wanted: Wanted = _NOTHING,
     *,
     machine: str | None = None,
@@ -183,7 +183,7 @@ def plan(
     )
 
 
-def _check_in_time(options: Options, config: ModelConfig) -> None:
+def _check_in_time(options: PlanOptions, config: ModelConfig) -> None:
     frame_ms = 1000 / config.frame_rate
     if options.p99_ms > frame_ms:
         raise InputError(

@@ -34,10 +34,14 @@ _END_S = 30.0
 class Driver:
     """Lets one thread at a time make the rounds."""
 
-    def __init__(self, rounds: Rounds) -> None:
-        """No thread leads yet."""
-        self.changed = threading.Condition()
-        """Notified after every round, and whenever something may have changed."""
+    def __init__(self, rounds: Rounds, changed: threading.Condition) -> None:
+        """No thread leads yet.
+
+        Args:
+            rounds: makes the rounds.
+            changed: notified after every round, and whenever something may have changed.
+        """
+        self._changed = changed
         self.round_began: float | None = None
         """When the round that is under way began (`time.perf_counter`); None in between."""
         self._rounds = rounds
@@ -71,20 +75,20 @@ class Driver:
         # A thread that is about to wait sets `_rests` first and looks for news afterwards.
         is_cared_for = self._leader is not None or (self._called and self._worker is not None)
         if self._rests or not is_cared_for:
-            with self.changed:
+            with self._changed:
                 self._care_for_worker()
                 self._notify()
 
     def _notify(self) -> None:
         self._rests, self._called = False, True
-        self.changed.notify_all()
+        self._changed.notify_all()
 
     def nudge(self) -> None:
         """As `wake`, but never wait; if no thread leads, free the slots of sessions that leave."""
         if self._pid != process():
             return
         self._news = True
-        if not self.changed.acquire(blocking=False):
+        if not self._changed.acquire(blocking=False):
             return  # the thread that holds it will look for news itself
         try:
             if self._leader is None and not self._ending:
@@ -97,7 +101,7 @@ class Driver:
             self._care_for_worker()
             self._notify()
         finally:
-            self.changed.release()
+            self._changed.release()
 
     def drive(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
         """Make rounds until `until()` holds, or wait while another thread makes them; whether it
@@ -115,7 +119,7 @@ class Driver:
         me = threading.get_ident()
         ends = math.inf if timeout is None else time.monotonic() + timeout
         while True:
-            with self.changed:
+            with self._changed:
                 if until():
                     return True
                 self._check_ending()
@@ -125,7 +129,7 @@ class Driver:
                         return False
                     self._rests = True
                     if not (until() or self._may_lead(me)):
-                        self.changed.wait(
+                        self._changed.wait(
                             min(_LOOK_S, ends - now, max(0.0, self._rounds.again_at - now))
                         )
                     continue
@@ -136,7 +140,7 @@ class Driver:
                 time.sleep(gather_s)
             self._lead()
             if time.monotonic() >= ends:
-                with self.changed:
+                with self._changed:
                     return until()
 
     def step(self) -> int:
@@ -148,8 +152,8 @@ class Driver:
         check_process(self._pid)
         self.check_may_wait()
         me = threading.get_ident()
-        with self.changed:
-            self.changed.wait_for(lambda: self._leader is None and self._is_own(me))
+        with self._changed:
+            self._changed.wait_for(lambda: self._leader is None and self._is_own(me))
             self._check_ending()
             self._leader = me
         return self._lead()
@@ -164,7 +168,7 @@ class Driver:
             return moved
         finally:
             self._leader = self.round_began = None
-            with self.changed:
+            with self._changed:
                 if moved:
                     self._news = True
                 self._notify()
@@ -205,7 +209,7 @@ class Driver:
             self._called = False  # otherwise the next `wake` would rely on this thread
 
     def _is_over(self) -> bool:
-        with self.changed:
+        with self._changed:
             if self._needs_worker:
                 return False
             self._worker = None
@@ -221,7 +225,7 @@ class Driver:
         moment, and an error would be the last output of the program: so they wait here.
         """
         while self._ending and threading.current_thread().daemon:
-            self.changed.wait()
+            self._changed.wait()
         if self._ending:
             raise StreamError("the program is shutting down: nothing is transcribed any more")
 
@@ -229,10 +233,10 @@ class Driver:
         """End the driver with the program: wait for the step under way, and let no other begin."""
         if self._pid != process():
             return
-        with self.changed:
+        with self._changed:
             self._ending = True
             self._notify()
-            self.changed.wait_for(lambda: self._leader is None, _END_S)
+            self._changed.wait_for(lambda: self._leader is None, _END_S)
 
 
 _DRIVERS: "weakref.WeakSet[Driver]" = weakref.WeakSet()

@@ -13,12 +13,19 @@ class OpeningQueue:
     """Openings in the order in which they came. Any thread adds and withdraws them; the thread that
     makes the round gives them their slots."""
 
-    def __init__(self, engine: SlotEngine, sessions: OpenSessions) -> None:
-        """No opening waits; slots are given of `engine`, through `sessions`."""
+    def __init__(
+        self, engine: SlotEngine, sessions: OpenSessions, lock: threading.Condition
+    ) -> None:
+        """No opening waits.
+
+        Args:
+            engine: its slots are given.
+            sessions: gives them, one by one.
+            lock: the driver's. Under it an opening is settled or cancelled, never both.
+        """
         self.waiting: deque[Opening] = deque()
         """Openings that wait, or that were withdrawn since the last round."""
-        self._engine, self._sessions = engine, sessions
-        self._lock = threading.RLock()  # slots are given, or an opening is cancelled: one of them
+        self._engine, self._sessions, self._lock = engine, sessions, lock
 
     @property
     def needs_thread(self) -> bool:

@@ -16,6 +16,7 @@ except for `released` of a session that is freed while no thread leads. So no th
 while it holds a client's lock (see `live`).
 """
 
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -39,11 +40,12 @@ class Scheduler:
         """No session yet; a step takes at most `max_block` frames of each."""
         self.engine = engine
         self._sessions = OpenSessions(engine)
-        self._openings = OpeningQueue(engine, self._sessions)
+        changed = threading.Condition()  # the one lock of all parts
+        self._openings = OpeningQueue(engine, self._sessions, changed)
         self.steps = Steps(engine, self._sessions, max_block)
         """The steps that are made: who listens to them, how many failed."""
         self._rounds = Rounds(self._sessions, self._openings, self.steps)
-        self._driver = Driver(self._rounds)
+        self._driver = Driver(self._rounds, changed)
 
     # Who drives. These are methods, as a bound method of the driver that is kept elsewhere would
     # keep the engine.

@@ -7,6 +7,7 @@ import asyncio
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -58,6 +59,27 @@ class Permit:
         self.release()
 
 
+class HeldSlots:
+    """The slots that one talk holds, as its streams come and go."""
+
+    def __init__(self, permit: Callable[[int], Permit]) -> None:
+        """Hold none; `permit` takes slots, or raises Busy."""
+        self._take = permit
+        self._permit: Permit | None = None
+
+    def hold(self, count: int) -> None:
+        """Hold this many from now on; others are given back first. Raises Busy."""
+        if self._permit is None or self._permit.count != count:
+            self.give_back()
+            self._permit = self._take(count)
+
+    def give_back(self) -> None:
+        """Hold none."""
+        if self._permit is not None:
+            self._permit.release()
+            self._permit = None
+
+
 class Admission:
     """Counts the slots that are held, and lets other requests wait in the order they came."""
 
@@ -97,7 +119,7 @@ class Admission:
         """Take slots as soon as they are free.
 
         Raises:
-            Busy: too many requests wait already, or `seconds` have passed.
+            Busy: too many requests wait already, or `timeout_s` have passed.
             ConfigError: `count` is more than there are.
         """
         self._check(count)

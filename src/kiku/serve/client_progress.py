@@ -251,9 +251,10 @@ class Overlap:
                 return [event]
 
     def _is_confirmed(self, event: Event) -> bool:
-        """Whether the client has had this event, as it has had a later word. A turn begins in a
-        message behind its first word: if that word is the last that the client has had, the message
-        may have been lost."""
+        """Whether the client has had this event, as it has had a later word. A turn usually begins
+        in a message before its first word, as the word is still being written, but it may begin in
+        one behind it: if that word is the last that the client has had, the message may have been
+        lost."""
         confirmed_s = self._progress.confirmed_s
         match event:
             case TurnStart() | TurnResumed() if self._word_end_s > confirmed_s - _AGAIN_S:

@@ -3,6 +3,7 @@
 Knows bytes; does not know sockets, disks or what the fields mean.
 """
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
@@ -71,6 +72,8 @@ class FormReader:
         except FormParserError as error:
             raise FormError(f"the boundary of the form is not valid ({error})") from error
         self._first = b"\n--" + boundary  # it begins a line
+        self._later = b"\r" + self._first
+        self._last: bytes = b""  # what came last from there on, as long as a boundary
         # The end of what came before the first boundary, behind a line end that did not come.
         self._preamble: bytes = b"\n"
         self._num_skipped: int = 0  # bytes before that end
@@ -97,19 +100,38 @@ class FormReader:
         """
         if not self._has_begun:
             data = self._from_first_boundary(data)
-        try:
-            self._parser.write(data)
-        except FormParserError as error:
-            raise FormError(f"the form is damaged: {error}") from error
-        if self._parser.state == MultipartState.BOUNDARY_PADDING:
-            line = data.rstrip(b"\r")
-            num_bytes = len(line) - len(line.rstrip(_PADDING))
-            is_one = num_bytes == len(line)  # the padding of one boundary, which goes on
-            self._check_padding(num_bytes + is_one * self._num_padding)
-        else:
-            self._num_padding = 0
+        for piece in self._cut_behind_boundaries(data):
+            if self._is_whole:
+                break
+            self._write(piece)
         pieces, self._pieces = self._pieces, []
         return b"".join(pieces)
+
+    def _cut_behind_boundaries(self, data: bytes) -> list[bytes]:
+        """The data in pieces, each of which but the last ends with the byte behind a boundary, the
+        first byte of its padding if it has any."""
+        boundary, before, size = self._later, self._last, len(self._later)
+        self._last = (before + data[-size:])[-size:]
+        if boundary not in data and boundary not in before + data[:size]:
+            return [data]
+        seen = before + data
+        places = [len(before)]
+        at = seen.find(boundary)
+        while 0 <= at < len(seen) - size:
+            places.append(at + size + 1)
+            at = seen.find(boundary, at + size)
+        return [seen[start:end] for start, end in pairwise([*places, len(seen)])]
+
+    def _write(self, piece: bytes) -> None:
+        if self._parser.state == MultipartState.BOUNDARY_PADDING:
+            num_bytes = len(piece) - len(piece.lstrip(_PADDING))
+            self._check_padding(self._num_padding + num_bytes)
+        else:
+            self._num_padding = 1  # if padding begins here, then with the last byte
+        try:
+            self._parser.write(piece)
+        except FormParserError as error:
+            raise FormError(f"the form is damaged: {error}") from error
 
     def end(self) -> None:
         """Check, as the body has ended, that the form has too.

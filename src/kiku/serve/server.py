@@ -11,9 +11,10 @@ import uvicorn
 
 from kiku.errors import ConfigError, KikuError, StreamError
 from kiku.serve.app import App
-from kiku.serve.connections import SocketProtocol, http_protocol
+from kiku.serve.http_connection import http_protocol
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
+from kiku.serve.socket_connection import SocketProtocol
 from kiku.serve.wyoming_server import WyomingServer, check_open_to_all
 
 _LOG = logging.getLogger("kiku.serve")

@@ -153,14 +153,26 @@ class SessionKeeper:
 
     async def _write_changed(self, watched: Sequence[_Watched], now: float) -> None:
         """Write what has changed of these talks."""
-        resume_s = self._service.settings.resume_s
         found: list[tuple[_Watched, Snapshot]] = []
         for one in watched:
-            snapshot = one.recorder.snapshot(one.talk.protocol, now, one.talk.told_s, resume_s)
+            snapshot = self._snapshot(one, now)
             if snapshot is not None:
                 found.append((one, snapshot))
         if found:
             await self._write_all(found)
+
+    def _snapshot(
+        self, watched: _Watched, now: float, state: bytes | None = None
+    ) -> Snapshot | None:
+        """What there is to write of a talk, if anything. If that fails, the talk is forgotten: what
+        was written of it would soon be wrong."""
+        talk, resume_s = watched.talk, self._service.settings.resume_s
+        try:
+            return watched.recorder.snapshot(talk.protocol, now, talk.told_s, resume_s, state)
+        except Exception:
+            _LOG.exception("%s: its session cannot be kept any more", talk.id)
+            self._service.run_in_background(self.forget(talk))
+            return None
 
     async def _write_all(
         self, found: Sequence[tuple[_Watched, Snapshot]], timeout_s: float | None = None
@@ -219,19 +231,18 @@ class SessionKeeper:
         """Whether no other process has taken the talk, as far as the store says so in time, and as
         its client knows; asked before the client goes on here."""
         watched = self._watched.get(talk)
-        if watched is None or watched.is_lost:
-            return watched is None
+        if watched is None:
+            return True  # it is not kept: no other process can have taken it
+        if watched.is_lost:
+            return False
         if _was_elsewhere(watched, request):
             return False
         if watched.writing is not None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(watched.writing), _CHECK_S)
         if not self._is_down and not watched.writing and not watched.is_lost:
-            recorder, settings = watched.recorder, self._service.settings
-            recorder.mark_changed()
-            snapshot = recorder.snapshot(
-                talk.protocol, time.monotonic(), talk.told_s, settings.resume_s
-            )
+            watched.recorder.mark_changed()
+            snapshot = self._snapshot(watched, time.monotonic())
             if snapshot is not None:
                 await self._write_all([(watched, snapshot)], _CHECK_S)
         return not watched.is_lost
@@ -248,9 +259,7 @@ class SessionKeeper:
         if self._is_down:
             return
         watched.recorder.mark_changed()
-        snapshot = watched.recorder.snapshot(
-            talk.protocol, time.monotonic(), talk.told_s, self._service.settings.resume_s, state
-        )
+        snapshot = self._snapshot(watched, time.monotonic(), state)
         if snapshot is None:
             return
         try:

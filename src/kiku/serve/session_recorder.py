@@ -30,17 +30,13 @@ from kiku.serve.session_record import (
     encoded,
     message_piece,
 )
-from kiku.serve.session_sound import Part, StoredFormat
+from kiku.serve.session_sound import Part, StoredFormat, keep_from
 from kiku.serve.session_store import MAX_VALUE_BYTES, Claim, name_of
 from kiku.stream import Event
 
 MAX_HEARD_S = 10.0
 """Seconds of heard and told sound that are kept, at most: the words in older sound are among the
 messages."""
-
-_LEVEL_WINDOW_S = 1.0
-"""Seconds of sound kept before the end of the last word: to find a quiet place after it, one needs
-to know how loud it was."""
 
 _MAX_UNHEARD_S = 30.0
 """Seconds of unheard sound that are kept; a client who sends more at once has to keep the rest."""
@@ -276,10 +272,11 @@ class SessionRecorder:
         if state is not None and len(state) > MAX_VALUE_BYTES:
             state = None
         from_s = max(self.progress.until_s(self._num_channels), told_s - MAX_HEARD_S, 0.0)
-        drop = self._left + self._drop_sound(from_s - _LEVEL_WINDOW_S) + self._drop_messages(
+        first_s = keep_from(from_s)
+        drop = self._left + self._drop_sound(first_s) + self._drop_messages(
             now - _TCP_GIVE_UP_S - resume_s
         )  # fmt: skip
-        self._decoding.forget(from_s - 2 * _LEVEL_WINDOW_S)
+        self._decoding.forget(keep_from(first_s))  # a stream may begin a little before its sound
         sound = self._take_sound(from_s)
         messages = self._take_messages(now)
         is_whole = self._is_closed and self._stored_s >= self._end_s - 1e-6
@@ -351,7 +348,7 @@ class SessionRecorder:
     ) -> tuple[str, float, int, list[tuple[float, SoundData]]] | None:
         """Take the sound that waits to be written, as far as it is to be kept."""
         waiting, limit_s = self._waiting, from_s + _MAX_UNHEARD_S
-        while waiting and waiting[0].end_s <= from_s - _LEVEL_WINDOW_S:
+        while waiting and waiting[0].end_s <= keep_from(from_s):
             self._pop()
         parts: list[tuple[float, SoundData]] = []
         start_s, num_before = 0.0, 0

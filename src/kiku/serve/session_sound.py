@@ -21,7 +21,10 @@ _FLOAT = np.dtype("<f4")
 _PEAKS_PER_S = 50
 _QUIET_S = 0.08
 _WITHIN_S = 0.6
-_LEVEL_WINDOW_S = 1.0
+
+LEVEL_WINDOW_S = 1.0
+"""Seconds of sound before the end of a word whose loudness says what is quiet behind it; few words
+last longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,12 @@ class StoredFormat:
         return np.concatenate(found)
 
 
+def keep_from(from_s: float) -> float:
+    """Where the sound begins that must be kept to go on behind `from_s`: it says what is quiet
+    there, and where no place is, a stream begins with it."""
+    return max(0.0, from_s - LEVEL_WINDOW_S)
+
+
 def first_quiet_after(
     samples: NDArray[np.float32], rate: int, first_s: float, time: float
 ) -> float | None:
@@ -109,7 +118,7 @@ def first_quiet_after(
     peaks = np.abs(samples[: count * size]).reshape(count, size).max(axis=1, initial=0.0)
     at = max(0, round((time - first_s) * _PEAKS_PER_S))
     span, wide = round(_WITHIN_S * _PEAKS_PER_S), round(_QUIET_S * _PEAKS_PER_S)
-    around = peaks[max(0, at - round(_LEVEL_WINDOW_S * _PEAKS_PER_S)) : at + span]
+    around = peaks[max(0, at - round(LEVEL_WINDOW_S * _PEAKS_PER_S)) : at + span]
     limit = max(0.02, float(around.max(initial=0.0)) / 8)
     for i in range(at, min(at + span, count - wide + 1)):
         if float(peaks[i : i + wide].max()) < limit:

@@ -26,7 +26,6 @@ from kiku.serve.session_keeper import SessionKeeper
 from kiku.serve.session_recorder import SessionRecorder
 from kiku.serve.session_store import open_store
 from kiku.serve.talk import Talk
-from kiku.serve.talk_stream import num_slots
 from kiku.serve.wire import (
     ANSWERED,
     Gone,
@@ -154,7 +153,8 @@ class Sockets:
         takeover = await keeper.claim(protocol, talk.owner, request)
         if takeover is None:
             return False
-        if num_slots(takeover.options) != num_slots(protocol.initial_open.options):
+        wanted = protocol.initial_open.options
+        if takeover.options.num_sessions() != wanted.num_sessions():
             keeper.refused("it has another number of channels than its client asks for")
             return False
         ways = [takeover] if takeover.state is None else [takeover, takeover.without_state()]

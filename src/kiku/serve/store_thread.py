@@ -33,7 +33,7 @@ class StoreThread:
         """Call `function` in the thread, and return what it returns. Raises what it raises, too.
 
         Raises:
-            StoreDown: it took longer than `most_s`, or too many other calls wait.
+            StoreDown: it took longer than `timeout_s`, or too many other calls wait.
         """
         if self._is_closed or self._num_waiting >= _MAX_WAITING:
             raise StoreDown("earlier calls have not finished")

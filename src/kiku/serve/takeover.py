@@ -14,12 +14,9 @@ from kiku.options import DecodingOptions, StreamOptions, TurnPolicy
 from kiku.serve.client_progress import ClientProgress, OpenFinalize, Overlap
 from kiku.serve.message_history import MAX_MESSAGES, MessageHistory
 from kiku.serve.session_record import SoundPiece, StoredSession
-from kiku.serve.session_sound import Part, StoredFormat, first_quiet_after
+from kiku.serve.session_sound import Part, StoredFormat, first_quiet_after, keep_from
 from kiku.serve.session_store import Claim
 from kiku.stream import Event, WordEnd
-
-_LEVEL_WINDOW_S = 1.0
-"""Seconds before the last word's end whose loudness says what is quiet; few words last longer."""
 
 MAX_AHEAD_S = 3_600.0
 """Seconds by which the last word that a client has had may end after all that is stored: no store
@@ -193,13 +190,13 @@ def _sound_from_quiet(
     time = stored.head.from_s
     first_s = stored.pieces[0].start_s if stored.pieces else 0.0
     if not (stored.pieces and first_s <= time + 1e-6 and time < stored.end_s):
-        count = round(int(max(0.0, time - _LEVEL_WINDOW_S) / frame_s) * frame_s * sound.rate)
+        count = round(int(keep_from(time) / frame_s) * frame_s * sound.rate)
         return count / sound.rate, count * sound.width, []
     start_s = time
     if time > 0 and stored.head.progress.again_from_s != time:
-        around_s, _, around = _from(stored.pieces, sound, max(0.0, time - _LEVEL_WINDOW_S))
+        around_s, _, around = _from(stored.pieces, sound, keep_from(time))
         quiet_s = first_quiet_after(sound.heard(around), sound.model_rate, around_s, time)
-        start_s = max(0.0, time - _LEVEL_WINDOW_S) if quiet_s is None else quiet_s
+        start_s = keep_from(time) if quiet_s is None else quiet_s
     return _from(stored.pieces, sound, max(first_s, round(start_s / frame_s) * frame_s))
 
 

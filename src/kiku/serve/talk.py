@@ -11,7 +11,6 @@ and hears the sound.
 
 import asyncio
 import logging
-import time
 from contextlib import suppress
 from functools import partial
 
@@ -30,6 +29,7 @@ from kiku.serve.protocols.interface import (
 from kiku.serve.service import Service
 from kiku.serve.session_recorder import SessionRecorder
 from kiku.serve.takeover import Takeover
+from kiku.serve.talk_connection import TalkConnection
 from kiku.serve.talk_counters import TalkCounters
 from kiku.serve.talk_stream import TalkStream
 from kiku.serve.tasks import Tasks
@@ -67,21 +67,16 @@ class Talk:
         self._tasks = Tasks(self._broken)
         self._outbox = Outbox(self.counters, self._hung_up, keeps=protocol.session is not None)
         self._stream = TalkStream(service, protocol, self._outbox, self.counters, self._tasks)
-        # Of a session: whether its client has left, is awaited, and has come back.
-        self._left, self._let_go, self._returned = (asyncio.Event() for _ in range(3))
+        self._connection: TalkConnection | None = None  # the present one, or the last
+        self._returned = asyncio.Event()  # its client has come back, or is not awaited any more
         self._next_wire: Wire | None = None  # came back last, and waits to go on
         self._hung_up_on: Wire | None = None  # where `ended` was sent last
         self._takeover: Takeover | None = None  # set if another process began the talk
         self._is_frozen = False
-        self._reader: asyncio.Task[None] | None = None
-        self._is_aborted = False  # the reader is cancelled by the talk itself
         self.has_hung_up = False
         self.began_at = 0.0
         self.code = 1006
         """Close code with which the connection ended."""
-        # What `check_client` looks at.
-        self._reads_since = 0.0  # 0 while no message is awaited
-        self._num_quiet = 0
 
     @property
     def protocol_name(self) -> str:
@@ -184,7 +179,6 @@ class Talk:
         """Give everything back, and hang up on a client who is still there."""
         wire = self._outbox.take_wire()
         self._next_wire = None
-        self._let_go.set()
         self._tasks.cancel()
         self._stream.close()
         self.counters.flush()
@@ -212,21 +206,19 @@ class Talk:
 
     async def resume(self, wire: Wire, num_received: int) -> None:
         """Go on with a client who comes back and has had `num_received` messages."""
+        previous = self._connection
         before = self._outbox.take_wire()  # perhaps dead, which was not known
         other, self._next_wire = self._next_wire, wire
         self._outbox.give_up()
         for one in (before, other):
             await _close_replaced(one)
-        while not self._let_go.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LEAVE_S):
-                    await self._let_go.wait()
-            if self._reads_since:  # of a connection that only seems to be alive
-                self.abort()
+        while self._next_wire is wire and previous is not None:
+            if await previous.ended(_LEAVE_S):
+                break
+            previous.leave()  # it only seems to be alive, or is busy
         if self._next_wire is not wire:  # another one has come since, or the talk has ended
             return await _close_replaced(wire)
         self._next_wire = None
-        self._let_go.clear()  # a client who comes now waits until this one has left
         self._returned.set()
         await self._go_on(wire, num_received)
 
@@ -247,18 +239,17 @@ class Talk:
 
     async def comes_back(self, seconds: float) -> bool:
         """Wait for the client to come back. Returns whether it did, and has left again."""
-        self._returned.clear()
-        self._let_go.set()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._returned.wait()
-        except TimeoutError:
-            if not self._returned.is_set():
+        last = self._connection
+        if last is None or last.has_ended:  # otherwise the client was faster than this call
+            self._returned.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._returned.wait()
+            if self._connection is last:
                 return False
-        self._let_go.clear()
-        if self.has_hung_up:
+        if self.has_hung_up or self._connection is None:
             return False
-        await self._left.wait()
+        await self._connection.ended()
         return True
 
     def _hung_up(self, wire: Wire, item: Hangup) -> None:
@@ -280,45 +271,43 @@ class Talk:
     async def _read(self, wire: Wire, actions: Actions) -> None:
         """Take what the client sends until it leaves. An error in the protocol's code ends the
         connection."""
-        self._reader = me = asyncio.current_task()
-        self._left.clear()
-        self._is_aborted = False
-        clock, received, counters = time.monotonic, self._protocol.received, self.counters
+        connection = self._connection = TalkConnection(wire)
+        with connection:
+            try:
+                try:
+                    await self._take(connection, actions)
+                except Gone as gone:
+                    if gone.may_listen:
+                        await self._finish_for_reader()
+                    if not self.has_hung_up and self._hung_up_on is not wire:
+                        self.code = gone.code
+            except Exception as error:
+                await self._broken(error)
+            finally:
+                self._outbox.disconnect(wire)
+
+    async def _take(self, connection: TalkConnection, actions: Actions) -> None:
+        """Do these actions, and then what the client's messages ask for. Raises Gone."""
+        received, counters = self._protocol.received, self.counters
         stream, outbox, protocol = self._stream, self._outbox, self._protocol
-        try:
-            await stream.do(actions)
-            await outbox.flush()
-            while True:
-                self._reads_since = clock()
-                message = await wire.receive()
-                self._reads_since, self._num_quiet = 0.0, 0
-                if self._is_frozen:
-                    continue  # not taken: the client sends it to the next process
-                counters.num_received += len(message)
-                actions = received(message)
-                if len(actions) == 1 and actions[0].__class__ is Push:
-                    await stream.push(actions[0])  # pyright: ignore[reportArgumentType]
-                else:
-                    await stream.do(actions)
-                if len(outbox.waiting) > MAX_WAITING:
-                    await outbox.drained()
-                while stream.keeps_too_much or (protocol.is_full and not self.has_hung_up):
-                    await asyncio.sleep(0.1)
-        except Gone as gone:
-            if gone.may_listen:
-                await self._finish_for_reader()
-            if not self.has_hung_up and self._hung_up_on is not wire:
-                self.code = gone.code
-        except asyncio.CancelledError:
-            if not self._is_aborted or me is None or me.uncancel():
-                raise  # another task ends the connection
-        except Exception as error:
-            await self._broken(error)
-        finally:
-            if self._reader is me:
-                self._reads_since = 0.0
-                self._left.set()
-            outbox.disconnect(wire)
+        await stream.do(actions)
+        await outbox.flush()
+        while not connection.is_leaving:
+            message = await connection.receive()
+            if self._is_frozen:
+                continue  # not taken: the client sends it to the next process
+            counters.num_received += len(message)
+            actions = received(message)
+            if len(actions) == 1 and actions[0].__class__ is Push:
+                await stream.push(actions[0])  # pyright: ignore[reportArgumentType]
+            else:
+                await stream.do(actions)
+            if len(outbox.waiting) > MAX_WAITING:
+                await outbox.drained()
+            while stream.keeps_too_much or (protocol.is_full and not self.has_hung_up):
+                if connection.is_leaving:
+                    break
+                await asyncio.sleep(0.1)
 
     async def _finish_for_reader(self) -> None:
         """Send what a client that sends no more has asked for, as long as more is heard."""
@@ -335,11 +324,21 @@ class Talk:
                     async with asyncio.timeout(self._service.settings.write_s):
                         await is_broken.wait()
 
+    def _drop(self) -> None:
+        """Drop a client that takes no messages. That of a session may come back, and goes on behind
+        what it has sent: all of it is taken, as soon as the stream has room."""
+        if self.session is None or not self.is_alive:
+            self.abort()
+            return
+        self._outbox.take_wire()
+        self._outbox.give_up()  # so that the stream's events come, which makes room
+        if self._connection is not None:
+            self._connection.leave()
+
     def abort(self) -> None:
-        """Drop the connection without a message."""
-        if self._reader is not None and not (self._left.is_set() or self._is_aborted):
-            self._is_aborted = True
-            self._reader.cancel()
+        """Drop the present connection without a message; nobody may come back to the talk."""
+        if self._connection is not None:
+            self._connection.abort()
 
     async def _broken(self, error: Exception) -> None:
         """Log an error in this program, as one in a protocol, and end this connection alone."""
@@ -364,15 +363,16 @@ class Talk:
 
     async def let_go(self) -> None:
         """End without a message, as another process goes on with the session already."""
-        wire = self._outbox.take_wire()
+        wire, connection = self._outbox.take_wire(), self._connection
         self.has_hung_up = True
         self._returned.set()
-        if wire is None:
+        if wire is None or connection is None:
+            self.abort()  # what its last message asked for is of no use any more
             return
         try:
             async with asyncio.timeout(_LEAVE_S):
                 await _close_replaced(wire)
-                await self._left.wait()
+                await connection.ended()
         except TimeoutError:  # a connection that only seems to be alive
             self.abort()
 
@@ -386,41 +386,40 @@ class Talk:
             held_up_s: seconds for which this process did nothing since the last call; they do not
                 count as silence of the client.
         """
-        settings, protocol = self._service.settings, self._protocol
-        if self._reads_since:
-            self._reads_since = min(now, self._reads_since + held_up_s)
+        settings, connection = self._service.settings, self._connection
+        if connection is not None and connection.reads_since:
+            connection.reads_since = min(now, connection.reads_since + held_up_s)
         self._outbox.held_up(now, held_up_s)
         if self._outbox.stuck_s(now) > settings.write_s:
             _LOG.warning("%s does not read its messages, so it is disconnected", self.id)
             self.counters.errors("SlowReader")
-            self.abort()
+            self._drop()
             return
-        if not self._reads_since:
+        if connection is None or not connection.reads_since:
             return
         if self._stream.waiting_s > _IDLE_WAITING_S:
-            self._reads_since = now
+            connection.reads_since = now
             return
-        silent_s = now - self._reads_since
-        while self._num_quiet < len(protocol.quiet_after_s):
-            after_s = protocol.quiet_after_s[self._num_quiet]
+        silent_s = now - connection.reads_since
+        quiet_after_s = self._protocol.quiet_after_s
+        while connection.num_quiet < len(quiet_after_s):
+            after_s = quiet_after_s[connection.num_quiet]
             if silent_s < after_s:
                 break
-            self._num_quiet += 1
-            self._tasks.start(partial(self._stream.do, protocol.quiet(after_s)))
+            connection.num_quiet += 1
+            self._tasks.start(partial(self._stream.do, self._protocol.quiet(after_s)))
         if silent_s > settings.idle_s:
-            self._reads_since = 0.0
+            connection.reads_since = 0.0
             self._outbox.reason = f"nothing was received for {settings.idle_s:g} seconds"
-            self._tasks.start(self._end_idle)
+            self._tasks.start(partial(self._end_idle, connection))
 
-    async def _end_idle(self) -> None:
+    async def _end_idle(self, connection: TalkConnection) -> None:
         """Tell a client that has been silent for too long what was heard, and hang up."""
         reason = self._outbox.reason
         if self._stream.is_open:
             await self._stream.do(self._protocol.idle(reason))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_TELL_S):
-                    await self._left.wait()
-                    return
+            if await connection.ended(_TELL_S):
+                return
         await self._stream.do([Hangup(1000, reason)])
 
 

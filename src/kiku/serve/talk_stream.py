@@ -10,7 +10,7 @@ slots, and of what is kept for other processes; does not know the connection.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from kiku.audio import StreamWarning
 from kiku.errors import AudioError, ConfigError, KikuError, QueueFull, StreamClosed, StreamError
 from kiku.live import AsyncStream
-from kiku.options import DecodingOptions, StreamOptions
-from kiku.serve.admission import Permit
+from kiku.options import StreamOptions
+from kiku.serve.admission import HeldSlots
 from kiku.serve.client_progress import Overlap
 from kiku.serve.decoder import RecordingDecoder
 from kiku.serve.decoding_history import PlannedChanges
@@ -43,10 +43,11 @@ from kiku.serve.protocols.interface import (
 )
 from kiku.serve.service import Service
 from kiku.serve.session_recorder import SessionRecorder
+from kiku.serve.sound_backlog import SoundBacklog
+from kiku.serve.stream_events import StreamEvents
 from kiku.serve.takeover import Takeover, push_gap
 from kiku.serve.talk_counters import TalkCounters
 from kiku.serve.tasks import Tasks
-from kiku.stream import End
 
 _REJECTIONS = (AudioError, ConfigError, QueueFull, StreamClosed)
 """Errors of a message, after which the stream goes on."""
@@ -80,13 +81,13 @@ class TalkStream:
         """
         self._service, self._protocol, self._outbox = service, protocol, outbox
         self._counters, self._tasks = counters, tasks
-        self._permit: Permit | None = None
+        self._slots = HeldSlots(service.permit)
         self._stream: AsyncStream | None = None
         self._decoder: RecordingDecoder | None = None
         self._listener: asyncio.Task[None] | None = None
         self._asking = asyncio.Lock()
         self._asks: deque[list[Action]] = deque()
-        self._num_pushed, self._pushed_from_s = 0, 0.0  # bytes, and from which second on
+        self._backlog = SoundBacklog()
         self._told_s: float | None = None  # see `told_s`; None while nothing is being told
         self._ended_s = 0.0  # sound it had taken when it ended
         self._overlap: Overlap | None = None  # with what another process has told
@@ -126,11 +127,7 @@ class TalkStream:
     @property
     def waiting_bytes(self) -> float:
         """Bytes of memory of the sound that waits, which is in the client's own format."""
-        stream = self._stream
-        if stream is None or not self._num_pushed:
-            return 0.0
-        pushed_s = max(stream.duration - self._pushed_from_s, stream.waiting_s, 1e-3)
-        return stream.waiting_s / pushed_s * self._num_pushed
+        return self._backlog.num_bytes
 
     @property
     def keeps_too_much(self) -> bool:
@@ -141,8 +138,7 @@ class TalkStream:
 
     def take_slots(self, options: StreamOptions) -> None:
         """Take the slots that a first stream with these options will need. Raises Busy."""
-        if self._permit is None:
-            self._permit = self._service.permit(num_slots(options))
+        self._slots.hold(options.num_sessions())
 
     async def begin(self, first: Open) -> None:
         """Open the first stream. Raises Busy: no slot is free."""
@@ -162,7 +158,7 @@ class TalkStream:
         self._overlap = recorder.overlap = takeover.overlap
         if takeover.has_ended:
             self.ended, self._ended_s = Hangup(1000), takeover.end_s
-            self._give_back()
+            self._slots.give_back()
             return
         stream = await self._open(Open(takeover.options), state)
         if state is None:
@@ -180,7 +176,7 @@ class TalkStream:
             recorder.skip_to(stream.duration, takeover.num_bytes)
         for one in takeover.finalizes:  # which the recorder knows already
             self._counters.asked_at = time.monotonic()
-            await self._finalize(stream, FinalizeStream(one.tag, one.cut))
+            await self._request(stream, partial(stream.finalize, one.tag, cut=one.cut))
 
     async def save(self) -> bytes | None:
         """Save the stream as it stands, and send nothing more. None if it cannot be saved."""
@@ -200,7 +196,7 @@ class TalkStream:
         """Give everything back; no client comes back for what is left."""
         self.ended = None
         self._drop()
-        self._give_back()
+        self._slots.give_back()
 
     async def _open(self, wanted: Open, state: bytes | None = None) -> AsyncStream:
         options = replace(
@@ -209,7 +205,7 @@ class TalkStream:
         stream = self._stream = await self._service.open(options, state=state)
         self.ended = self._told_s = None
         self._planned = PlannedChanges()
-        self._num_pushed, self._pushed_from_s = 0, stream.duration
+        self._backlog = SoundBacklog(stream)
         self._listener = self._tasks.start(partial(self._listen, stream))
         if wanted.container:
             decoder = self._decoder = await self._service.decoders.decode()
@@ -219,6 +215,7 @@ class TalkStream:
 
     def _drop(self) -> None:
         stream, self._stream = self._stream, None
+        self._backlog = SoundBacklog()
         decoder, self._decoder = self._decoder, None
         if stream is not None:
             self._counters.duration += stream.duration
@@ -226,30 +223,19 @@ class TalkStream:
         if decoder is not None:
             self._service.run_in_background(decoder.close())
 
-    def _give_back(self) -> None:
-        """Give back the slots of a stream that has ended."""
-        if self._permit is not None:
-            self._permit.release()
-            self._permit = None
-
     # What the protocol wants.
 
     async def push(self, sound: Push) -> None:
         """As `do`, for sound alone, which most messages are: a short way if nothing waits."""
         stream = self._stream
-        if (
-            stream is None
-            or self._decoder is not None
-            or self._asks
-            or self._planned
-            or self._asking.locked()
-        ):
+        has_asks = self._asks or self._planned or self._asking.locked()
+        if stream is None or self._decoder is not None or has_asks:
             return await self.do([sound])
         self._counters.pushed()
         try:
             if not stream.push_now(sound.samples, sound.rate):
                 return await self.do([sound])
-            self._num_pushed += _size_of(sound.samples)
+            self._backlog.add(sound.samples)
             if self.recorder is not None:
                 self.recorder.pushed(sound.samples)
         except _REJECTIONS as error:
@@ -326,12 +312,13 @@ class TalkStream:
                 await self._make_changes(stream)
             case FinalizeStream(tag, cut):
                 self._counters.asked_at = time.monotonic()
-                if await self._finalize(stream, action) and recorder is not None:
+                is_done = await self._request(stream, partial(stream.finalize, tag, cut=cut))
+                if is_done and recorder is not None:
                     recorder.asked(tag, cut)
             case Decode(options):
-                self._planned = PlannedChanges()  # they came before it
-                if not await self._decode(stream, options):
+                if not await self._request(stream, partial(stream.set_decoding, options)):
                     return ()
+                self._planned = PlannedChanges()  # they came before it
                 if recorder is not None:
                     recorder.decoding(options)
                 return self._protocol.decoded()
@@ -354,7 +341,7 @@ class TalkStream:
         while True:
             part, samples = self._planned.cut(samples, stream.duration)
             await stream.push(part, rate=rate)
-            self._num_pushed += _size_of(part)
+            self._backlog.add(part)
             if self.recorder is not None:
                 self.recorder.pushed(part)
             await self._make_changes(stream)
@@ -363,25 +350,15 @@ class TalkStream:
 
     async def _make_changes(self, stream: AsyncStream) -> None:
         for options in self._planned.due(stream.duration):
-            await self._decode(stream, options)
+            await self._request(stream, partial(stream.set_decoding, options))
 
-    async def _finalize(self, stream: AsyncStream, wanted: FinalizeStream) -> bool:
-        """Ask for a finalize as soon as the stream takes one more: a client may ask for many ahead,
-        and its sound after them waits as long. Returns whether that was done before the stream was
-        given up."""
+    async def _request(self, stream: AsyncStream, ask: Callable[[], Awaitable[None]]) -> bool:
+        """Ask for a finalize, or for other decoding, as soon as the stream takes one more: a client
+        may ask for many ahead, and its sound after them waits as long. Returns whether that was
+        done before the stream was given up."""
         while self._stream is stream:
             try:
-                await stream.finalize(wanted.tag, cut=wanted.cut)
-                return True
-            except QueueFull:
-                await asyncio.sleep(_ROOM_S)
-        return False
-
-    async def _decode(self, stream: AsyncStream, options: DecodingOptions) -> bool:
-        """As `_finalize`, for how tokens are picked in the sound behind this."""
-        while self._stream is stream:
-            try:
-                await stream.set_decoding(options)
+                await ask()
                 return True
             except QueueFull:
                 await asyncio.sleep(_ROOM_S)
@@ -390,12 +367,9 @@ class TalkStream:
     async def _reopen(self, wanted: Open) -> Actions:
         self._drop()
         try:
-            count = num_slots(wanted.options)
-            if self._permit is None or self._permit.count != count:
-                self._give_back()
-                self._permit = self._service.permit(count)
-            await self._open(wanted)
+            self._slots.hold(wanted.options.num_sessions())
             self._overlap = None
+            await self._open(wanted)
             if self.recorder is not None:
                 self.recorder.opened(wanted.options, wanted.container)
         except KikuError as error:
@@ -410,13 +384,15 @@ class TalkStream:
         try:
             async for part in recording.parts():
                 if isinstance(part, StreamWarning):
-                    await self._warn(part, stream)
+                    if self._stream is stream:  # which cannot know of it
+                        self._counters.count_event(part, stream.waiting_s)
+                        await self.do(self._protocol.event(part, stream.waiting_s))
                     continue
                 while self.keeps_too_much:
                     await asyncio.sleep(0.1)
                 await stream.push_chunk(part)
                 if part.data is not None:
-                    self._num_pushed += _size_of(part.data)
+                    self._backlog.add(part.data)
         except AudioError as error:
             if self._decoder is not decoder:  # it was stopped, hence the error
                 return
@@ -429,59 +405,29 @@ class TalkStream:
         with suppress(StreamError):
             await stream.close()
 
-    async def _warn(self, warning: StreamWarning, stream: AsyncStream) -> None:
-        """Send a warning that the stream cannot know of, as its own warnings are sent."""
-        if self._stream is stream:
-            waiting_s = stream.waiting_s
-            self._counters.count_event(warning, waiting_s)
-            await self.do(self._protocol.event(warning, waiting_s))
-
     # What the stream says.
 
     async def _listen(self, stream: AsyncStream) -> None:
         """Carry the stream's events to the protocol, to the last."""
-        protocol, heard_s, ended = self._protocol, 0.0, False
-        while not ended:
+        heard = StreamEvents(stream, self._protocol, self._counters, self.recorder, self._overlap)
+        while not heard.has_ended:
             try:
-                if protocol.wants_progress:
-                    events = await stream.progress(heard_s)
-                else:
-                    events = await stream.batch()
+                events = await heard.wait()
             except Exception as error:
                 if self._stream is stream:
                     self._counters.failed(error)
-                    actions = protocol.failed(error)
+                    actions = self._protocol.failed(error)
                     self._end(stream, actions)
                     await self.do(actions)
                 return
             if self._stream is not stream:
                 return
-            # Read before the events are fetched: they are then all that belong to `heard_s`, and a
-            # stream that is done has no more.
-            is_done, heard_s = stream.done, stream.heard_s
-            try:
-                events += stream.poll()
-            except Exception:  # it is raised again once these have been sent
-                is_done = False
-            actions = list[Action]()
-            waiting_s = stream.waiting_s
-            if self._overlap is not None:
-                note = None if self.recorder is None else self.recorder.note_event
-                events = self._overlap.of(events, heard_s, note)
-            for event in events:
-                actions += protocol.event(event, waiting_s)
-                self._counters.count_event(event, waiting_s)
-                if self.recorder is not None:
-                    self.recorder.note_event(event)
-                ended = ended or isinstance(event, End)
-            if protocol.wants_progress and not ended:
-                actions += protocol.progress(heard_s, waiting_s)
-            if ended or (not events and is_done):
-                ended = True
+            actions = heard.actions(events)
+            if heard.has_ended:
                 if self._outbox.reason and not any(isinstance(one, Hangup) for one in actions):
                     actions.append(Hangup(1000))
                 self._end(stream, actions)
-            self._told_s = heard_s
+            self._told_s = heard.heard_s
             await self.do(actions)
             self._told_s = None
 
@@ -490,19 +436,10 @@ class TalkStream:
         free, and a session waits for its client until that has had the last messages."""
         self._ended_s = stream.duration
         self._drop()
-        self._give_back()
+        self._slots.give_back()
         if self._protocol.session is None:
             return
         hangups = [one for one in actions if isinstance(one, Hangup)]
         self.ended = hangups[0] if hangups else None
         if self.recorder is not None:
             self.recorder.ended()
-
-
-def _size_of(samples: NDArray[np.generic] | bytes) -> int:
-    return len(samples) if isinstance(samples, bytes) else samples.nbytes
-
-
-def num_slots(options: StreamOptions) -> int:
-    """How many slots a stream with these options takes."""
-    return options.num_sessions()

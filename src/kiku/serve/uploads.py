@@ -45,7 +45,7 @@ async def body(
 
     Raises:
         Encoded: the body has a Content-Encoding.
-        TooLarge: the body is longer than `most_bytes`; raised at once if its Content-Length is.
+        TooLarge: the body is longer than `max_bytes`; raised at once if its Content-Length is.
         Gone: the client has left, or sends nothing more.
     """
     codings = [one.strip().lower() for one in headers.get("content-encoding", "").split(",")]

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kiku.checkpoint import Loaded
-from kiku.errors import AudioError, TrainingError
+from kiku.errors import AudioError, ConfigError, TrainingError
 from kiku.nn.state import all_active
 from kiku.train.forced import force
 from kiku.train.manifest import TimedWord, TrainingRow
@@ -43,6 +43,7 @@ _FAST = 25.0
 """Letters a second; nobody speaks faster."""
 PICTURED = 50
 """How many doubtful rows are drawn."""
+_SEEDS = 1 << 63
 _ODD = 4.0
 """How many median deviations below the median a score looks wrong."""
 
@@ -61,6 +62,11 @@ class AlignOptions:
     learn_s: float = 4 * 3600.0
     """Seconds of sound that the network is trained on; all sound is aligned."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a seed that PyTorch does not take."""
+        if not 0 <= self.seed < _SEEDS:
+            raise ConfigError(f"seed must be from 0 to 2^63 - 1, not {self.seed}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from kiku.checkpoint import Loaded
-from kiku.errors import AudioError, VocabularyError
+from kiku.errors import AudioError, ConfigError, VocabularyError
 from kiku.nn.state import all_active
 from kiku.train.augment import Augmentation, Augmenter, Rng
 from kiku.train.columns import (
@@ -34,6 +34,10 @@ FRAMES_A_CALL = 128
 """Frames that the codec encodes at once: its memory does not grow with a recording."""
 
 
+_MOST_S = 3600.0
+"""Seconds; an example, and how far its text is behind, are no longer."""
+
+
 @dataclass(frozen=True, slots=True)
 class PackOptions:
     """How a manifest is packed."""
@@ -49,6 +53,18 @@ class PackOptions:
     augmentation: Augmentation | None = None
     sound: bool = False
     """Keep the sound as well as the codes, for a run that trains the codec."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for seconds with which nothing could be packed."""
+        delay_s = 0.0 if self.delay_s is None else self.delay_s
+        for name, seconds, least in (
+            ("delay_s (--delay)", delay_s, 0.0),
+            ("most_s (--most-s)", self.most_s, 1.0),
+        ):
+            if not least <= seconds <= _MOST_S:
+                raise ConfigError(
+                    f"{name} must be from {least:g} to {_MOST_S:g} seconds, not {seconds:g}"
+                )
 
 
 @dataclass(frozen=True, slots=True)

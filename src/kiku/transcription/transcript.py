@@ -1,9 +1,12 @@
 """`Transcript`: what was said in a recording, in plain values."""
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from opcode import opmap
 from pathlib import Path
+from types import FrameType
 from typing import Any, overload
 
 from kiku.audio import StreamWarning
@@ -54,6 +57,13 @@ class Transcript:
         return segments(self.words)
 
     def __iter__(self) -> Iterator[Word]:
+        # As in `segments, info = model.transcribe(...)` of faster-whisper. Python would count the
+        # words, and of a recording with two of them take those for what was asked for.
+        if _is_unpacked(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
+            raise InputError(
+                "a transcript is one thing, and no pair of segments and info: write transcript = "
+                "recognizer.transcribe(...), then transcript.segments, .words or .duration"
+            )
         return iter(self.words)
 
     def __len__(self) -> int:
@@ -144,6 +154,14 @@ class IncompleteTranscript(UserWarning):
 
     def __str__(self) -> str:
         return self.args[0]
+
+
+_UNPACK = opmap["UNPACK_SEQUENCE"]
+
+
+def _is_unpacked(caller: FrameType) -> bool:
+    """Whether a function is about to put parts of what it has into variables: `a, b = ...`."""
+    return caller.f_code.co_code[caller.f_lasti] == _UNPACK
 
 
 def _of_word(word: Word) -> dict[str, Any]:

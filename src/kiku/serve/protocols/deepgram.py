@@ -369,7 +369,7 @@ class DeepgramProtocol(DeepgramBase):
 
     def rejected(self, error: Exception) -> Actions:
         """Report the error; the stream goes on."""
-        if self._configuring is not None:
+        if self._configuring is not None and not isinstance(error, AudioError):
             self._configuring = None
             return [self._not_configured("CONFIGURE_KEYTERMS_NOT_SUPPORTED", str(error))]
         if self._query.container and isinstance(error, AudioError):  # no more of it is heard

@@ -376,7 +376,7 @@ class FluxProtocol(DeepgramBase):
 
     def rejected(self, error: Exception) -> Actions:
         """Report the error; the stream goes on."""
-        if self._configuring is not None:
+        if self._configuring is not None and not isinstance(error, AudioError):
             self._configuring = None
             return [self._not_configured(str(error))]
         if isinstance(error, AudioError):

@@ -10,9 +10,7 @@ wait here, in their order. An `error` is a mistake of the client's and names its
 session goes on. Every commit is answered by `completed` or `failed`.
 """
 
-import binascii
 from collections import deque
-from typing import Any
 
 import msgspec
 
@@ -45,6 +43,7 @@ from kiku.serve.protocols.openai_realtime_messages import (
     Mistake,
     busy,
     check,
+    sound_of,
 )
 from kiku.serve.protocols.openai_realtime_pending import (
     ChangeDecoding,
@@ -54,7 +53,11 @@ from kiku.serve.protocols.openai_realtime_pending import (
     PendingSteps,
     Reopen,
 )
-from kiku.serve.protocols.openai_realtime_session import PARAMETERS, RealtimeSession
+from kiku.serve.protocols.openai_realtime_session import (
+    PARAMETERS,
+    RealtimeSession,
+    SettingsByPlace,
+)
 from kiku.stream import End, Event, Finalized
 from kiku.text import TurnEnd, TurnStart, Word
 
@@ -63,9 +66,6 @@ __all__ = ["PARAMETERS", "RealtimeProtocol"]
 IDLE_S = 900.0
 """Seconds without a message after which a connection is closed. LiveKit keeps unused ones for ten
 minutes."""
-
-MAX_APPEND = 15 * 2**20
-"""Bytes of sound in one message."""
 
 _OF_CONVERSATIONS = ("response.", "conversation.", "output_audio_buffer.")
 
@@ -89,16 +89,12 @@ class RealtimeProtocol(Base):
         )
         self._messages = RealtimeMessages(prefix, beta=beta)
         self._session = RealtimeSession(f"sess_{prefix}", model, request.first("model"))
-        self._heard = self._session  # as it was when the sound being heard was sent
-        self._changes: dict[
-            int, RealtimeSession
-        ] = {}  # sessions to come, by the place they hold from
+        self._settings = SettingsByPlace(self._session)
         self._options = self._session.options  # of the stream that is open, or is being opened
         self._wanted = self._options  # of the stream there will be when all that waits is done
         self.initial_open = Open(self._options)
-        self._decoding = DecodingOptions()
-        self._keywords_from: str | None = None  # id of the message that set them
-        self._undo: tuple[dict[str, Any], DecodingOptions] = ({}, self._decoding)
+        self._decoding = ChangeDecoding(DecodingOptions())  # that the stream has accepted
+        self._changing: deque[ChangeDecoding] = deque()  # that it has not answered
 
         self._pending = PendingSteps()
         self._asked: deque[Commit] = deque()  # finalizes that the stream has not answered
@@ -184,17 +180,7 @@ class RealtimeProtocol(Base):
                 )  # fmt: skip
 
     def _append(self, audio: object) -> Actions:
-        if not isinstance(audio, str):
-            raise Mistake("audio must be a string: the sound in base64", "audio", "invalid_type")
-        if len(audio) > (MAX_APPEND + 2) // 3 * 4:
-            raise Mistake(
-                f"audio may hold {MAX_APPEND} bytes of sound: append less at a time", "audio",
-                "string_above_max_length",
-            )  # fmt: skip
-        try:
-            data = binascii.a2b_base64(audio, strict_mode=True)
-        except ValueError as error:
-            raise Mistake(f"audio must be base64, and is not ({error})", "audio") from None
+        data = sound_of(audio)
         if self._appended == self._committed and data[:4] == b"RIFF" and data[8:12] == b"WAVE":
             raise Mistake(
                 "audio begins with the header of a WAV file: append its samples alone, as the "
@@ -237,16 +223,11 @@ class RealtimeProtocol(Base):
     def _update(self, session: msgspec.Raw, event_id: str | None, *, beta: bool) -> Actions:
         new = self._session.updated(bytes(session), beta=beta)
         old, self._session = self._session, new
-        if self._appended:
-            self._changes[self._appended] = new
-        else:
-            self._heard = new
+        self._settings.change(self._appended, new)
         messages: list[Action] = [self._session_event("updated", beta=beta)]
         keywords = new.transcription.get("keywords")
         if keywords != old.transcription.get("keywords"):
-            self._keywords_from = event_id
-            self._undo = (old.transcription, old.decoding)
-            self._pending.add(ChangeDecoding(new.decoding))
+            self._pending.add(ChangeDecoding(new.decoding, keywords, event_id))
         options = new.options
         if (options.format, options.turns) != (self._wanted.format, self._wanted.turns):
             self._wanted = options
@@ -270,7 +251,7 @@ class RealtimeProtocol(Base):
                     self._asked.append(step)
                     actions.append(FinalizeStream(step.tag))
                 case ChangeDecoding(decoding):
-                    self._decoding = decoding
+                    self._changing.append(step)
                     actions.append(Decode(decoding))
                 case Reopen():
                     if self._asked:
@@ -296,7 +277,7 @@ class RealtimeProtocol(Base):
         self._position += step.units
         if step.drops:
             self._messages.skip(self._position)
-        self._advance_settings(self._position + 1)
+        self._settings.advance(self._position + 1)
         self._settled = self._offset = self._position
         self._options, self._is_opening = step.options, True
         return [*messages, Open(step.options)]
@@ -304,8 +285,16 @@ class RealtimeProtocol(Base):
     def opened(self) -> Actions:
         """Another stream is open: go on with what waited for it."""
         self._is_opening = self._is_deaf = False
-        again = [] if self._decoding.is_plain else [Decode(self._decoding)]
+        if not self._decoding.decoding.is_plain and self._decoding not in self._changing:
+            self._changing.appendleft(self._decoding)
+        again = [Decode(one.decoding) for one in self._changing]  # what the last one did not answer
         return [*again, *self._go_on()]
+
+    def decoded(self) -> Actions:
+        """Go by the options that the stream has accepted."""
+        if self._changing:
+            self._decoding = self._changing.popleft()
+        return ()
 
     # From the stream.
 
@@ -314,7 +303,7 @@ class RealtimeProtocol(Base):
         if self._is_opening:
             return ()  # an event of the last stream
         if isinstance(event, Word | TurnStart | TurnEnd):
-            self._advance_settings(
+            self._settings.advance(
                 self._place(event.end if isinstance(event, Word) else event.time)
             )
         match event:
@@ -331,11 +320,6 @@ class RealtimeProtocol(Base):
             case _:
                 return ()
 
-    def _advance_settings(self, place: int) -> None:
-        """Take over the session as it was set at `place`, up to which all sound has been heard."""
-        while self._changes and (at := next(iter(self._changes))) < place:
-            self._heard = self._changes.pop(at)
-
     def _place(self, seconds: float) -> int:
         """The place of a second of the stream; never beyond the sound that the stream was given."""
         return min(self._offset + round(seconds * UNITS_PER_S), self._position)
@@ -343,20 +327,22 @@ class RealtimeProtocol(Base):
     def _started(self, seconds: float) -> list[Action]:
         if self._item is None:
             self._item = self._messages.new_item()
-        if self._heard.turn_detection is None or self._item.is_spoken:
+        if self._settings.heard.turn_detection is None or self._item.is_spoken:
             return []
-        at = self._place(seconds) - round(self._heard.prefix_s * UNITS_PER_S)
+        at = self._place(seconds) - round(self._settings.heard.prefix_s * UNITS_PER_S)
         return [self._messages.started(self._item, max(at, 0))]
 
     def _word(self, word: Word) -> list[Action]:
         # After a commit inside a turn, the turn goes on without another `TurnStart`.
         messages = self._started(word.start)
         assert self._item is not None
-        messages.append(self._messages.word(self._item, word, logprobs=self._heard.wants_logprobs))
+        messages.append(
+            self._messages.word(self._item, word, logprobs=self._settings.heard.wants_logprobs)
+        )
         return messages
 
     def _turn_ended(self, seconds: float) -> list[Action]:
-        if self._heard.turn_detection is None or self._item is None:
+        if self._settings.heard.turn_detection is None or self._item is None:
             return []
         at = self._place(seconds)
         asked = self._asked[0] if self._asked else None
@@ -382,7 +368,7 @@ class RealtimeProtocol(Base):
     def _last_item(self, at: int) -> list[Action]:
         """End the connection of a silent client. Its item is committed only if turns commit; else
         commits are the client's own."""
-        is_open = self._item is not None and self._heard.turn_detection is not None
+        is_open = self._item is not None and self._settings.heard.turn_detection is not None
         actions = self._end_item(at) if is_open else []
         return actions if self._goodbye is None else [*actions, self._goodbye]
 
@@ -390,7 +376,7 @@ class RealtimeProtocol(Base):
         """Commit the item that is open, or one without words."""
         item, self._item = self._item or self._messages.new_item(), None
         error, self._lost = error or self._lost, None
-        logprobs = self._heard.wants_logprobs
+        logprobs = self._settings.heard.wants_logprobs
         return [*self._messages.committed_item(item, at, error, logprobs=logprobs)]
 
     # When something goes wrong.
@@ -412,21 +398,22 @@ class RealtimeProtocol(Base):
     def rejected(self, error: Exception) -> Actions:
         """Report keywords that the model cannot expect as the client's mistake. Sound that was not
         taken makes its item fail."""
-        if isinstance(error, ConfigError):
-            transcription, self._decoding = self._undo
-            before = transcription.get("keywords")
-            kept = {k: v for k, v in self._session.transcription.items() if k != "keywords"}
-            self._session.transcription = kept | ({} if before is None else {"keywords": before})
-            return [
-                self._messages.error(
-                    Mistake(str(error), "session.audio.input.transcription.keywords"),
-                    self._keywords_from,
-                )
-            ]
+        if isinstance(error, ConfigError) and self._changing:
+            refused = self._changing.popleft()
+            if not self._changing and not self._pending.changes_decoding:
+                self._take_back_keywords()
+            mistake = Mistake(str(error), "session.audio.input.transcription.keywords")
+            return [self._messages.error(mistake, refused.event_id)]
         if isinstance(error, StreamError) and self._asked:  # the stream takes no more finalizes
             return self._finalized_without(error)
         self._lost = error
         return ()
+
+    def _take_back_keywords(self) -> None:
+        """Have the session say which keywords the stream goes by."""
+        before = self._decoding.keywords
+        kept = {k: v for k, v in self._session.transcription.items() if k != "keywords"}
+        self._session.transcription = kept | ({} if before is None else {"keywords": before})
 
     def _finalized_without(self, error: Exception) -> Actions:
         one = self._asked.pop()
@@ -443,7 +430,7 @@ class RealtimeProtocol(Base):
                 actions += self._end_item(one.at, error)
         ends = isinstance(error, ServerEnds)
         if self._position > self._messages.committed:  # some of its sound is in no item
-            if self._heard.turn_detection is None:
+            if self._settings.heard.turn_detection is None:
                 self._lost = error
             elif self._item is not None or not ends:
                 self._committed = max(self._committed, self._position)

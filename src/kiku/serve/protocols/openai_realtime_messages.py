@@ -2,6 +2,7 @@
 Only the form of messages is checked here.
 """
 
+import binascii
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -56,6 +57,25 @@ class Mistake(Exception):
         """`param` is the path in the message of what was wrong."""
         super().__init__(message)
         self.message, self.param, self.code = message, param, code
+
+
+MAX_APPEND = 15 * 2**20
+"""Bytes of sound in one message."""
+
+
+def sound_of(audio: object) -> bytes:
+    """The sound in a message's `audio`. Raises Mistake if it is none, or too much."""
+    if not isinstance(audio, str):
+        raise Mistake("audio must be a string: the sound in base64", "audio", "invalid_type")
+    if len(audio) > (MAX_APPEND + 2) // 3 * 4:
+        raise Mistake(
+            f"audio may hold {MAX_APPEND} bytes of sound: append less at a time", "audio",
+            "string_above_max_length",
+        )  # fmt: skip
+    try:
+        return binascii.a2b_base64(audio, strict_mode=True)
+    except ValueError as error:
+        raise Mistake(f"audio must be base64, and is not ({error})", "audio") from None
 
 
 MAX_EVENT_ID = 512

@@ -65,6 +65,10 @@ class ChangeDecoding:
     """Decoding options are to change."""
 
     decoding: DecodingOptions
+    keywords: list[str] | None = None
+    """As the client has written them; None if it has named none."""
+    event_id: str | None = None
+    """Of the client's message."""
 
 
 Step = PendingAudio | Commit | Reopen | ChangeDecoding
@@ -87,6 +91,11 @@ class PendingSteps:
     def commits(self) -> list[Commit]:
         """The commits among the steps."""
         return [step for step in self._steps if isinstance(step, Commit)]
+
+    @property
+    def changes_decoding(self) -> bool:
+        """Whether one of the steps is to change decoding options."""
+        return any(isinstance(step, ChangeDecoding) for step in self._steps)
 
     @property
     def is_full(self) -> bool:

@@ -332,3 +332,26 @@ _HEADS_S = (0.5, 1.0, 2.0, 3.0)
 def _code(language: str) -> str:
     """ISO-639-1 of "en" and "en-US"."""
     return language.strip().lower().replace("_", "-").split("-")[0]
+
+
+class SettingsByPlace:
+    """A session's settings, which hold for the sound that is sent after them: those of the sound
+    that is being heard, and those to come. Places count all sound of the connection."""
+
+    def __init__(self, first: RealtimeSession) -> None:
+        """Start with the settings of the beginning."""
+        self.heard = first
+        """The session as it was when the sound that is being heard was sent."""
+        self._changes: dict[int, RealtimeSession] = {}  # by the place from which they hold
+
+    def change(self, place: int, session: RealtimeSession) -> None:
+        """Note that the session was changed after sound up to `place` had been sent."""
+        if place:
+            self._changes[place] = session
+        else:
+            self.heard = session
+
+    def advance(self, place: int) -> None:
+        """Note that all sound up to `place` has been heard."""
+        while self._changes and (at := next(iter(self._changes))) < place:
+            self.heard = self._changes.pop(at)

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from kiku.errors import ConfigError, NoFreeSlot
+from kiku.errors import AudioError, ConfigError, NoFreeSlot
 from kiku.options import AudioFormat, DecodingOptions, Eagerness, Encoding, StreamOptions
 from kiku.serial import number_in
 from kiku.serve.protocols.interface import (
@@ -120,6 +120,7 @@ class OwnProtocol(Base):
         except ConfigError as error:
             raise Refusal(400, {"error": str(error)}) from error
         self.initial_open = Open(options, is_container)
+        self._asked: StreamOptions | None = None  # options that the stream has not accepted yet
         self._lag_at = 0.0
         # Of a session that was known:
         self._num_received: int | None = None  # messages
@@ -196,8 +197,14 @@ class OwnProtocol(Base):
             decoding = replace(self._options.decoding, **given)
         except ConfigError as error:
             return _error(str(error))
-        self._options = replace(self._options, decoding=decoding)
+        self._asked = replace(self._options, decoding=decoding)
         return [Decode(decoding)]
+
+    def decoded(self) -> Actions:
+        """Go by the options that the stream has accepted."""
+        if self._asked is not None:
+            self._options, self._asked = self._asked, None
+        return ()
 
     def event(self, event: Event, waiting_s: float) -> Actions:
         """Send the event; after the stream's end, hang up."""
@@ -219,6 +226,8 @@ class OwnProtocol(Base):
 
     def rejected(self, error: Exception) -> Actions:
         """Report the client's mistake; the talk goes on."""
+        if not isinstance(error, AudioError):  # which says nothing of a `configure`
+            self._asked = None
         return _error(str(error))
 
     def failed(self, error: Exception) -> Actions:

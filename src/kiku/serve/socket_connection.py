@@ -1,21 +1,19 @@
-"""How uvicorn reads and writes connections here: in turns, so that none holds up the others, and
-with a short way for whole messages.
+"""One WebSocket under uvicorn: read in turns with others, with a short way for whole messages.
 
-    bytes -> a turn's worth -> frame by frame -> one whole message -> the application
-                                              -> all else: the library websockets
+bytes -> a turn's worth -> frame by frame -> one whole message -> the application
+                                          -> all else: the library websockets
 """
 
 import asyncio
-import time
 from collections import deque
 from typing import Any
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.protocol import State
 
+from kiku.serve.fair_reader import FairReader
 from kiku.serve.wire import ANSWERED
 
 try:
@@ -26,10 +24,6 @@ except ImportError:
 _MAX_QUEUED = 8
 """Number of messages waiting for the application at which reading stops."""
 
-_TURN_BYTES = 2**14
-"""Bytes read from one HTTP connection in a turn: they may be thousands of empty chunks, and all
-other connections wait while they are read."""
-
 _SOUND_BYTES = 2**16
 """Bytes read from one WebSocket in a turn: some messages of sound. Frames are limited too."""
 
@@ -38,18 +32,6 @@ _TURN_FRAMES = 64
 
 _WHOLE_BYTES = 2**16
 """Bytes of the longest message put together here; websockets reads longer ones as they come."""
-
-_LONG_S = 0.002
-"""Seconds after which a turn counts as long: what it read cannot be sound."""
-
-_MESSAGE_S = 2e-5
-"""Seconds that the application needs for a message, at least."""
-
-_REST_FACTOR = 4.0
-"""Factor: after a long turn a connection rests this many times as long, so that others go on."""
-
-_PAUSED_S = 0.25
-"""Seconds between checks whether more may be read, if `_wake` is not called before."""
 
 _LINGER_S = 5.0
 """Seconds that a client may send on after a mistake that ends its connection. Many clients read
@@ -67,91 +49,6 @@ _TEXT, _BINARY = 0x81, 0x82
 
 _CONTINUED = {0x00: True, 0x01: True, 0x02: True, 0x80: False}
 """First byte of a frame: whether more of its message is to come after it."""
-
-
-class _FairReader:
-    """Reads a little of a connection, and then lets others have their turn. The event loop by
-    itself would give megabytes at once."""
-
-    loop: asyncio.AbstractEventLoop
-    transport: Any
-    _turn_bytes = _TURN_BYTES
-    _turn_at = 0.0
-    _num_taken = 0
-    _kept = b""
-    _next: asyncio.Handle | None = None
-    _rests = False  # after a long turn
-
-    def _take(self, data: bytes) -> bytes:
-        """Read data that has come. Returns the part left for the next turn."""
-        raise NotImplementedError
-
-    def _may_go_on(self) -> bool:
-        """Whether more may be read now."""
-        return True
-
-    def _num_messages(self) -> int:
-        """Number of messages that wait for the application."""
-        return 0
-
-    def data_received(self, data: bytes) -> None:
-        """See asyncio."""
-        now = self.loop.time()
-        if now != self._turn_at:
-            self._turn_at, self._num_taken = now, 0
-        self._num_taken += len(data)
-        if self._kept or self._num_taken > self._turn_bytes:
-            self._keep(data)
-        elif left := self._take(data):
-            self._keep(left)
-
-    def _keep(self, data: bytes) -> None:
-        """Keep data for the next turn, and receive no more until then."""
-        self._kept += data
-        self.transport.pause_reading()
-        if self._next is None:
-            self._next = self.loop.call_soon(self._go_on)
-
-    def _go_on(self) -> None:
-        """Take the next turn, if there may be one."""
-        self._next, self._rests = None, False
-        if self.transport.is_closing():
-            self._kept = b""
-        elif not self._may_go_on():
-            self._next = self.loop.call_later(_PAUSED_S, self._go_on)
-        elif self._kept:
-            self._take_turn()
-        else:
-            self._resume()
-
-    def _take_turn(self) -> None:
-        size = self._turn_bytes
-        data, rest = self._kept[:size], self._kept[size:]
-        began = time.perf_counter()
-        try:
-            self._kept = self._take(data) + rest
-        except BaseException:
-            self.transport.abort()
-            raise
-        used_s = time.perf_counter() - began + _MESSAGE_S * self._num_messages()
-        if used_s > _LONG_S:
-            self._rests = True
-            self._next = self.loop.call_later(_REST_FACTOR * used_s, self._go_on)
-        else:
-            self._next = self.loop.call_soon(self._go_on)
-
-    def _resume(self) -> None:
-        self.transport.resume_reading()
-
-    def _wake(self) -> None:
-        """Go on reading, as the application has taken its messages."""
-        if self._rests:
-            return
-        if self._next is not None:
-            self._next.cancel()
-            self._next = self.loop.call_soon(self._go_on)
-        else:
-            self.transport.resume_reading()
 
 
 class Messages:
@@ -188,7 +85,7 @@ class Messages:
         return not self._waiting
 
 
-class SocketProtocol(_FairReader, WebSocketsSansIOProtocol):
+class SocketProtocol(FairReader, WebSocketsSansIOProtocol):
     """A WebSocket of uvicorn's, with a short way for what nearly all frames are: one whole message.
 
     Everything else goes to the library websockets, frame by frame, so that it never sees a part of
@@ -456,62 +353,3 @@ def _header(data: bytes, at: int) -> tuple[int, int | None, bool]:
         size = int.from_bytes(data[at + 2 : at + head])
     is_masked = bool(data[at + 1] & 0x80)
     return head + 4 * is_masked, size, is_masked
-
-
-def http_protocol(header_s: float) -> type[H11Protocol]:
-    class HeaderTimeoutProtocol(_FairReader, H11Protocol):
-        """Closes a connection whose first request, or next one, does not come in time."""
-
-        _header_timer: asyncio.TimerHandle | None = None
-        _is_upgraded = False
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._header_timer = self.loop.call_later(header_s, self._is_late)
-
-        def _resume(self) -> None:
-            if not self.flow.read_paused:
-                super()._resume()
-
-        def _take(self, data: bytes) -> bytes:
-            if self._is_upgraded:  # no client sends before it is answered
-                return b""
-            H11Protocol.data_received(self, data)
-            if not self._awaits_head:
-                self._forget()
-            elif self._header_timer is None and not self._is_upgraded:
-                self._header_timer = self.loop.call_later(header_s, self._is_late)
-            return b""
-
-        @property
-        def _awaits_head(self) -> bool:
-            """Whether all requests that came are answered."""
-            cycle: Any = self.cycle
-            return cycle is None or cycle.response_complete
-
-        def _is_late(self) -> None:
-            if self._awaits_head and not self.transport.is_closing():
-                self.transport.close()
-
-        def _unsupported_upgrade_warning(self) -> None:
-            # The request is answered as if it had not asked, as curl --http2 does each time.
-            self.logger.debug("ignored an upgrade that is not a WebSocket's")
-
-        def handle_websocket_upgrade(self, event: Any) -> None:
-            self._is_upgraded = True
-            self._forget()
-            super().handle_websocket_upgrade(event)
-            protocol = self.transport.get_protocol()
-            if isinstance(protocol, SocketProtocol):
-                protocol.end_bad_request()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._forget()
-            super().connection_lost(exc)
-
-        def _forget(self) -> None:
-            if self._header_timer is not None:
-                self._header_timer.cancel()
-                self._header_timer = None
-
-    return HeaderTimeoutProtocol
