@@ -149,7 +149,7 @@ def test_what_a_store_does_not_give_is_told() -> None:
         files.rm("/bucket", recursive=True)
     gone = "memory:///bucket/gone.wav"
     assert found[gone]["problem"] == f"{gone}: cannot be opened (no such file)"
-    assert found["foo://a.wav"]["problem"].startswith("foo://a.wav leads to no place")
+    assert found["foo://a.wav"]["problem"].startswith("foo://a.wav is not a place")
     assert "memory:///bucket/a.wav" in found["memory:///bucket/a.wav"]["problem"]
 
 
