@@ -235,6 +235,86 @@ def test_sound_before_the_start_makes_room_without_a_frame() -> None:
     asyncio.run(push())
 
 
+def beside_no_round(
+    rec: Recognizer, stream: LiveStream, ask: Callable[[], None], save: bool = False
+) -> threading.Thread:
+    """Call `ask` in a thread while no round is made, until it returns or waits for room; then save
+    the stream before the next round."""
+    thread = threading.Thread(target=ask, daemon=True)
+
+    def hold() -> None:
+        thread.start()
+        until(lambda: not thread.is_alive() or (bool(stream._pushers) and stream._waits))
+        if save:
+            stream._save_now()
+
+    rec.scheduler.call(hold)
+    return thread
+
+
+@pytest.mark.parametrize(
+    ("first_s", "second_s", "queue_s", "start_s"),
+    [(0.05, 0.96, 1.0, 0.0), (0.05, 29.98, 30.0, 0.0), (0.02, 0.19, 0.2, 1000.0)],
+)
+def test_what_fills_no_frame_keeps_no_push_waiting(
+    first_s: float, second_s: float, queue_s: float, start_s: float
+) -> None:
+    """Nobody is told when it is converted, so it takes no room before that."""
+    rec, rate = recognizer(), CONFIG.sample_rate
+    options = StreamOptions(max_queue_s=queue_s, start_s=start_s)
+    first, second = (np.zeros(int(s * rate), np.float32) for s in (first_s, second_s))
+    with rec.stream(options) as stream:
+        until(lambda: stream.waiting_s == 0)
+
+        def push() -> None:
+            stream.push(first)
+            stream.push(second)
+
+        pushing = beside_no_round(rec, stream, push)
+        pushing.join(LONG_S)
+        assert not pushing.is_alive()
+        assert stream.duration == pytest.approx(first_s + second_s, abs=1e-3)
+
+    async def main() -> None:
+        gate, entered = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            entered.set()
+            assert gate.wait(LONG_S)
+
+        async with await rec.astream(options) as stream:
+            while stream.waiting_s > 0:
+                await asyncio.sleep(0.001)
+            held = asyncio.create_task(asyncio.to_thread(rec.scheduler.call, hold))
+            assert await asyncio.to_thread(entered.wait, LONG_S)
+            assert stream.push_now(first)
+            pushing = asyncio.create_task(stream.push(second))
+            await asyncio.sleep(0)  # it is in line
+            gate.set()
+            async with asyncio.timeout(LONG_S):
+                await pushing
+            await held
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_sound_before_the_start_makes_room_beside_a_request_and_a_save(is_saved: bool) -> None:
+    rec = recognizer()
+    with rec.stream(StreamOptions(start_s=100.0, max_queue_s=10.0)) as stream:
+        until(lambda: stream.waiting_s == 0)
+
+        def push() -> None:
+            stream.push_silence(10.0)
+            if not is_saved:  # a save converts what waits, before the driver does
+                stream.set_decoding(DecodingOptions(num_codebooks=3))
+            stream.push_silence(10.0)
+
+        pushing = beside_no_round(rec, stream, push, is_saved)
+        pushing.join(LONG_S)
+        assert not pushing.is_alive()
+
+
 def test_a_full_house_is_told_at_once_or_waited_for() -> None:
     rec = recognizer()
     first = rec.stream()

@@ -161,11 +161,12 @@ class FrameSource:
 
     @property
     def waiting_s(self) -> float:
-        """Seconds of sound that wait to be heard, without the part of the last frame."""
-        inbox, frames = self._inbox, self.frames
+        """Seconds of sound that wait to be heard; what does not fill a frame is not counted, be it
+        converted or not. So this never becomes less by a conversion that nobody is told of."""
+        inbox, frames, frame_s = self._inbox, self.frames, self._setup.frame_s
         given_s = inbox.pushed_s - inbox.converted_s
-        ready_s = frames.num_samples // frames.frame_size * self._setup.frame_s
-        return ready_s + given_s if given_s > 0 else ready_s
+        ready_s = frames.num_samples // frames.frame_size * frame_s
+        return ready_s + given_s if given_s >= frame_s else ready_s
 
     def drop(self) -> None:
         """Forget all that waits; no more frames come."""

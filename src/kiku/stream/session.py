@@ -215,7 +215,7 @@ class WordSession:
 
     @property
     def waiting_s(self) -> float:
-        """Seconds of sound that wait to be heard, without the part of the last frame."""
+        """Seconds of sound that wait to be heard; what does not fill a frame is not counted."""
         return self._source.waiting_s
 
     @property
@@ -237,19 +237,27 @@ class WordSession:
             return 0  # nobody fetches them
         if self.work is not None:
             return self.work
-        inbox = self._inbox
-        converted_s = inbox.converted_s
+        converted_s = self._inbox.converted_s
         pending = self._source.pending()
-        if not pending:
-            frame_s = self._setup.frame_s
-            if inbox.converted_s - converted_s >= frame_s and self.on_change is not None:
-                self.on_change()  # sound before the start: there is room again, without a frame
-            return pending
-        if isinstance(pending, int):
+        if pending and isinstance(pending, int):
             due_in = self._writer.tracker.due_in
             return pending if pending < due_in else due_in
-        self.work = pending
+        self._note_room(converted_s)
+        if pending:
+            self.work = pending
         return pending
+
+    def _note_room(self, before_s: float) -> None:
+        """Report that there is room again, if sound was converted of which no frame came, such as
+        sound before the start. Less than a frame of it did not count as waiting.
+
+        Args:
+            before_s: the inbox's `converted_s` before.
+        """
+        moved_s = self._inbox.converted_s - before_s
+        # A little less than a frame: both are sums of seconds, which may be off by a rounding.
+        if moved_s >= 0.99 * self._setup.frame_s and self.on_change is not None:
+            self.on_change()
 
     def take(self, num_frames: int) -> Sequence[NDArray[np.float32]]:
         """The samples of the next frames, in pieces [S] that nobody may write into."""
@@ -377,7 +385,9 @@ class WordSession:
         self.check_alive()
         setup, source, writer = self._setup, self._source, self._writer
         endpointer = writer.turns.endpointer
+        converted_s = self._inbox.converted_s
         source.convert(MAX_INT, num_given)  # the queue bounds it
+        self._note_room(converted_s)
         state = SessionState(
             config=setup.config,
             channel=setup.channel,
