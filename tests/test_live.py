@@ -178,6 +178,43 @@ def test_an_event_that_another_thread_has_taken_is_no_error(num_channels: int) -
         assert stream.next_event() is None
 
 
+@pytest.mark.parametrize("num_channels", [1, 2])
+def test_events_that_come_while_one_is_fetched_do_not_put_a_stream_to_sleep(
+    num_channels: int,
+) -> None:
+    """The last that fits comes just before one is taken: too late for who took it to have seen it,
+    and early enough for the driver to hold the stream back."""
+    most, format = 4, AudioFormat(channels=num_channels, channels_axis=1)
+    options = StreamOptions(channel="each", format=format, max_events=most, recovery=None)
+    silence = np.zeros((4 * SIZE, num_channels), np.float32)
+    with recognizer(slots=num_channels).stream(options) as stream:
+        session = stream._sessions.each[-1]
+        assert session.on_room == stream._scheduler.wake, "or the driver would sleep on for a while"
+
+        class Full(deque[Event]):
+            """Fills up when the first event is taken, before it is taken."""
+
+            is_begun = False
+
+            def popleft(self) -> Event:
+                if not self.is_begun:
+                    self.is_begun = True
+                    self.extend([WordEnd(0.0)] * (most - len(self)))
+                    stream.push(silence)
+                    stream.close()
+                    for _ in range(2):  # the round that finds it full is over after the second
+                        stream._scheduler.call(lambda: None)
+                return super().popleft()
+
+        until(lambda: stream.waiting_s == 0)
+        stream._scheduler.call(lambda: None)
+        full = session.events = session._writer.events = Full([WordEnd(0.0)] * (most - 1))
+        for _ in range(most):
+            assert stream.next_event(LONG_S) == WordEnd(0.0)
+        assert isinstance(stream.next_event(LONG_S), End)
+        assert full.is_begun
+
+
 def test_leaving_frees_the_slot_and_ends_the_worker() -> None:
     rec = recognizer()
     for _ in range(3):

@@ -584,8 +584,31 @@ def test_events_that_nobody_fetches_hold_it_back() -> None:
     accept(s, [PAD])
     push(s, np.zeros(SIZE, np.float32))
     s.finalize(FinalizeRequest())
+    calls: list[str] = []
+    s.on_input, s.on_room = lambda: calls.append("input"), lambda: calls.append("room")
     assert s.pending() == 0, "a word and its end wait"
     assert isinstance(s.next_event(), Word)
+    assert calls == ["input", "room"], "the session is to be asked before the driver wakes up"
+    assert s.pending() == 1
+    assert isinstance(s.next_event(), WordEnd)
+    assert len(calls) == 2, "nothing was held back"
+
+
+def test_who_makes_room_while_a_session_looks_is_not_told_to_do_so_again() -> None:
+    """An event is taken after the session saw too many, and before it says that it is held back."""
+    s = session(StreamOptions(recovery=None, max_events=2))
+    said(s, [PAD] * 10 + [0, ONE, 0])
+    push(s, np.zeros(SIZE, np.float32))
+    assert len(s.events) == 2
+
+    class Watched(deque):  # pyright: ignore
+        def __len__(self) -> int:
+            found = super().__len__()
+            if found == 2:
+                self.popleft()
+            return found
+
+    s.events = Watched(s.events)
     assert s.pending() == 1
 
 

@@ -25,7 +25,8 @@ class StreamSessions:
         # Most streams have one session, which is asked after every frame.
         self._only = self.first if len(each) == 1 else None
         self._by_channel = options.channel == "each"
-        self._max_events, self._wake = options.max_events, wake
+        for session in each:
+            session.on_room = wake
 
     @property
     def waiting_s(self) -> float:
@@ -113,12 +114,10 @@ class StreamSessions:
         only the last. None if there is none. Raises what a session failed with, after its events.
         """
         for session in self.each:
-            while (waiting := len(session.events)) > 0:
+            while session.events:
                 event = session.next_event()
                 if event is None:  # another thread has taken it
                     break
-                if waiting >= self._max_events:
-                    self._wake()
                 if isinstance(event, End) and self._others_go_on(session):
                     break
                 return event

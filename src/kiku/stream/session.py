@@ -100,8 +100,11 @@ class WordSession:
         self.on_change: Callable[[], None] | None = None
         """Called by the driver's thread after events were added, sound was heard, or the end."""
         self.on_input: Callable[[], None] | None = None
-        """Called by the client's thread when it has given sound or a request: the scheduler sets
-        it."""
+        """Called by the client's thread when it has given sound or a request, or made room for
+        events: the scheduler sets it."""
+        self.on_room: Callable[[], None] | None = None
+        """Called by the client's thread after `on_input`, if it has made room for events."""
+        self._is_held_back = False  # by events that nobody fetched
         self.failure: Exception | None = None
         """What the session failed with; nothing more will come."""
         self._trace: TracebackType | None = None
@@ -198,15 +201,21 @@ class WordSession:
         Raises:
             Exception: what the session failed with, once all events before have been given out.
         """
-        waiting = len(self.events)
         try:
             event = self.events.popleft()
         except IndexError:  # there is none, or another thread has just taken it
             self.check_alive()
             return None
-        if waiting >= self._setup.options.max_events and self.on_input is not None:
-            self.on_input()  # there is room again
+        if self._is_held_back:  # looked at after the event was taken; see `pending`
+            self._note_fetched()
         return event
+
+    def _note_fetched(self) -> None:
+        self._is_held_back = False
+        if self.on_input is not None:
+            self.on_input()
+        if self.on_room is not None:
+            self.on_room()
 
     @property
     def duration(self) -> float:
@@ -233,8 +242,12 @@ class WordSession:
 
     def pending(self) -> int | Work | None:
         """How many frames may be taken, or what is to be done before; None at the end."""
-        if len(self.events) >= self._setup.options.max_events:
-            return 0  # nobody fetches them
+        most = self._setup.options.max_events
+        if len(self.events) >= most:  # nobody fetches them
+            self._is_held_back = True
+            # Whoever took an event before this line may not have seen that; it made room, though.
+            if len(self.events) >= most:
+                return 0
         if self.work is not None:
             return self.work
         converted_s = self._inbox.converted_s
