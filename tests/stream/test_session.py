@@ -631,6 +631,25 @@ def test_a_failure_comes_behind_all_that_was_heard() -> None:
     assert not s.events
 
 
+def test_a_push_while_a_session_fails_is_not_told_of_a_close_that_nobody_called() -> None:
+    s = session()
+    said(s, [PAD] * 10 + [0, ONE])
+    opened: list[bool] = []
+
+    class Watched(deque):  # pyright: ignore
+        def append(self, event: object) -> None:
+            s.check_open()  # as another thread would just then
+            opened.append(not s.is_closing)
+            super().append(event)
+
+    s._writer.events = Watched()
+    s.fail(RuntimeError("x"))
+    assert opened == [True, True]
+    assert s.is_closing
+    with pytest.raises(RuntimeError, match="x"):
+        s.check_open()
+
+
 def test_whoever_fetches_learns_of_the_failure_last() -> None:
     s = session()
     said(s, [PAD] * 10 + [0, ONE])

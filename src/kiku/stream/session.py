@@ -121,8 +121,8 @@ class WordSession:
 
     @property
     def is_closing(self) -> bool:
-        """Whether the client gives nothing more."""
-        return self._inbox.closed_by is not None
+        """Whether nothing more is taken: the client has closed it, or it was cut or failed."""
+        return self._inbox.closed_by is not None or self.failure is not None
 
     # For the client's thread.
 
@@ -373,7 +373,6 @@ class WordSession:
         """Nothing more will come: the events until now can be fetched, then `error` is raised."""
         if self.has_ended:
             return
-        self._inbox.closed_by = self._inbox.closed_by or "close()"
         self._source.closed = True
         with suppress(BaseException):  # what was heard is not lost
             self._writer.finish_word()
