@@ -1403,6 +1403,55 @@ def test_a_channel_that_a_recording_loses_is_silent_in_a_stream() -> None:
     assert sorted(words) == [("one", 0), ("three", 0), ("two", 1)]
 
 
+def pushed(
+    options: StreamOptions, chunks: Sequence[Chunk], resumed_at: int | None = None
+) -> list[Event]:
+    """The events of a recording's chunks; the stream is saved and resumed before one of them."""
+    rec, plain = recognizer(), StreamOptions(recovery=None)
+
+    async def main() -> list[Event]:
+        stream, found = await rec.astream(options), list[Event]()
+        for number, chunk in enumerate(chunks):
+            if number == resumed_at:
+                saved = await stream.save()
+                stream.stop()
+                stream = await rec.astream(plain, state=saved, timeout=LONG_S)
+            await stream.push_chunk(chunk)
+        await stream.close()
+        try:
+            async for event in stream.events():
+                found.append(event)
+        except AudioError:
+            found.append(End(-1.0))
+        return found
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("resumed_at", [None, 1])
+def test_one_channel_that_a_recording_loses_is_silent_in_a_stream(resumed_at: int | None) -> None:
+    options, rate = StreamOptions(channel=1, recovery=None), CONFIG.sample_rate
+    (both,) = array_chunks(np.stack([sentence(ONE), sentence(TWO)], axis=1), rate)
+    (mono,) = array_chunks(sentence(THREE), rate)
+    events = pushed(options, [both, mono, both, mono], resumed_at)
+    assert texts(events) == ["two", "two"]
+    assert isinstance(end := events[-1], End)
+    assert end.duration == pytest.approx(20 * 0.08)
+    (warning,) = (event for event in events if isinstance(event, StreamWarning))
+    assert (warning.kind, warning.time) == ("damaged", pytest.approx(5 * 0.08))
+    assert "has 1 channel from 0.40 s on: those from 1 on are silent" in warning.message
+    assert pushed(options, [mono, both]) == [End(-1.0)], "it was never there"
+
+
+def test_words_before_a_place_that_cannot_be_converted_are_not_lost() -> None:
+    rate = CONFIG.sample_rate
+    (good,) = array_chunks(sentence(ONE, TWO), rate)
+    bad = Chunk(np.full(SIZE, 100.0, np.float32), rate, SIZE, 1)
+    events = pushed(StreamOptions(recovery=None), [good, bad, good])
+    assert texts(events) == ["one", "two"]
+    assert events[-1] == End(-1.0)
+
+
 def test_the_end_of_one_channel_is_not_the_end() -> None:
     """Whoever waits for the next event waits on, in threads and in tasks."""
 

@@ -296,6 +296,49 @@ def test_what_is_no_sound_is_refused_and_the_session_lives() -> None:
     assert s.duration == pytest.approx(0.08)
 
 
+def too_large() -> Chunk:
+    """A chunk of a recording, which nobody has checked, that cannot be converted."""
+    return Chunk(np.full(SIZE, 100.0, np.float32), CONFIG.sample_rate, SIZE, 1)
+
+
+def test_sound_before_a_place_that_cannot_be_converted_is_heard() -> None:
+    s, whole = session(), session()
+    sound = np.full(3 * SIZE + 7, 0.5, np.float32)
+    for one in (s, whole):
+        one.begin(PAD, 0.0)
+        push(one, sound)
+    s.finalize(FinalizeRequest("t"))
+    s.push(too_large())
+    push(s, np.full(3 * SIZE, 0.7, np.float32))
+    whole.close()
+    frames = drained(s)
+    assert [event.tag for event in finalize_all(s)] == ["t"]
+    rest: list[NDArray[np.float32]] = []
+
+    def hear_on() -> None:
+        while ready := s.pending():
+            assert isinstance(ready, int)
+            rest.append(np.concatenate(s.take(ready)).reshape(ready, SIZE))
+
+    with pytest.raises(AudioError, match="samples reach 100"):
+        hear_on()
+    np.testing.assert_array_equal(np.concatenate([frames, *rest]), drained(whole))
+    assert s.num_given == 1, "what comes behind is not looked at"
+    assert s.duration == pytest.approx(7 * FRAME_S + 7 / CONFIG.sample_rate)
+    with pytest.raises(AudioError, match="samples reach 100"):
+        s.save(0)
+
+
+def test_a_beginning_that_cannot_be_converted_is_told_with_no_sound_heard() -> None:
+    s = session()
+    s.push(too_large())
+    with pytest.raises(AudioError, match="samples reach 100"):
+        s.save(1)
+    with pytest.raises(AudioError, match="samples reach 100"):
+        assert not drained(s).any()
+    assert s._source.num_frames < CONFIG.text_delay_s * CONFIG.frame_rate + 1
+
+
 def test_what_was_wrong_with_the_last_second_is_told_at_the_end() -> None:
     s = session()
     s.begin(3, 0.0)

@@ -31,8 +31,8 @@ class FrameSource:
     """Frames of one client's sound, with silence around it, and the requests between them."""
 
     __slots__ = (
-        "_inbox", "_last_decoding", "_setup", "closed", "due", "frames", "input", "num_frames",
-        "warnings",
+        "_inbox", "_last_decoding", "_setup", "broken", "closed", "due", "frames", "input",
+        "num_frames", "warnings",
     )  # fmt: skip
 
     def __init__(self, setup: SessionSetup, inbox: Inbox) -> None:
@@ -60,10 +60,18 @@ class FrameSource:
         self.warnings: deque[StreamWarning] = deque()
         """Warnings of sound that may not have been heard yet, in the order of their times."""
         self.closed = False
-        """Whether the client's sound and the silence after it were converted to the end."""
+        """Whether no more sound is converted: it has come to its end or was dropped, or the session
+        failed."""
+        self.broken: Exception | None = None
+        """Why the sound could not be converted any further. It is raised when all sound before that
+        place has been heard, with the silence after it."""
 
     def pending(self) -> int | FinalizeWork | ChangeWork | None:
-        """How many frames may be taken now, or the request that comes first; None at the end."""
+        """How many frames may be taken now, or the request that comes first; None at the end.
+
+        Raises:
+            Exception: `broken`, at its place.
+        """
         frames, items = self.frames, self._inbox.items
         enough = _MAX_READY * frames.frame_size
         if items and frames.num_samples < enough:
@@ -74,26 +82,45 @@ class FrameSource:
             if before <= 0:
                 return self.due[0]
             ready = min(ready, before)
-        return None if not ready and self.closed and not items else ready
+        if ready or not self.closed:
+            return ready
+        if self.broken is not None:
+            raise self.broken
+        return None if not items else 0
 
     def convert(self, enough: int, most: int | None = None) -> None:
-        """Take items from the inbox until `enough` samples wait; at most `most` items."""
+        """Take items from the inbox until `enough` samples wait; at most `most` items, and none
+        behind sound that cannot be converted."""
         inbox, frames = self._inbox, self.frames
-        while inbox.items and frames.num_samples < enough and most != 0:
+        while inbox.items and frames.num_samples < enough and most != 0 and self.broken is None:
             most = None if most is None else most - 1
             item = inbox.items.popleft()
             if isinstance(item, Chunk):
                 inbox.is_converting = True
-                frames.push(self.input.feed(item))
-                inbox.converted_s += item.num_samples / item.rate
+                try:
+                    frames.push(self.input.feed(item))
+                except Exception as error:
+                    self._break_off(error)
+                else:
+                    inbox.converted_s += item.num_samples / item.rate
                 inbox.is_converting = False
                 self._note_warnings()
             elif isinstance(item, FinalizeRequest):
                 self._add_finalize(item)
             elif isinstance(item, DecodingChange):
                 self._add_change(item)
+            elif isinstance(item, StreamWarning):
+                self.warnings.append(item)
             else:
                 self._add_end()
+
+    def _break_off(self, error: Exception) -> None:
+        """End the sound here. What was converted before may still wait to be heard, so the error
+        has its place behind that."""
+        self.broken = error
+        if self.input.duration and not self.closed:
+            self._add_end()
+        self.closed = True
 
     def _note_warnings(self) -> None:
         # They are emitted when the decoder has come to their time, however the sound was cut.

@@ -9,15 +9,16 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kiku.audio import AudioInput, Chunk
+from kiku.audio import AudioInput, Chunk, StreamWarning
 from kiku.errors import QueueFull
 from kiku.stream.work import DecodingChange, FinalizeRequest
 
 _MAX_REQUESTS = 32
 """Finalizes that may wait at once, and as many changes of decoding."""
 
-InboxItem = Chunk | FinalizeRequest | DecodingChange | Literal["close"]
-"""One thing that a client gives; "close" says that no more sound comes."""
+InboxItem = Chunk | FinalizeRequest | DecodingChange | StreamWarning | Literal["close"]
+"""One thing that a client gives: a warning is about the sound behind it; "close" says that no more
+sound comes."""
 
 
 @dataclass(slots=True)

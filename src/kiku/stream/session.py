@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.audio import Chunk
+from kiku.audio import Chunk, StreamWarning
 from kiku.config import ModelConfig
 from kiku.errors import KikuError, StreamClosed, StreamError
 from kiku.options import DecodingOptions, StreamOptions
@@ -133,6 +133,10 @@ class WordSession:
         inbox.items.append(chunk)  # as `_give`, which costs a call for every chunk
         if self.on_input is not None:
             self.on_input()
+
+    def warn(self, warning: StreamWarning) -> None:
+        """Give out a warning about the sound that is pushed next, when that is heard."""
+        self._give(warning)
 
     def _give(self, item: InboxItem) -> None:
         self._inbox.items.append(item)
@@ -241,7 +245,8 @@ class WordSession:
     # For the driver's thread: what the scheduler asks and reports.
 
     def pending(self) -> int | Work | None:
-        """How many frames may be taken, or what is to be done before; None at the end."""
+        """How many frames may be taken, or what is to be done before; None at the end. Raises why
+        the sound cannot be converted any further, when all before has been heard."""
         most = self._setup.options.max_events
         if len(self.events) >= most:  # nobody fetches them
             self._is_held_back = True
@@ -393,6 +398,10 @@ class WordSession:
 
         Args:
             num_given: pieces of sound and requests that waited when the client asked for it.
+
+        Raises:
+            Exception: what the session failed with, or will fail with once all sound before has
+                been heard.
         """
         self.check_alive()
         setup, source, writer = self._setup, self._source, self._writer
@@ -400,6 +409,8 @@ class WordSession:
         converted_s = self._inbox.converted_s
         source.convert(MAX_INT, num_given)  # the queue bounds it
         self._note_room(converted_s)
+        if source.broken is not None:
+            raise source.broken
         state = SessionState(
             config=setup.config,
             channel=setup.channel,
