@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike, NDArray
 
 from kiku import (
+    AudioFormat,
     DecodingOptions,
     End,
     Finalized,
@@ -256,6 +257,28 @@ def test_the_length_is_right_in_the_midst_of_a_conversion(monkeypatch: pytest.Mo
         s.pending()
     assert seen == pytest.approx([2 * FRAME_S, 4 * FRAME_S])
     assert s.duration == pytest.approx(4 * FRAME_S)
+
+
+def test_the_length_is_right_where_bytes_ended_within_a_sample(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Chunks then seem to be longer than they are together, also while the next is converted."""
+    rate, seen = CONFIG.sample_rate, list[float]()
+    format = AudioFormat(encoding="s16le", sample_rate=rate)
+    s = session(StreamOptions(recovery=None, format=format))
+    push(s, bytes(3))
+    s.pending()
+    assert s.duration == pytest.approx(1 / rate)
+    feed = AudioInput.feed
+
+    def asked_meanwhile(self: AudioInput, chunk: Chunk) -> NDArray[np.float32]:
+        seen.append(s.duration)
+        return feed(self, chunk)
+
+    monkeypatch.setattr(AudioInput, "feed", asked_meanwhile)
+    push(s, bytes(2 * SIZE - 1))
+    s.pending()
+    assert [*seen, s.duration] == pytest.approx([(SIZE + 1) / rate] * 2)
 
 
 @pytest.mark.parametrize("is_before", [False, True])

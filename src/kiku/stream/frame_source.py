@@ -1,6 +1,7 @@
 """The way in of a session: from what the client gave to frames, each request at its frame.
 
-Runs in the driver's thread. Knows nothing of tokens, words or events.
+Runs in the driver's thread; other threads may ask how much sound there is. Knows nothing of tokens,
+words or events.
 """
 
 import math
@@ -31,8 +32,8 @@ class FrameSource:
     """Frames of one client's sound, with silence around it, and the requests between them."""
 
     __slots__ = (
-        "_inbox", "_last_decoding", "_setup", "broken", "closed", "due", "frames", "input",
-        "num_frames", "warnings",
+        "_inbox", "_last_decoding", "_setup", "_uneven_s", "broken", "closed", "due", "frames",
+        "input", "num_frames", "warnings",
     )  # fmt: skip
 
     def __init__(self, setup: SessionSetup, inbox: Inbox) -> None:
@@ -40,6 +41,9 @@ class FrameSource:
         config, options = setup.config, setup.options
         channel = options.channel if setup.channel is None else setup.channel
         self._setup, self._inbox = setup, inbox
+        # The input counts sound exactly; the inbox adds up what each chunk seems to be, which is a
+        # little off where bytes end within a sample. By how much, when it was last looked at.
+        self._uneven_s = 0.0
         self.input = AudioInput(
             config.sample_rate,
             options.format,
@@ -183,8 +187,17 @@ class FrameSource:
 
     @property
     def duration(self) -> float:
-        """Seconds of sound that the client has pushed so far."""
-        return self._inbox.seconds_pushed(self.input)
+        """Seconds of sound that the client has pushed so far. Any thread may ask."""
+        inbox = self._inbox
+        converted_s, pushed_s = inbox.converted_s, inbox.pushed_s
+        if not inbox.is_converting:
+            counted_s = self.input.duration
+            # If the driver converted nothing meanwhile, no chunk is in one sum and not in the
+            # other.
+            if not inbox.is_converting and inbox.converted_s == converted_s:
+                self._uneven_s = counted_s - converted_s
+                return counted_s + max(0.0, pushed_s - converted_s)
+        return pushed_s + self._uneven_s
 
     @property
     def waiting_s(self) -> float:

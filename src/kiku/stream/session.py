@@ -22,8 +22,9 @@ A state only leads to those below it, and `save` needs a slot: open or closing. 
 `finalize` and `change_decoding`: each has its place in the sound, after what was pushed before it.
 
 Two threads use a session. The client's thread appends sound and requests to the inbox and pops from
-`events`: both are deques, which need no lock. Everything else is touched only by the thread that
-drives the scheduler; there is one at a time.
+`events`: both are deques, which need no lock. It also clears the flag that events hold the session
+back. Everything else is changed only by the thread that drives the scheduler; there is one at a
+time.
 """
 
 from collections.abc import Callable, Sequence
