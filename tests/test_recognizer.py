@@ -42,7 +42,7 @@ from kiku.errors import (
     StreamError,
     TruncatedAudio,
 )
-from kiku.scheduler import Member
+from kiku.scheduler import Member, Opening
 from kiku.stream import WordSession
 from kiku.transcription import RecordingBatch, RecordingSound, RecordingTask, as_done, sources
 from tests import tiny
@@ -481,6 +481,27 @@ def test_a_recording_waits_for_a_slot_that_another_thread_gives_back() -> None:
     timer.start()
     assert rec.transcribe(sentence(ONE), rate=CONFIG.sample_rate).text == "one"
     timer.join()
+
+
+def test_a_slot_that_comes_just_as_the_timeout_ends_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rec, engine = echo()
+    held = Driven(rec)
+    cancel = rec.scheduler.cancel
+
+    def late(opening: Opening) -> bool:
+        held.release()
+        assert rec.scheduler.drive(lambda: opening.done)
+        return cancel(opening)
+
+    monkeypatch.setattr(rec.scheduler, "cancel", late)
+    result = rec.transcription(sentence(ONE), rate=CONFIG.sample_rate, timeout=0.01)
+    for _ in range(100):  # it would go on for ever
+        if not result.done:
+            result.advance()
+    assert [word.text for word in result.so_far] == ["one"]
+    assert not engine.held
 
 
 def test_an_open_stream_that_waits_holds_up_nobody() -> None:

@@ -120,8 +120,10 @@ class RecordingBatch:
         if wanted is None or wanted.done or self._running:
             return
         if not found or scheduler.is_stuck(wanted):
+            if scheduler.cancel(wanted):
+                return  # the slots came just now
             recording, self._opening = self._opening, None
-            if recording is not None and not scheduler.cancel(wanted):
+            if recording is not None:
                 self._fail(recording, error := scheduler.no_free_slot(wanted))
                 raise error
 
