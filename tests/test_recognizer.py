@@ -504,6 +504,24 @@ def test_a_slot_that_comes_just_as_the_timeout_ends_is_taken(
     assert not engine.held
 
 
+def test_who_does_not_wait_gets_the_slots_that_are_free_next_to_a_live_stream() -> None:
+    """A thread of the driver's own gives the slots then, a moment after they were asked for."""
+    rec, _ = echo(slots=2)
+    with rec.stream():
+        for _ in range(3):
+            assert rec.transcribe(sentence(ONE), rate=CONFIG.sample_rate, timeout=0).text == "one"
+            several = [sentence(ONE), sentence(TWO), sentence(THREE)]  # each after the other
+            found = rec.transcribe(several, rate=CONFIG.sample_rate, timeout=0)
+            assert [one.text for one in found] == ["one", "two", "three"]
+        with rec.stream():
+            with pytest.raises(NoFreeSlot, match="all 2 slots are held"):
+                rec.transcribe(sentence(ONE), rate=CONFIG.sample_rate, timeout=0)
+            result = rec.transcription(sentence(ONE), rate=CONFIG.sample_rate, timeout=0)
+            with pytest.raises(NoFreeSlot):
+                result.advance()
+            assert result.done
+
+
 def test_an_open_stream_that_waits_holds_up_nobody() -> None:
     rec, _ = echo(slots=2)
     live = Driven(rec)

@@ -84,24 +84,20 @@ class Scheduler:
         self._driver.nudge()
         return self.engine.free_slots
 
-    def open(self, opening: Opening, timeout: float | None = 0.0) -> list[Binding]:
-        """Give sessions their slots.
-
-        Args:
-            opening: the sessions that want slots.
-            timeout: seconds to wait for free slots; None waits as long as others hold them, but
-                not for sessions that this very thread would have to end.
+    def open(self, opening: Opening) -> list[Binding]:
+        """Give sessions their slots, and wait for them as long as `opening.timeout` says. None
+        waits as long as others hold them, but not for sessions that this very thread would have to
+        end.
 
         Raises:
             NoFreeSlot: they stayed held.
             StreamError: see `SlotEngine.restore`; or the process was forked.
         """
-        opening.at_once = timeout is not None and timeout <= 0
         self.request(opening)
         try:
             self.drive(
-                lambda: opening.done or (timeout is None and self.is_stuck(opening)),
-                None if opening.at_once else timeout,
+                lambda: opening.done or (opening.timeout is None and self.is_stuck(opening)),
+                opening.wait_s,
             )
         except BaseException:
             self.give_up(opening)
@@ -164,7 +160,7 @@ class Scheduler:
             while waiting or running or opening is not None:
                 if opening is None and waiting:
                     count = max(1, min(len(waiting), self.free_slots))
-                    opening = Opening([waiting.popleft() for _ in range(count)])
+                    opening = Opening([waiting.popleft() for _ in range(count)], timeout=None)
                     self.request(opening)
                 self._wait_for(opening, running)
                 if opening is not None and opening.done:

@@ -108,6 +108,8 @@ class RecordingBatch:
     def _wait(self) -> None:
         wanted = None if self._opening is None else self._opening.opening
         scheduler = self._scheduler
+        if wanted is not None and not self._running:  # until then its own call holds slots
+            wanted.timeout = self._timeout
 
         def news() -> bool:
             if wanted is not None and wanted.done:
@@ -116,7 +118,7 @@ class RecordingBatch:
                 return any(one.has_news for one in self._running)
             return wanted is None or scheduler.is_stuck(wanted)
 
-        found = scheduler.drive(news, None if self._running else self._timeout)
+        found = scheduler.drive(news, None if wanted is None else wanted.wait_s)
         if wanted is None or wanted.done or self._running:
             return
         if not found or scheduler.is_stuck(wanted):
@@ -138,6 +140,8 @@ class RecordingBatch:
             recording.opening.result()
         except Exception as error:
             recording.so_far.fail(error)
+            if isinstance(error, NoFreeSlot) and not self._running:
+                raise
             return
         self._running.append(recording)
 
