@@ -453,6 +453,40 @@ def test_an_abandoned_transcription_gives_its_slot_back() -> None:
     assert not engine.held
 
 
+@pytest.mark.parametrize("moment", ["while it begins", "while it waits"])
+def test_a_recording_that_is_dropped_in_line_lets_the_others_go_on(
+    moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The garbage collector may do so at any moment, while another recording is iterated over."""
+    rec, engine = echo()
+    held = Driven(rec)
+    first, second = rec.transcriptions([sentence(ONE), sentence(TWO)], rate=CONFIG.sample_rate)
+    line = [first]
+    del first
+    begin, drive = RecordingTask.begin, rec.scheduler.drive
+
+    def begins(recording: RecordingTask) -> Opening:
+        opening = begin(recording)
+        if moment == "while it begins":
+            line.clear()
+        return opening
+
+    def drives(until: Callable[[], bool], timeout: float | None = None) -> bool:
+        line.clear()
+        if not held.session.done:
+            held.release()
+        return drive(until, 60.0 if timeout is None else timeout)
+
+    monkeypatch.setattr(RecordingTask, "begin", begins)
+    monkeypatch.setattr(rec.scheduler, "drive", drives)
+    for _ in range(100):
+        if not second.done:
+            second.advance()
+    assert [word.text for word in second.so_far] == ["two"]
+    assert rec.free_slots == 1
+    assert list(engine.heard) == [0]
+
+
 def test_a_full_house_is_told() -> None:
     rec, _ = echo()
     stream = Driven(rec)

@@ -112,13 +112,16 @@ class RecordingBatch:
             wanted.timeout = self._timeout
 
         def news() -> bool:
-            if wanted is not None and wanted.done:
+            if wanted is not None and (wanted.done or wanted.cancelled):
                 return True
             if self._running:  # they will free a slot for the one that waits
                 return any(one.has_news for one in self._running)
             return wanted is None or scheduler.is_stuck(wanted)
 
         found = scheduler.drive(news, None if wanted is None else wanted.wait_s)
+        if wanted is not None and wanted.cancelled:  # the collector freed it
+            self._opening = None
+            return
         if wanted is None or wanted.done or self._running:
             return
         if not found or scheduler.is_stuck(wanted):
@@ -185,6 +188,4 @@ class RecordingBatch:
         if recording is self._opening:
             self._opening = None
         if recording.opening is not None:
-            recording.opening.cancelled = True
-            for binding in recording.opening.given:
-                self._scheduler.release(binding)
+            self._scheduler.give_up(recording.opening)
