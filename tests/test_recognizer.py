@@ -487,6 +487,28 @@ def test_a_recording_that_is_dropped_in_line_lets_the_others_go_on(
     assert list(engine.heard) == [0]
 
 
+def test_a_recording_that_is_dropped_at_its_end_lets_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The garbage collector may do so at any moment, while another recording is iterated over."""
+    rec, _ = echo(slots=2)
+    short, long = sentence(ONE), sentence(TWO, THREE, ONE, TWO, THREE)
+    first, second = rec.transcriptions([short, long], rate=CONFIG.sample_rate)
+    several, dropped = [first], first._recording
+    del first
+    collect = RecordingTask.collect
+
+    def collects(recording: RecordingTask) -> None:
+        collect(recording)
+        if recording is dropped and recording.so_far.done:
+            several.clear()
+
+    monkeypatch.setattr(RecordingTask, "collect", collects)
+    assert second.result().text == "two three one two three"
+    assert not several
+    assert rec.free_slots == 2
+
+
 def test_a_full_house_is_told() -> None:
     rec, _ = echo()
     stream = Driven(rec)

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 
 from kiku.errors import NoFreeSlot, StreamError
 from kiku.scheduler import Scheduler
@@ -82,7 +83,7 @@ class RecordingBatch:
                 if recording.so_far.failure is not None:
                     self.abandon(recording)
                 elif recording.so_far.done:
-                    self._running.remove(recording)
+                    self._drop(recording)
         except NoFreeSlot:
             raise
         except BaseException as error:
@@ -92,8 +93,7 @@ class RecordingBatch:
             raise
 
     def _open_next(self) -> None:
-        while self._opening is None and self._waiting:
-            recording = self._waiting.popleft()
+        while self._opening is None and (recording := self._next_in_line()) is not None:
             try:
                 opening = recording.begin()
             except Exception as error:  # an unreadable file ends its own recording only
@@ -104,6 +104,12 @@ class RecordingBatch:
                 raise
             self._opening = recording
             self._scheduler.request(opening)
+
+    def _next_in_line(self) -> RecordingTask | None:
+        try:
+            return self._waiting.popleft()
+        except IndexError:  # none was left, or the collector has taken the last one just now
+            return None
 
     def _wait(self) -> None:
         wanted = None if self._opening is None else self._opening.opening
@@ -181,11 +187,15 @@ class RecordingBatch:
     def abandon(self, recording: RecordingTask) -> None:
         """Give a recording's slots back, as nothing refers to its words any more. The garbage
         collector may call this at any moment."""
-        if recording in self._waiting:
-            self._waiting.remove(recording)
-        if recording in self._running:
-            self._running.remove(recording)
+        self._drop(recording)
         if recording is self._opening:
             self._opening = None
         if recording.opening is not None:
             self._scheduler.give_up(recording.opening)
+
+    def _drop(self, recording: RecordingTask) -> None:
+        """Take a recording out of those that wait or run. The collector may have done so between
+        any two lines."""
+        for several in (self._waiting, self._running):
+            with suppress(ValueError):
+                several.remove(recording)
