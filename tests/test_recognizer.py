@@ -9,6 +9,7 @@ import pickle
 import threading
 import wave
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -42,7 +43,7 @@ from kiku.errors import (
     StreamError,
     TruncatedAudio,
 )
-from kiku.scheduler import Member, Opening
+from kiku.scheduler import Binding, Member, Opening
 from kiku.stream import WordSession
 from kiku.transcription import RecordingBatch, RecordingSound, RecordingTask, as_done, sources
 from tests import tiny
@@ -544,14 +545,14 @@ def test_a_slot_that_comes_just_as_the_timeout_ends_is_taken(
 ) -> None:
     rec, engine = echo()
     held = Driven(rec)
-    cancel = rec.scheduler.cancel
+    take_slots = rec.scheduler.take_slots
 
-    def late(opening: Opening) -> bool:
+    def late(opening: Opening) -> list[Binding]:
         held.release()
         assert rec.scheduler.drive(lambda: opening.done)
-        return cancel(opening)
+        return take_slots(opening)
 
-    monkeypatch.setattr(rec.scheduler, "cancel", late)
+    monkeypatch.setattr(rec.scheduler, "take_slots", late)
     result = rec.transcription(sentence(ONE), rate=CONFIG.sample_rate, timeout=0.01)
     for _ in range(100):  # it would go on for ever
         if not result.done:
@@ -569,7 +570,7 @@ def test_who_does_not_wait_gets_the_slots_that_are_free_next_to_a_live_stream() 
             several = [sentence(ONE), sentence(TWO), sentence(THREE)]  # each after the other
             found = rec.transcribe(several, rate=CONFIG.sample_rate, timeout=0)
             assert [one.text for one in found] == ["one", "two", "three"]
-        with rec.stream():
+        with ThreadPoolExecutor(1) as other, other.submit(rec.stream).result():
             with pytest.raises(NoFreeSlot, match="all 2 slots are held"):
                 rec.transcribe(sentence(ONE), rate=CONFIG.sample_rate, timeout=0)
             result = rec.transcription(sentence(ONE), rate=CONFIG.sample_rate, timeout=0)

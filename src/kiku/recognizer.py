@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import NoReturn, cast, overload
 
@@ -180,15 +181,14 @@ class Recognizer:
         )
         self.scheduler.request(opening)
         try:
-            async with asyncio.timeout(opening.wait_s):
-                await waiters.until(lambda: opening.done)
-        except TimeoutError:
-            if not self.scheduler.cancel(opening):
-                raise self.scheduler.no_free_slot(opening) from None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(opening.wait_s):
+                    await waiters.until(lambda: opening.done)
+            bindings = self.scheduler.take_slots(opening)
         except BaseException:
             self.scheduler.give_up(opening)
             raise
-        return AsyncStream(self._setup(options, opening.result()), waiters)
+        return AsyncStream(self._setup(options, bindings), waiters)
 
     def _live_members(
         self, options: StreamOptions | None, state: bytes | None

@@ -414,7 +414,8 @@ def test_an_opening_that_is_not_wanted_any_more_gets_nothing() -> None:
     (held,) = opened(scheduler, Frames())
     opening = Opening([Member(Frames())], timeout=None)  # pyright: ignore
     scheduler.request(opening)
-    assert not scheduler.cancel(opening)
+    with pytest.raises(NoFreeSlot):
+        scheduler.take_slots(opening)
     scheduler.release(held)
     assert scheduler.free_slots == 1
     assert not scheduler.drive(lambda: opening.done, 0.01)

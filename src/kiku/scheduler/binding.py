@@ -279,6 +279,7 @@ class Opening(Awaited[list[Binding]]):
         self.driven = live if driven is None else driven
         self.thread = threading.get_ident()
         self.cancelled = False
+        """Whether it was withdrawn; `OpeningQueue` alone says so."""
 
     @property
     def at_once(self) -> bool:

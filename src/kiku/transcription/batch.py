@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from kiku.errors import NoFreeSlot, StreamError
-from kiku.scheduler import Scheduler
+from kiku.scheduler import Opening, Scheduler
 from kiku.text import Word
 from kiku.transcription.progress import BatchProgress, OnProgress
 from kiku.transcription.recording import RecordingTask
@@ -77,7 +77,6 @@ class RecordingBatch:
             for recording in list(self._running):
                 self._feed(recording)
             self._wait()
-            self._take_slots()
             for recording in list(self._running):
                 recording.collect()
                 if recording.so_far.failure is not None:
@@ -112,6 +111,8 @@ class RecordingBatch:
             return None
 
     def _wait(self) -> None:
+        """Step until there is news of a recording, and take the slots of the one that waits for
+        some."""
         wanted = None if self._opening is None else self._opening.opening
         scheduler = self._scheduler
         if wanted is not None and not self._running:  # until then its own call holds slots
@@ -125,34 +126,25 @@ class RecordingBatch:
             return wanted is None or scheduler.is_stuck(wanted)
 
         found = scheduler.drive(news, None if wanted is None else wanted.wait_s)
-        if wanted is not None and wanted.cancelled:  # the collector freed it
+        recording = self._opening
+        if recording is None or wanted is None or wanted.cancelled:  # the collector freed it
             self._opening = None
-            return
-        if wanted is None or wanted.done or self._running:
-            return
-        if not found or scheduler.is_stuck(wanted):
-            if scheduler.cancel(wanted):
-                return  # the slots came just now
-            recording, self._opening = self._opening, None
-            if recording is not None:
-                self._fail(recording, error := scheduler.no_free_slot(wanted))
-                raise error
+        elif wanted.done or (not self._running and (not found or scheduler.is_stuck(wanted))):
+            self._take_slots(recording, wanted)
 
-    def _take_slots(self) -> None:
+    def _take_slots(self, recording: RecordingTask, opening: Opening) -> None:
         """Take the slots of the recording that waited for them, or the error that it got
         instead."""
-        recording = self._opening
-        if recording is None or recording.opening is None or not recording.opening.done:
-            return
-        self._opening = None
         try:
-            recording.opening.result()
+            self._scheduler.take_slots(opening)
         except Exception as error:
+            self._opening = None
             recording.so_far.fail(error)
             if isinstance(error, NoFreeSlot) and not self._running:
                 raise
             return
         self._running.append(recording)
+        self._opening = None
 
     def _feed(self, recording: RecordingTask) -> None:
         try:
