@@ -9,6 +9,7 @@ import pickle
 import threading
 import wave
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -42,7 +43,7 @@ from kiku.errors import (
     StreamError,
     TruncatedAudio,
 )
-from kiku.scheduler import Member
+from kiku.scheduler import Binding, Member, Opening
 from kiku.stream import WordSession
 from kiku.transcription import RecordingBatch, RecordingSound, RecordingTask, as_done, sources
 from tests import tiny
@@ -453,6 +454,62 @@ def test_an_abandoned_transcription_gives_its_slot_back() -> None:
     assert not engine.held
 
 
+@pytest.mark.parametrize("moment", ["while it begins", "while it waits"])
+def test_a_recording_that_is_dropped_in_line_lets_the_others_go_on(
+    moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The garbage collector may do so at any moment, while another recording is iterated over."""
+    rec, engine = echo()
+    held = Driven(rec)
+    first, second = rec.transcriptions([sentence(ONE), sentence(TWO)], rate=CONFIG.sample_rate)
+    line = [first]
+    del first
+    begin, drive = RecordingTask.begin, rec.scheduler.drive
+
+    def begins(recording: RecordingTask) -> Opening:
+        opening = begin(recording)
+        if moment == "while it begins":
+            line.clear()
+        return opening
+
+    def drives(until: Callable[[], bool], timeout: float | None = None) -> bool:
+        line.clear()
+        if not held.session.done:
+            held.release()
+        return drive(until, 60.0 if timeout is None else timeout)
+
+    monkeypatch.setattr(RecordingTask, "begin", begins)
+    monkeypatch.setattr(rec.scheduler, "drive", drives)
+    for _ in range(100):
+        if not second.done:
+            second.advance()
+    assert [word.text for word in second.so_far] == ["two"]
+    assert rec.free_slots == 1
+    assert list(engine.heard) == [0]
+
+
+def test_a_recording_that_is_dropped_at_its_end_lets_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The garbage collector may do so at any moment, while another recording is iterated over."""
+    rec, _ = echo(slots=2)
+    short, long = sentence(ONE), sentence(TWO, THREE, ONE, TWO, THREE)
+    first, second = rec.transcriptions([short, long], rate=CONFIG.sample_rate)
+    several, dropped = [first], first._recording
+    del first
+    collect = RecordingTask.collect
+
+    def collects(recording: RecordingTask) -> None:
+        collect(recording)
+        if recording is dropped and recording.so_far.done:
+            several.clear()
+
+    monkeypatch.setattr(RecordingTask, "collect", collects)
+    assert second.result().text == "two three one two three"
+    assert not several
+    assert rec.free_slots == 2
+
+
 def test_a_full_house_is_told() -> None:
     rec, _ = echo()
     stream = Driven(rec)
@@ -481,6 +538,45 @@ def test_a_recording_waits_for_a_slot_that_another_thread_gives_back() -> None:
     timer.start()
     assert rec.transcribe(sentence(ONE), rate=CONFIG.sample_rate).text == "one"
     timer.join()
+
+
+def test_a_slot_that_comes_just_as_the_timeout_ends_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rec, engine = echo()
+    held = Driven(rec)
+    take_slots = rec.scheduler.take_slots
+
+    def late(opening: Opening) -> list[Binding]:
+        held.release()
+        assert rec.scheduler.drive(lambda: opening.done)
+        return take_slots(opening)
+
+    monkeypatch.setattr(rec.scheduler, "take_slots", late)
+    result = rec.transcription(sentence(ONE), rate=CONFIG.sample_rate, timeout=0.01)
+    for _ in range(100):  # it would go on for ever
+        if not result.done:
+            result.advance()
+    assert [word.text for word in result.so_far] == ["one"]
+    assert not engine.held
+
+
+def test_who_does_not_wait_gets_the_slots_that_are_free_next_to_a_live_stream() -> None:
+    """A thread of the driver's own gives the slots then, a moment after they were asked for."""
+    rec, _ = echo(slots=2)
+    with rec.stream():
+        for _ in range(3):
+            assert rec.transcribe(sentence(ONE), rate=CONFIG.sample_rate, timeout=0).text == "one"
+            several = [sentence(ONE), sentence(TWO), sentence(THREE)]  # each after the other
+            found = rec.transcribe(several, rate=CONFIG.sample_rate, timeout=0)
+            assert [one.text for one in found] == ["one", "two", "three"]
+        with ThreadPoolExecutor(1) as other, other.submit(rec.stream).result():
+            with pytest.raises(NoFreeSlot, match="all 2 slots are held"):
+                rec.transcribe(sentence(ONE), rate=CONFIG.sample_rate, timeout=0)
+            result = rec.transcription(sentence(ONE), rate=CONFIG.sample_rate, timeout=0)
+            with pytest.raises(NoFreeSlot):
+                result.advance()
+            assert result.done
 
 
 def test_an_open_stream_that_waits_holds_up_nobody() -> None:

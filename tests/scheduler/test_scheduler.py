@@ -340,7 +340,10 @@ def test_recordings_go_on_in_a_service_where_some_stream_always_has_work() -> No
 def test_slots_are_given_in_the_order_of_asking() -> None:
     scheduler = Scheduler(EchoEngine(3))
     (first,) = opened(scheduler, Frames())
-    two, one = (Opening([Member(Frames()) for _ in range(n)]) for n in (3, 1))  # pyright: ignore
+    two, one = (
+        Opening([Member(Frames()) for _ in range(n)], timeout=None)  # pyright: ignore
+        for n in (3, 1)
+    )
     scheduler.request(two)
     scheduler.request(one)
     assert not scheduler.drive(lambda: one.done, 0.01), "it would go before those that came first"
@@ -357,16 +360,16 @@ def test_slots_are_given_in_the_order_of_asking() -> None:
 def test_only_who_has_time_stands_in_line(timeout: float, at_once: bool) -> None:
     scheduler = Scheduler(EchoEngine(1))
     opened(scheduler, Frames())
-    opening = Opening([Member(Frames())])  # pyright: ignore
+    opening = Opening([Member(Frames())], timeout=timeout)  # pyright: ignore
     with pytest.raises(NoFreeSlot):
-        scheduler.open(opening, timeout)
+        scheduler.open(opening)
     assert opening.at_once is at_once
 
 
 def test_more_slots_than_there_are_are_refused() -> None:
     scheduler = Scheduler(EchoEngine(2))
     with pytest.raises(NoFreeSlot):
-        scheduler.open(Opening([Member(Frames()) for _ in range(3)]), None)  # pyright: ignore
+        scheduler.open(Opening([Member(Frames()) for _ in range(3)], timeout=None))  # pyright: ignore
     assert scheduler.free_slots == 2
 
 
@@ -388,7 +391,7 @@ def test_who_is_being_given_his_slots_is_not_stuck_for_them() -> None:
             stuck.append(scheduler.is_stuck(self))
             super().settle(value, error)
 
-    scheduler.open(Watched([Member(Frames())]), None)  # pyright: ignore
+    scheduler.open(Watched([Member(Frames())], timeout=None))  # pyright: ignore
     assert stuck == [False]
     assert scheduler.is_stuck(Opening([Member(Frames())])), "held here"  # pyright: ignore
 
@@ -409,9 +412,10 @@ def test_an_opening_that_is_given_up_while_it_gets_its_slots_keeps_none() -> Non
 def test_an_opening_that_is_not_wanted_any_more_gets_nothing() -> None:
     scheduler = Scheduler(EchoEngine(1))
     (held,) = opened(scheduler, Frames())
-    opening = Opening([Member(Frames())])  # pyright: ignore
+    opening = Opening([Member(Frames())], timeout=None)  # pyright: ignore
     scheduler.request(opening)
-    assert not scheduler.cancel(opening)
+    with pytest.raises(NoFreeSlot):
+        scheduler.take_slots(opening)
     scheduler.release(held)
     assert scheduler.free_slots == 1
     assert not scheduler.drive(lambda: opening.done, 0.01)
