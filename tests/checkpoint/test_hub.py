@@ -141,7 +141,9 @@ def test_a_repository_that_lacks_files(
 ) -> None:
     (native_folder / "mimi.safetensors").unlink()
     serve(_folder_as_hub(native_folder, []))
-    with pytest.raises(CheckpointError, match=r"not a whole checkpoint: mimi\.safetensors missing"):
+    with pytest.raises(
+        CheckpointError, match=r"not a complete checkpoint: mimi\.safetensors missing"
+    ):
         find(REPO)
 
 
@@ -170,7 +172,7 @@ _OFFLINE = errors.OfflineModeIsEnabled("offline")
         (_caused(errors.LocalEntryNotFoundError("x"), _OFFLINE), "--offline or HF_HUB_OFFLINE"),
         (_OFFLINE, "--offline or HF_HUB_OFFLINE"),
         (OSError(errno.ENOSPC, "No space left on device"), "no space left on the disk.*HF_HOME"),
-        (OSError(errno.EACCES, "denied"), "cannot be kept in, or read from, .*denied.*HF_HOME"),
+        (OSError(errno.EACCES, "denied"), "cannot be stored in .*denied.*HF_HOME"),
         (OSError(errno.EIO, "broken"), "could not be downloaded: .*broken"),
         (errors.HFValidationError("bad"), "not a repository id"),
     ],

@@ -96,7 +96,7 @@ def test_a_codec_without_layer_scale_is_one_error(null: bool, native_folder: Pat
         path.write_text(path.read_text().replace('"layer_scale": null,', ""))
     bad = _wrong(verify(native_folder))
     assert [f.what for f in bad] == ["tensors"]
-    assert "a codec without layer_scale is not built" in bad[0].detail
+    assert "a codec without layer_scale is not supported" in bad[0].detail
 
 
 @pytest.mark.parametrize("name", ["config.json", "mimi_config.json", "tokenizer.json"])

@@ -60,7 +60,7 @@ def test_a_folder_of_something_else(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"config\.json is missing \(the folder is empty\)"):
         find(tmp_path)
     (tmp_path / "pytorch_model.bin").touch()
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin\); only safetensors are read"):
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin\); kiku only reads safetensors"):
         find(tmp_path)
 
 
@@ -100,7 +100,7 @@ def test_an_index_names_nothing_outside_of_its_folder(transformers_folder: Path,
     (transformers_folder / "model.safetensors").rename(transformers_folder.parent / "elsewhere")
     index = transformers_folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": name}}))
-    with pytest.raises(CheckpointError, match="is not inside of the checkpoint"):
+    with pytest.raises(CheckpointError, match="is outside the checkpoint"):
         find(transformers_folder)
 
 

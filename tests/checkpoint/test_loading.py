@@ -190,7 +190,7 @@ def test_changing_loaded_weights_does_not_change_the_file(native_folder: Path) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dep_q": 8}, "dep_q = 8 is not built"),
+        ({"dep_q": 8}, "dep_q = 8 is not supported"),
         ({"gating": "none"}, "gating = 'none'"),
         ({"delays": [0, 1, 1, 1, 1]}, "delays must all be 0"),
         ({"quantize": True}, "quantize"),

@@ -120,9 +120,9 @@ def test_what_can_be_said_is_not_refused() -> None:
 
 
 def test_what_a_layout_cannot_say_is_named() -> None:
-    with pytest.raises(UnsupportedConfig, match="cannot say: word_start_id = 2"):
+    with pytest.raises(UnsupportedConfig, match="cannot store word_start_id = 2"):
         write_transformers(replace(tiny.model_config(), word_start_id=2))
-    with pytest.raises(UnsupportedConfig, match=r"cannot say: transformer\.norm_eps = 0\.001"):
+    with pytest.raises(UnsupportedConfig, match=r"cannot store transformer\.norm_eps = 0\.001"):
         write_native_codec(_codec(norm_eps=1e-3).codec)
-    with pytest.raises(UnsupportedConfig, match=r"cannot say: transformer\.head_dim = 8"):
+    with pytest.raises(UnsupportedConfig, match=r"cannot store transformer\.head_dim = 8"):
         write_native_codec(_codec(head_dim=8).codec)

@@ -96,10 +96,10 @@ def test_what_a_layout_cannot_say(tmp_path: Path) -> None:
     state = {"lm": tiny.lm().state_dict(), "codec": tiny.codec().state_dict()}
     backbone = replace(model.lm.transformer, norm_eps=1e-6)
     odd = replace(model, lm=replace(model.lm, transformer=backbone))
-    with pytest.raises(UnsupportedConfig, match="Kyutai's layout cannot say"):
+    with pytest.raises(UnsupportedConfig, match="Kyutai's layout cannot store"):
         save_native(tmp_path / "x", odd, vocabulary=tmp_path / "v.json", **state)
     assert not (tmp_path / "x").exists(), "nothing is written before all is known to be sayable"
-    with pytest.raises(CheckpointError, match=r"wants a tokenizer\.json"):
+    with pytest.raises(CheckpointError, match=r"needs a tokenizer\.json"):
         save_transformers(tmp_path / "x", model, vocabulary=tmp_path / "v.model", **state)
 
 

@@ -88,7 +88,7 @@ def test_the_demo_is_not_converted_to_what_is_gone_at_the_end(
     monkeypatch.setenv("KIKU_CACHE", "~no-such-user-here/cache")
     ran = run("models", "convert", "demo")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err.endswith("; set KIKU_CACHE to a folder that can be found\n")
+    assert ran.err.endswith("; set KIKU_CACHE to another folder\n")
 
 
 def test_what_was_not_finished_is_listed_and_removed(
@@ -180,7 +180,7 @@ def test_what_is_in_the_making_is_not_removed(run: Run, folder: Path, own_cache:
     with locked(lock_of(made), lambda: None):
         ran = run("models", "rm", folder)
     assert ran.code == 1
-    assert "is in the making by another process; try later" in ran.err
+    assert "is being made by another process; try later" in ran.err
     assert made.exists()
 
 
@@ -216,7 +216,7 @@ def test_verify_looks_at_what_was_converted_and_convert_mends_it(
     assert f"BAD  {made / 'decoder.data'}: its sha256 is" in ran.out
     assert f"kiku models convert {folder} --precision int8  makes a new one" in ran.err
     ran = run("models", "convert", folder, "--precision", "int8")
-    assert "it is made again" in ran.err
+    assert "converting it again" in ran.err
     assert run("models", "verify", folder).code == 0
 
 

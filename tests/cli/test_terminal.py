@@ -175,7 +175,7 @@ def test_a_conversion_is_told_of(
     (made,) = (tmp_path / "cache" / "onnx").iterdir()
     assert (tmp_path / "out.txt").read_text() == f"{made}\n"
     seen = _visible(sent).replace("\n", "")
-    assert "converting tiny to float32 for ONNX Runtime, which is done once" in seen
+    assert "converting tiny to float32 for ONNX Runtime, only once" in seen
     assert "converted tiny: 0.3 MB" in seen
 
 

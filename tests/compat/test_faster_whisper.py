@@ -191,7 +191,7 @@ def test_int8_on_a_gpu_is_half_precision_and_said(loads: list[dict[str, Any]]) -
         ({"initial_prompt": "Kyutai, Moshi."}, "name words in hotwords"),
         ({"prefix": "So"}, "name words in hotwords"),
         ({"suppress_tokens": [1, 2]}, "other tokens"),
-        ({"language": "de"}, "this model hears en; leave language out"),
+        ({"language": "de"}, "this model only understands en; leave language out"),
         ({"clip_timestamps": "0,1,2,3"}, "one clip"),
         ({"clip_timestamps": "soon"}, "clip_timestamps must be start and end in seconds"),
         ({"beam": 3}, "no argument 'beam'"),
@@ -385,7 +385,7 @@ def test_no_language_is_made_up(name: str, asked: str | None, told: str | None, 
     _, info = model.transcribe(str(talk), language=asked)
     assert info.language == told
     assert math.isnan(info.language_probability) == (told is None)
-    with pytest.raises(UnsupportedConfig, match="tell no language"):
+    with pytest.raises(UnsupportedConfig, match="do not report its language"):
         model.detect_language(str(talk))
 
 

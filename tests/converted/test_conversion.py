@@ -128,14 +128,14 @@ def test_into_a_folder(native_folder: Path, tmp_path: Path, own_cache: Path) -> 
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"here", ".here.kiku.lock"}
     assert not own_cache.parent.exists(), "neither a model nor a lock"
     assert convert(native_folder, precision="int8", folder=model.folder) == model
-    with pytest.raises(CheckpointError, match=r"holds native in int8, .*native in int4"):
+    with pytest.raises(CheckpointError, match=r"contains native in int8, .*native in int4"):
         convert(native_folder, precision="int4", folder=model.folder)
-    with pytest.raises(CheckpointError, match="holds what is no converted model"):
+    with pytest.raises(CheckpointError, match="contains files that are not of a converted model"):
         convert(native_folder, folder=native_folder)
     (tmp_path / "a file").write_text("mine")
-    with pytest.raises(CheckpointError, match="holds what is no converted model"):
+    with pytest.raises(CheckpointError, match="contains files that are not of a converted model"):
         convert(native_folder, folder=tmp_path / "a file")
-    with pytest.raises(CheckpointError, match="converted already; give the checkpoint"):
+    with pytest.raises(CheckpointError, match="already converted; give the checkpoint"):
         convert(model.folder)
 
 
@@ -143,7 +143,9 @@ def test_files_of_others_are_not_lost(native_folder: Path, tmp_path: Path) -> No
     model = convert(native_folder, folder=tmp_path / "here")
     (model.folder / "notes.txt").write_text("mine")
     (model.folder / "codec.data").unlink()
-    with pytest.raises(CheckpointError, match=r"holds what is no converted model \(notes\.txt\)"):
+    with pytest.raises(
+        CheckpointError, match=r"contains files that are not of a converted model \(notes\.txt\)"
+    ):
         convert(native_folder, folder=model.folder)
     assert (model.folder / "notes.txt").read_text() == "mine"
 
@@ -187,7 +189,7 @@ def test_what_is_damaged_is_made_anew(
     assert contents(model.folder) == before
     told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert len(told) == (0 if (name, damage) == (MANIFEST, Path.unlink) else 1)
-    assert all(text.endswith(": it is made again") for text in told)
+    assert all(text.endswith(": converting it again") for text in told)
 
 
 def test_big_files_are_read_when_that_is_asked_for(
@@ -213,7 +215,7 @@ def test_of_another_format(
     monkeypatch.setattr(kiku.graph, "FORMAT", before + 1)
     with pytest.raises(
         CheckpointError,
-        match=rf"an older version of kiku .format {before}, this one runs {before + 1}",
+        match=rf"an older version of kiku .format {before}, but this version uses {before + 1}",
     ):
         open_converted(old.folder)
     new = convert(native_folder)
@@ -298,7 +300,7 @@ def test_a_manifest_with_nonsense_and_a_right_checksum(
 def test_no_space_is_seen_before(native_folder: Path, own_cache: Path, monkeypatch: Any) -> None:
     usage = shutil.disk_usage(native_folder)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(CheckpointError, match=r"takes about 0 MB in .*set KIKU_CACHE"):
+    with pytest.raises(CheckpointError, match=r"needs about 0 MB in .*set KIKU_CACHE"):
         convert(native_folder)
     assert list(own_cache.iterdir()) == []
 
@@ -334,7 +336,7 @@ def test_a_shape_that_cannot_be_run(
     native_folder: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
-        raise UnsupportedConfig("heads of 7 are not built")
+        raise UnsupportedConfig("heads of 7 are not supported")
 
     monkeypatch.setattr(kiku.graph, "write_decoder", refuse)
     with pytest.raises(UnsupportedConfig, match="heads of 7"):
@@ -373,7 +375,9 @@ def test_what_stands_where_the_making_would_be_is_not_lost(
 ) -> None:
     (tmp_path / "here.part").mkdir()
     (tmp_path / "here.part" / "notes.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match=r"here\.part holds what is no converted model"):
+    with pytest.raises(
+        CheckpointError, match=r"here\.part contains files that are not of a converted model"
+    ):
         convert(native_folder, folder=tmp_path / "here")
     assert (tmp_path / "here.part" / "notes.txt").read_text() == "mine"
 
@@ -629,7 +633,9 @@ def test_links_in_the_way_are_refused_and_not_followed(
         target.mkdir()
         (target / "precious").touch()
     link.symlink_to(target)
-    with pytest.raises(CheckpointError, match=r"is a link|holds what is no converted model"):
+    with pytest.raises(
+        CheckpointError, match=r"is a link|contains files that are not of a converted model"
+    ):
         convert(native_folder, folder=wanted)
     if not leads_somewhere:
         assert not target.exists()
@@ -735,7 +741,7 @@ def test_without_any_folder_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setenv("KIKU_CACHE", "~no-such-user-here")
     monkeypatch.setattr(conversion, "temporary_folder", refuse)
-    with pytest.raises(CheckpointError, match=r"set KIKU_CACHE to .*nor is there a temporary fold"):
+    with pytest.raises(CheckpointError, match=r"set KIKU_CACHE to .*a temporary fold"):
         convert("demo")
 
 
@@ -744,9 +750,7 @@ def test_what_nothing_can_take_the_place_of(
     place: str, native_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = (
-        f"cannot take the place of {place}; name a new folder, such as {Path(place, 'converted')}"
-    )
+    said = f"cannot replace {place}; name a new folder, such as {Path(place, 'converted')}"
     with pytest.raises(CheckpointError, match=re.escape(said)):
         convert(native_folder, folder=Path(place))
     assert not (tmp_path / "new").exists()
@@ -754,13 +758,15 @@ def test_what_nothing_can_take_the_place_of(
 
 def test_homes_of_nobody_are_one_sentence_each(native_folder: Path) -> None:
     nowhere = Path("~no-such-user-here/model")
-    with pytest.raises(CheckpointError, match=r"model leads nowhere: .*name the folder without ~"):
+    with pytest.raises(
+        CheckpointError, match=r"model cannot be found: .*name the folder without ~"
+    ):
         convert(native_folder, folder=nowhere)
-    with pytest.raises(CheckpointError, match="leads nowhere"):
+    with pytest.raises(CheckpointError, match="cannot be found"):
         open_converted(nowhere)
     (finding,) = verify_converted(nowhere)
     assert not finding.ok
-    assert "leads nowhere" in finding.detail
+    assert "cannot be found" in finding.detail
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="XDG_CACHE_HOME is not read here")

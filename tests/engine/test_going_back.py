@@ -213,7 +213,7 @@ def test_only_held_slots(kind: str) -> None:
         lambda: engine.truncate(slot, 1),
         lambda: engine.redecode(slot, 1),
     ):
-        with pytest.raises(StreamError, match="not held"):
+        with pytest.raises(StreamError, match="not open"):
             call()
 
 

@@ -250,7 +250,7 @@ def test_a_library_that_is_none_is_not_used(
     monkeypatch.setattr(kiku_kernels, "library", lambda: damaged)
     monkeypatch.setattr(kiku_kernels, "processor", lambda: "avx2")
     assert kernels().library is None
-    assert "does not take it" in kernels().reason
+    assert "does not accept it" in kernels().reason
     assert "kiku-kernels is not used" in caplog.text
 
 

@@ -136,10 +136,10 @@ def test_more_threads_than_processors_are_not_taken(
     quota = _root(tmp_path, V2, kube__pod__cpu_max="500000 100000")
     assert [usable_of(n, quota) for n in (5, 6)] == [5, 5]
     told = [(one.name.partition(".")[0], one.getMessage()) for one in caplog.records]
-    message = "threads were asked for, and this process may use"
+    message = "threads were asked for, but this process may use"
     assert told == [
-        ("kiku", f"10000 {message} 8 processors: it computes with 8"),
-        ("kiku", f"6 {message} 5 processors: it computes with 5"),
+        ("kiku", f"10000 {message} 8 processors: it computes with 8 threads"),
+        ("kiku", f"6 {message} 5 processors: it computes with 5 threads"),
     ]
 
 

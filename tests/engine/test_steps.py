@@ -148,10 +148,10 @@ def test_wrong_counts_are_told_and_nothing_is_changed(kind: str) -> None:
         with pytest.raises(FrameError):
             engine.encode(slots, frames, counts)
     for slots in ([], [0, 0], [1, 0, 1]):
-        with pytest.raises(StreamError, match="each may stand there once"):
+        with pytest.raises(StreamError, match="each may occur only once"):
             engine.step(slots, sound(len(slots)))
     for slots in ([0, 2], [-1], [99]):
-        with pytest.raises(StreamError, match="not held: open it first"):
+        with pytest.raises(StreamError, match="not open: open it first"):
             engine.step(slots, sound(len(slots)))
     assert state(engine) == before
     assert engine.num_passes == passes
@@ -411,7 +411,7 @@ def test_anything_else_is_told(kind: str) -> None:
         lambda: engine.restore(0, b""), lambda: engine.truncate(0, 1),
         lambda: engine.redecode(0, 1), lambda: engine.decode([0], np.zeros((1, 4), np.int64)),
     ):  # fmt: skip
-        with pytest.raises(StreamError, match="slot 0 is not held: open it first"):
+        with pytest.raises(StreamError, match="slot 0 is not open: open it first"):
             call()
     with suppress(KikuError):
         engine.close(5)

@@ -79,7 +79,9 @@ def test_groups() -> None:
     }
     assert list(names["length"]) == ["0-2 s", "2-5 s", "20 s and more"]
     assert length_of(9.9) == "5-10 s"
-    with pytest.raises(InputError, match="no row has a field 'accent'; there are speaker, length"):
+    with pytest.raises(
+        InputError, match="no row has a field 'accent'; choose from speaker, length"
+    ):
         groups_by(some, "accent")
 
 

@@ -109,7 +109,7 @@ def test_one_that_cannot_be_heard_keeps_no_other_away(say: Say, tmp_path: Path) 
     assert "bad.wav" in str(problems["bad.wav"])
     assert "none.wav" in str(problems["none.wav"])
     assert problems["cut.wav"] is not None
-    assert "no sound in it" in str(problems["late"])
+    assert "it has no sound" in str(problems["late"])
 
 
 def test_turns_are_told_where_they_are_marked(say: Say) -> None:

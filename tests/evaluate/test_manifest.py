@@ -65,11 +65,11 @@ def test_words_alone_are_a_text(manifest: Make) -> None:
         ("[1]", "is [1], not an object"),
         ({"text": "one"}, "has no path"),
         ({"path": "none.wav", "text": "one"}, "there is no file none.wav"),
-        ({"path": "a\0b", "text": "one"}, "cannot be looked at"),
+        ({"path": "a\0b", "text": "one"}, "cannot be read"),
         ({"path": 3, "text": "one"}, '"path" must be text, not 3'),
         ({"path": "good.wav"}, 'has no text: write "text": ""'),
         ({**GOOD, "text": 1}, '"text" must be text'),
-        ({**GOOD, "start": 2, "end": 2}, "ends at 2.0 s, which is not behind"),
+        ({**GOOD, "start": 2, "end": 2}, "ends at 2.0 s, which is not after"),
         ({**GOOD, "start": -1}, '"start" must be seconds'),
         ({**GOOD, "end": True}, '"end" must be seconds'),
         ('{"path": "good.wav", "text": "one", "end": NaN}', '"end" must be seconds'),
@@ -98,7 +98,7 @@ def test_a_bad_row_is_told_of_and_keeps_no_other_away(
 
 def test_what_stands_twice_is_taken_once(manifest: Make) -> None:
     assert problems(manifest(GOOD, GOOD)) == [
-        "stands there twice: leave one out, or give each an id of its own"
+        "occurs twice: leave one out, or give each an id of its own"
     ]
 
 
@@ -120,7 +120,7 @@ def test_only_rows_with_a_value_are_taken(manifest: Make) -> None:
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(b"", "there are no rows"), (b"\xff\xfe", "is no text"), (b"{\n", "none of 1 rows can be")],
+    [(b"", "there are no rows"), (b"\xff\xfe", "is not text"), (b"{\n", "none of 1 rows can be")],
 )
 def test_a_manifest_without_a_row_that_can_be_used(
     tmp_path: Path, content: bytes, told: str
@@ -250,5 +250,5 @@ def test_an_empty_name_is_not_the_current_folder(
     (tmp_path / "good.txt").write_text("one")
     monkeypatch.chdir(tmp_path)
     assert read_manifests(["."]).utterances
-    with pytest.raises(InputError, match="'' names no manifest"):
+    with pytest.raises(InputError, match="the name of the manifest is empty"):
         read_manifests([""])

@@ -88,7 +88,7 @@ def test_folders_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
         keep(tmp_path / "file")
-    with pytest.raises(OutputError, match="holds no results"):
+    with pytest.raises(OutputError, match="contains no results"):
         read_results(tmp_path)
     (tmp_path / NAME).touch()
     with pytest.raises(OutputError, match="is empty"):

@@ -41,7 +41,7 @@ def test_which_one_is_taken() -> None:
     assert normaliser("auto", "en-GB")(text) == english
     assert normaliser("auto", "fr")(text) == basic(text) != english
     assert normaliser("none")(" A  b ") == "A b"
-    with pytest.raises(InputError, match="normalise by one of auto, english"):
+    with pytest.raises(InputError, match="normalise must be one of auto, english"):
         normaliser("whisper")
 
 

@@ -67,7 +67,7 @@ def test_gpus_that_machines_cannot_use_are_left_alone(
     problems = ["on one PyTorch is not installed", "on two it is built for processors"]
     found = room_for([GPUS, BIG], ModelSettings(**settings), lambda: problems)
     assert found == ({"num_cpus": 4}, 12)
-    assert "left alone: on one PyTorch is not installed; on two it is built" in caplog.text
+    assert "not used: on one PyTorch is not installed; on two it is built" in caplog.text
 
 
 @pytest.mark.parametrize("settings", [{"device": "cuda"}, {"engine": "cuda"}])
@@ -75,9 +75,9 @@ def test_a_gpu_that_is_wanted_and_is_not_there_is_told_before_anything_waits(
     settings: dict[str, Any],
 ) -> None:
     (name,) = settings
-    with pytest.raises(InputError, match=f"{name}='cuda' wants a GPU: no machine of the cluster"):
+    with pytest.raises(InputError, match=f"{name}='cuda' needs a GPU: no machine of the cluster"):
         room_for([BIG, {"GPU": 1.0}], ModelSettings(**settings), list)
-    with pytest.raises(InputError, match=f"{name}='cuda' wants a GPU: on one there is none"):
+    with pytest.raises(InputError, match=f"{name}='cuda' needs a GPU: on one there is none"):
         room_for([GPUS], ModelSettings(**settings), lambda: ["on one there is none"])
 
 
@@ -116,13 +116,13 @@ def test_what_is_waited_for_and_who_holds_it_is_told_in_one_line(
     held = ["LLM of job 02 holds GPU: 3", "Web of job 03 holds CPU: 1"]
     wait_for_room(4, EACH, rest.look, lambda: held, rest.pause)
     assert [one.getMessage() for one in caplog.records] == [
-        "3 of 4 actors wait for room (each wants GPU: 1 and CPU: 1; free are GPU: 1, CPU: 8): "
-        "LLM of job 02 holds GPU: 3; Web of job 03 holds CPU: 1"
+        "3 of 4 actors are waiting for room (each needs GPU: 1 and CPU: 1; free are GPU: 1, CPU: "
+        "8): LLM of job 02 holds GPU: 3; Web of job 03 holds CPU: 1"
     ]
     assert rest.pauses > 1
     caplog.clear()
     wait_for_room(4, {"num_cpus": 4}, rest.look, list, rest.pause)
-    assert "2 of 4 actors wait" in caplog.text
+    assert "2 of 4 actors are waiting" in caplog.text
     assert "'ray status' on the head says what is held" in caplog.text
 
 

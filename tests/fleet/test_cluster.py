@@ -40,7 +40,9 @@ def test_the_address_is_the_one_that_is_named_or_rays_own(
 def test_ray_client_is_refused_with_what_to_use_in_its_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    says = "ray://head:10001 is an address of Ray Client, .* does not run: give .*HOST:6379.*"
+    says = (
+        "ray://head:10001 is an address of Ray Client, .* does not work with it: give .*HOST:6379.*"
+    )
     with pytest.raises(InputError, match=says + "ray job submit .* kiku transcribe --ray auto"):
         fleet.Run("ray://head:10001")
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
@@ -91,7 +93,7 @@ def test_a_cluster_that_lets_nobody_in_is_one_sentence(use: Any, kind: str) -> N
     ray = _Ray()
     why = "no token was found\nmore of it"
     ray.fails = RuntimeError(why) if kind == "ours" else ray.exceptions.RayError(why)
-    says = r"on this machine \(no token was found\): .* wants RAY_AUTH_MODE=token here"
+    says = r"on this machine \(no token was found\): .* needs RAY_AUTH_MODE=token here"
     with pytest.raises(InputError, match=says):
         use(ray, "auto")
     assert ray.asked[0]["address"] == "auto"

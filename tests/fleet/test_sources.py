@@ -167,9 +167,9 @@ class Frame:
         (None, "not NoneType"),
         (3, r"not int \(3\)"),
         (Frame(), r'not Frame .*frame.to_dict\("records"\)'),
-        ([b"a.wav"], r"a source is a path or a row with a path, not bytes"),
-        ([3], r"a source is a path or a row with a path, not int \(3\)"),
-        ([["a.wav"]], r"a source is .* not list \(\['a.wav'\]\)"),
+        ([b"a.wav"], r"a source must be a path or a row with a path, not bytes"),
+        ([3], r"a source must be a path or a row with a path, not int \(3\)"),
+        ([["a.wav"]], r"a source must be .* not list \(\['a.wav'\]\)"),
         ([{"path": "a.wav", "size": 0.5}], 'row 1: "size" must be a number of bytes'),
         ([{"path": "a.wav", "size": float("inf")}], 'row 1: "size" must be a number of bytes'),
         ([{"path": float("nan")}], "row 1: has no path"),
@@ -210,8 +210,11 @@ def test_what_leads_to_no_recording(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "says"),
     [
-        ("foo://calls/a.wav", r"foo://calls/a.wav leads to no place \(Protocol not known: foo\)"),
-        ("zip://a.wav::{}/gone.zip", r"gone.zip: cannot be looked at \(.*No such file"),
+        (
+            "foo://calls/a.wav",
+            r"foo://calls/a.wav is not a place that can be opened \(Protocol not known: foo\)",
+        ),
+        ("zip://a.wav::{}/gone.zip", r"gone.zip: cannot be read \(.*No such file"),
         ("near://calls", r"near://calls needs a package .* run  pip install kiku_nearfs$"),
     ],
 )
@@ -225,7 +228,7 @@ def test_a_row_in_a_place_that_is_not_there_is_heard_of_later(tmp_path: Path) ->
     address = f"zip://a.wav::{tmp_path}/gone.zip"
     (found,) = find_items([{"path": address}])
     assert (found.path, found.size) == (address, None)
-    with pytest.raises(InputError, match="leads to no place"):
+    with pytest.raises(InputError, match="is not a place that can be opened"):
         find_items([{"path": "foo://a.wav"}])  # as would be all others
 
 

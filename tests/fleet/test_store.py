@@ -303,7 +303,7 @@ def test_looking_makes_nothing(tmp_path: Path) -> None:
 
 
 def test_places_that_cannot_be_reached_are_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="leads to no place"):
+    with pytest.raises(InputError, match="is not a place that can be opened"):
         RowStore("foo://texts")
     with pytest.raises(OutputError, match=r"zip://.* cannot be reached \(.*No such file"):
         RowStore(f"zip://out::{tmp_path}/gone.zip")

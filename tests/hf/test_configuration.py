@@ -140,7 +140,7 @@ def test_the_hub_is_asked_as_the_arguments_say(
     loaded = kind.from_pretrained(REPO, cache_dir=str(tmp_path), local_files_only=True)
     assert isinstance(loaded, kind)
     assert fake_hub.asked == []
-    with pytest.raises(CheckpointError, match="local_files_only forbids to ask the network"):
+    with pytest.raises(CheckpointError, match="local_files_only forbids the use of the network"):
         kind.from_pretrained(REPO, cache_dir=tmp_path / "empty", local_files_only=True)
     fake_hub.alive = False
     kind.from_pretrained(REPO, cache_dir=tmp_path, token="hf_secret")

@@ -396,7 +396,7 @@ def test_switches_of_the_config(theirs: Any, saved: Path) -> None:
 def test_dropout_is_refused_where_it_would_act(saved: Path) -> None:
     model, ids = Ours.from_pretrained(saved, attention_dropout=0.1), columns(1, 5)
     assert model(ids).logits.shape == (1, 5, VOCAB_SIZE)
-    with pytest.raises(UnsupportedConfig, match=r"attention_dropout=0\.1 is not built"):
+    with pytest.raises(UnsupportedConfig, match=r"attention_dropout=0\.1 is not supported"):
         model.train()(ids)
 
 
@@ -451,7 +451,7 @@ def test_every_other_layer_can_be_checkpointed(saved: Path) -> None:
     model.activation_checkpointing_enable(None, every_n_layers=2, offload=False)
     model(ids, labels=ids[..., 0].clamp(max=VOCAB_SIZE - 2)).loss.backward()
     assert runs == [0, 1, 0]
-    with pytest.raises(UnsupportedConfig, match="offload=True is not built"):
+    with pytest.raises(UnsupportedConfig, match="offload=True is not supported"):
         model.gradient_checkpointing_enable(offload=True)
     with pytest.raises(InputError, match="every_n_layers must be at least 1, not 0"):
         model.gradient_checkpointing_enable(every_n_layers=0)

@@ -420,7 +420,7 @@ def test_what_is_not_built_is_refused(ours: Ours, key: str) -> None:
         {key: NOT_BUILT[key]},
         {"generation_config": GenerationConfig(**{key: NOT_BUILT[key]})},
     ):
-        with pytest.raises(UnsupportedConfig, match=f"{key}=.*is not built; leave it out"):
+        with pytest.raises(UnsupportedConfig, match=f"{key}=.*is not supported; leave it out"):
             ours.generate(input_values=SOUND, **asked)
 
 

@@ -76,7 +76,7 @@ def test_a_model_and_a_processor_are_sent(
     [
         (errors.HFValidationError("no slash"), "is not a repository id: no slash"),
         (errors.OfflineModeIsEnabled("offline"), "HF_HUB_OFFLINE is set; unset it"),
-        (ConnectionError("no route"), r"did not take me/stt \(no route\); check the network"),
+        (ConnectionError("no route"), r"refused me/stt \(no route\); check the network"),
         (errors.LocalTokenNotFoundError("no token"), "no token.*hf auth whoami"),
     ],
 )

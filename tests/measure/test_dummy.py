@@ -90,7 +90,7 @@ def test_it_cannot_be_written_over_a_file(tmp_path: Path) -> None:
 
 def test_shapes_have_names() -> None:
     assert shape_of("1b").lm.transformer.num_layers == 16
-    with pytest.raises(ConfigError, match="known are 1b"):
+    with pytest.raises(ConfigError, match="choose one of 1b"):
         shape_of("7b")
 
 

@@ -665,7 +665,7 @@ def test_a_store_that_is_down_or_hangs_holds_up_nobody(
                 assert ready["taken_s"] == 0
         finally:
             down.ends.set()
-    assert caplog.text.count("cannot be stored") == 1
+    assert caplog.text.count("sessions cannot be stored") == 1
 
 
 def test_the_end_does_not_wait_for_a_store_that_is_down(

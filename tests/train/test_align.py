@@ -143,7 +143,7 @@ def test_what_cannot_be_aligned(loaded: Loaded, tmp_path: Path) -> None:
     said = {Path(one.row).name: one.why for one in done.left_out}
     assert "no such file" in said["none.wav"]
     assert said["000.wav"] == "its text has no letters"
-    assert said["short.wav"] == "its letters do not fit into its length"
+    assert said["short.wav"] == "its letters do not fit its length"
     assert len(done.rows) == 5
     assert [row.words and row.words[0].start for row in done.rows[3:]] == [0.1, None]
     with pytest.raises(TrainingError, match=r"none of 5 rows can be aligned"):

@@ -86,7 +86,7 @@ def test_recorded_noise_is_used(tmp_path: Path) -> None:
     assert np.array_equal(again, out)
     (tmp_path / "noise.wav").unlink()
     for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(TrainingError, match="holds no recordings"):
+        with pytest.raises(TrainingError, match="contains no recordings"):
             Augmenter(replace(STILL, noise=str(folder)), RATE)
 
 
@@ -126,8 +126,8 @@ def test_from_a_file(tmp_path: Path) -> None:
     assert (found.copies, found.speed, found.noise) == (3, (0.8, 1.2), str(tmp_path / "noises"))
     for text, said in (
         ("cpies = 3", "did you mean 'copies'"),
-        ("speed = [1.2, 0.8]", "speed must lie within"),
-        ("noisy = 2.0", "noisy must lie within 0 to 1"),
+        ("speed = [1.2, 0.8]", "speed must be from"),
+        ("noisy = 2.0", "noisy must be from 0 to 1"),
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=said):

@@ -243,7 +243,7 @@ def test_pause_heads_have_no_place_in_transformers(
     assert load(tmp_path / "m").config.lm.num_pause_heads == 4
     to = ["--layout", "transformers", "-o", str(tmp_path / "hf")]
     assert main(["train", "export", str(source), *to]) == 0
-    assert "no place for pause_heads.0.weight" in capsys.readouterr().err
+    assert "cannot store pause_heads.0.weight" in capsys.readouterr().err
     names = {one.name for one in (tmp_path / "hf").iterdir()}
     to = ["--layout", "transformers", "-o", str(tmp_path / "m")]
     assert main(["train", "export", str(source), *to]) == 1
@@ -255,13 +255,16 @@ def test_pause_heads_have_no_place_in_transformers(
 
 def test_a_dtype_that_there_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "export", str(tmp_path), "-o", "m", "--dtype", "fp16"]) == 2
-    assert "no 'fp16'; there are auto, float32, float16, bfloat16" in capsys.readouterr().err
+    assert (
+        "'fp16' is not known; choose one of auto, float32, float16, bfloat16"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_wrong_model_is_refused(run: Path, tiny_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="did not begin with"):
+    with pytest.raises(TrainingError, match="did not start from"):
         export(run, tmp_path / "m", model=str(_other(tmp_path)))
-    with pytest.raises(TrainingError, match="is no run"):
+    with pytest.raises(TrainingError, match="has no checkpoint of a run"):
         export(tmp_path, tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
@@ -270,11 +273,11 @@ def test_a_model_that_is_there_stays(run: Path, base: Path) -> None:
     """Also the one that the run began with."""
     before = {path.name: path.read_bytes() for path in base.iterdir()}
     for layout in ("native", "transformers", "adapter"):
-        with pytest.raises(TrainingError, match=r"holds a model already: .* \( --force \)"):
+        with pytest.raises(TrainingError, match=r"already contains a model: .* \( --force \)"):
             export(run, base, layout=layout)
-        with pytest.raises(TrainingError, match="is what the new model is made of"):
+        with pytest.raises(TrainingError, match="is used to make the new model"):
             export(run, base, layout="native", force=True)
-    with pytest.raises(TrainingError, match=r"holds what is no model \(.*curve"):
+    with pytest.raises(TrainingError, match=r"not of a model \(.*curve"):
         export(run, run)
     assert {path.name: path.read_bytes() for path in base.iterdir()} == before
 
@@ -300,7 +303,7 @@ def test_an_adapter_and_back(run: Path, base: Path, packed: Path, tmp_path: Path
     one, two = load(tmp_path / "back").lm, load(tmp_path / "m").lm
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.equal(a, b)
-    with pytest.raises(TrainingError, match="say with --model"):
+    with pytest.raises(TrainingError, match="give --model"):
         export(tmp_path / "a", tmp_path / "x")
     from kiku.train.model import load_for_training
 
@@ -314,7 +317,7 @@ def test_an_adapter_and_back(run: Path, base: Path, packed: Path, tmp_path: Path
     path = write_config(
         tmp_path / "e.toml", pack=packed, model=base, run=tmp_path / "r", more=other + start
     )
-    with pytest.raises(TrainingError, match="does not hold the adapters that are asked for"):
+    with pytest.raises(TrainingError, match="does not contain the adapters that were asked for"):
         load_for_training(read_settings(path))
 
 
@@ -466,7 +469,9 @@ def test_a_run_goes_on_from_rows_that_others_learned(taught: Path, tmp_path: Pat
     weights = start()
     for name in ("text_embedding.rows", "text_head.rows"):
         assert torch.equal(weights[name], state.weights[name])
-    with pytest.raises(TrainingError, match=r"has trained rows of text_(embedding|head) that this"):
+    with pytest.raises(
+        TrainingError, match=r"has trained rows of text_(embedding|head), which this"
+    ):
         start("new_pieces = 2")
     whole = start('also = ["text_embedding", "text_head"]')
     new = new_pieces_of(load(taught / "grown"), -1)
@@ -482,5 +487,5 @@ def test_adapters_of_other_kinds_are_refused(run: Path, base: Path, tmp_path: Pa
     with pytest.raises(TrainingError, match="use_dora"):
         export(tmp_path / "a", tmp_path / "m", model=str(base))
     path.write_text("{}")
-    with pytest.raises(TrainingError, match="holds no adapter"):
+    with pytest.raises(TrainingError, match="contains no adapter"):
         export(tmp_path / "a", tmp_path / "m", model=str(base))

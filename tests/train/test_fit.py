@@ -71,7 +71,7 @@ fit(read_settings(Path({str(tmp_path / "killed.toml")!r})), on_progress=say)
     said: list[str] = []
     done = fit(killed, on_progress=said.append)
     assert (done.resumed_at, done.step) == (5, 12)
-    assert said[0] == "going on from step 5"
+    assert said[0] == "continuing from step 5"
     whole = config("whole", train, more)
     fit(whole, on_progress=quiet)
     one, two = state_of(killed), state_of(whole)
@@ -117,7 +117,9 @@ def test_a_loss_that_is_no_number_stops(config, monkeypatch: pytest.MonkeyPatch)
         return values
 
     monkeypatch.setattr(TrainingModule, "forward", forward)
-    with pytest.raises(TrainingError, match=r"step 6 was not taken: its loss is nan.*\d\d\d\.wav"):
+    with pytest.raises(
+        TrainingError, match=r"step 6 was not applied: its loss is nan.*\d\d\d\.wav"
+    ):
         fit(settings, on_progress=quiet)
     state = state_of(settings)
     assert state.step == 5
@@ -132,10 +134,10 @@ def test_a_loss_that_is_no_number_stops(config, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("train", "more", "key"),
     [
-        ("seed = 3", "", r"train\.seed \(it was 0, and now is 3\)"),
+        ("seed = 3", "", r"train\.seed \(it was 0, and is now 3\)"),
         ("weight_decay = 0.5", "", r"train\.weight_decay"),
         ("", LORA, r"lora"),
-        ("", "[loss]\npauses = 0.7", r"loss\.pauses \(it was 0\.1, and now is 0\.7\)"),
+        ("", "[loss]\npauses = 0.7", r"loss\.pauses \(it was 0\.1, and is now 0\.7\)"),
     ],
 )
 def test_changed_settings_are_refused(config, train: str, more: str, key: str) -> None:
@@ -372,8 +374,8 @@ def test_the_course_is_drawn(config, monkeypatch: pytest.MonkeyPatch) -> None:
         ('pack = ""', "pack is empty"),
         ('pack = "p"\nrun = ""', "run is empty"),
         ('pack = "p"\nmodel = ""', "model is empty"),
-        ('pack = "p"\n[train]\nlr = -1', r"train\.lr must lie within"),
-        ('pack = "p"\n[train]\nbetas = [-0.5, 0.9]', r"train\.betas\[0\] must lie within"),
+        ('pack = "p"\n[train]\nlr = -1', r"train\.lr must be from"),
+        ('pack = "p"\n[train]\nbetas = [-0.5, 0.9]', r"train\.betas\[0\] must be from"),
         ('pack = "p"\n[train]\nprecision = "int8"', "one of float32, bfloat16"),
         ('pack = "p"\n[lora]\ntargets = ["w"]', r"lora\.targets must be some of q_proj"),
     ],

@@ -108,7 +108,7 @@ def test_a_marked_row_needs_no_words(loaded: Loaded, tmp_path: Path) -> None:
     assert (one.pauses == -100).all()
     assert one.about["keep"] is True
     assert one.about["text"] == loaded.vocabulary.decode(one.text.tolist())
-    with pytest.raises(TrainingError, match=r"1 of 1 rows are .*0\.5 s behind .* not 0\.9 s"):
+    with pytest.raises(TrainingError, match=r"1 of 1 rows are .*0\.5 s after .* not 0\.9 s"):
         pack(rows, loaded, tmp_path / "late", PackOptions(delay_s=0.9))
     # Any other row without words is dropped, and a text without times is refused.
     bare = read_rows(write_manifest(tmp_path, [{"path": "a.wav"}]))

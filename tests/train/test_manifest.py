@@ -69,7 +69,7 @@ def test_what_is_for_others_is_left_as_it_is(tmp_path: Path) -> None:
         ('{"path": "a", "words": [["a", 1]]}', "words must be"),
         ('{"path": "a", "words": [["a", "1", 2]]}', "word 1 .a. has no times"),
         ('{"path": "a", "words": {"a": 1}}', "words must be"),
-        ('{"path": "a", "start": 3, "end": 2, "text": ""}', "ends at 2 s, which is not behind"),
+        ('{"path": "a", "start": 3, "end": 2, "text": ""}', "ends at 2 s, which is not after"),
         ('{"path": "a", "start": -1}', '"start" must be seconds'),
     ],
 )
@@ -79,7 +79,7 @@ def test_a_line_that_is_no_row(tmp_path: Path, line: str, said: str) -> None:
 
 
 def test_no_manifest(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="holds no rows"):
+    with pytest.raises(TrainingError, match="contains no rows"):
         read_training_manifest(manifest(tmp_path, ""))
     with pytest.raises(TrainingError, match="cannot be read"):
         read_training_manifest(tmp_path / "none.jsonl")
@@ -122,7 +122,7 @@ def test_speakers_in_two_splits_are_named() -> None:
         TrainingRow(Path("d"), split="dev"),
         TrainingRow(Path("e")),
     ]
-    with pytest.raises(TrainingError, match=r"two splits: ann \(dev and train\); give"):
+    with pytest.raises(TrainingError, match=r"two splits: ann \(dev and train\); put"):
         refuse_shared_speakers(rows)
     refuse_shared_speakers(rows[:2] + rows[3:])
 
@@ -243,11 +243,11 @@ def test_a_text_that_its_times_do_not_spell_keeps_its_words(tmp_path: Path, told
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("text", b"rec1 caf\xe9\n", "text is no text in UTF-8"),
-        ("segments", b"u1 rec1 0.5 2.0\nu2 rec1 x 2\n", "segments, line 2: 'x' is no number"),
-        ("segments", b"u1 rec1\n", "segments, line 1, must hold name recording start end"),
-        ("ctm", b"rec1 1 0.5 nan yes\n", "ctm, line 1: 'nan' is no number"),
-        ("ctm", b"rec1 1 0.5\n", "ctm, line 1, must hold name channel"),
+        ("text", b"rec1 caf\xe9\n", "text is not text in UTF-8"),
+        ("segments", b"u1 rec1 0.5 2.0\nu2 rec1 x 2\n", "segments, line 2: 'x' is not a number"),
+        ("segments", b"u1 rec1\n", "segments, line 1, must contain name recording start end"),
+        ("ctm", b"rec1 1 0.5 nan yes\n", "ctm, line 1: 'nan' is not a number"),
+        ("ctm", b"rec1 1 0.5\n", "ctm, line 1, must contain name channel"),
     ],
 )
 def test_a_bad_line_of_a_folder_is_named(tmp_path: Path, name: str, data: bytes, said: str) -> None:
@@ -259,12 +259,12 @@ def test_a_bad_line_of_a_folder_is_named(tmp_path: Path, name: str, data: bytes,
 
 def test_a_bad_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_bytes(b"a|caf\xe9\n")
-    with pytest.raises(TrainingError, match=r"metadata\.csv is no text in UTF-8"):
+    with pytest.raises(TrainingError, match=r"metadata\.csv is not text in UTF-8"):
         read_rows(tmp_path)
     (tmp_path / "metadata.csv").unlink()
     head = b"client_id\tpath\tsentence\tlocale\n"
     (tmp_path / "train.tsv").write_bytes(head + b"c\ta.mp3\tcaf\xe9\tfr\n")
-    with pytest.raises(TrainingError, match=r"train\.tsv is no text in UTF-8"):
+    with pytest.raises(TrainingError, match=r"train\.tsv is not text in UTF-8"):
         read_rows(tmp_path)
     long = b"x" * 200_000  # longer than a cell may be
     (tmp_path / "train.tsv").write_bytes(head + b"c\ta.mp3\t" + long + b"\tfr\n")
@@ -282,5 +282,5 @@ def test_a_split_begins_the_name_of_a_file(tmp_path: Path, split: str) -> None:
 
 
 def test_a_folder_of_no_known_shape(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="no folder of a known shape"):
+    with pytest.raises(TrainingError, match="does not have the files of a known corpus"):
         read_rows(tmp_path)

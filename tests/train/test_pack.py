@@ -160,7 +160,7 @@ def test_what_is_dropped_is_named(loaded: Loaded, tmp_path: Path) -> None:
         (
             "none.wav: ", "empty.wav: ", "tiny.wav: shorter than one frame", "text.wav: ",
             "good.wav: no transcript", "out of order: 'two'", "cannot spell 'sieben'",
-            "'one' begins 6.40 s behind",
+            "'one' begins 6.40 s after",
         ), said, strict=True,
     ):  # fmt: skip
         assert part in line
@@ -188,7 +188,7 @@ def test_one_at_a_time_writes_into_a_pack(loaded: Loaded, tmp_path: Path) -> Non
     rows = read_rows(write_corpus(tmp_path, 1))
     with (
         locked_folder(tmp_path / "pack"),
-        pytest.raises(TrainingError, match="another run writes into"),
+        pytest.raises(TrainingError, match="another run writes to"),
     ):
         pack(rows, loaded, tmp_path / "pack", PackOptions())
     assert pack(rows, loaded, tmp_path / "pack", PackOptions()).examples == {"train": 1}
@@ -307,7 +307,7 @@ def test_damage_is_found(loaded: Loaded, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="is damaged"):
         PackReader(tmp_path / "pack")
     (tmp_path / "pack" / "pack.json").unlink()
-    with pytest.raises(TrainingError, match="is no pack"):
+    with pytest.raises(TrainingError, match="is not a pack"):
         PackReader(tmp_path / "pack")
 
 

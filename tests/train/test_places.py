@@ -28,12 +28,12 @@ def test_where_a_model_can_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / ".kiku-0123456789abcdef").touch()
     check_model_folder(tmp_path)
     (tmp_path / "talk.wav").touch()
-    with pytest.raises(TrainingError, match=r"no model \(talk.wav\): choose another folder"):
+    with pytest.raises(TrainingError, match=r"not of a model \(talk.wav\): choose another folder"):
         check_model_folder(tmp_path)
     (tmp_path / "talk.wav").unlink()
     for name in ("config.json", "adapter_config.json"):
         (tmp_path / name).touch()
-        with pytest.raises(TrainingError, match=r"holds a model already: .* \( --force \)"):
+        with pytest.raises(TrainingError, match=r"already contains a model: .* \( --force \)"):
             check_model_folder(tmp_path)
         (tmp_path / name).unlink()
     for below in ("", "x/y"):
@@ -42,7 +42,7 @@ def test_where_a_model_can_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(TrainingError, match="cannot be made"):
         check_model_folder(tmp_path / ("x" * 300))
     monkeypatch.setattr("os.access", lambda *_: False)
-    with pytest.raises(TrainingError, match="nothing may be written"):
+    with pytest.raises(TrainingError, match="is not writable"):
         check_model_folder(tmp_path / "x")
 
 
@@ -54,7 +54,7 @@ def test_a_model_may_be_replaced_and_nothing_else(
     (folder / "config.json").write_text("old")
     check_model_folder(folder, force=True)
     (folder / "talk.wav").touch()
-    with pytest.raises(TrainingError, match=r"no model \(talk.wav\)"):
+    with pytest.raises(TrainingError, match=r"not of a model \(talk.wav\)"):
         check_model_folder(folder, force=True)
     (folder / "talk.wav").unlink()
 
@@ -62,7 +62,7 @@ def test_a_model_may_be_replaced_and_nothing_else(
         return path != tmp_path
 
     monkeypatch.setattr("os.access", closed)
-    with pytest.raises(TrainingError, match=f"nothing may be written in {tmp_path}:"):
+    with pytest.raises(TrainingError, match=f"the folder {tmp_path} is not writable:"):
         check_model_folder(folder, force=True)
 
 
@@ -113,19 +113,19 @@ def test_where_a_pack_can_go(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     check_pack_folder(tmp_path)
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(TrainingError, match=r"what is no pack \(model.safetensors\)"):
+    with pytest.raises(TrainingError, match=r"not of a pack \(model.safetensors\)"):
         check_pack_folder(tmp_path)
 
 
 def test_a_model_that_is_there_stays(loaded: Loaded, tiny_folder: Path, tmp_path: Path) -> None:
     before = contents(tiny_folder)
     rows = read_rows(write_manifest(tmp_path, [{"path": "a.wav", "text": "bonjour"}]))
-    with pytest.raises(TrainingError, match="holds a model already"):
+    with pytest.raises(TrainingError, match="already contains a model"):
         make_vocabulary(rows, str(tiny_folder), tiny_folder, VocabOptions())
-    with pytest.raises(TrainingError, match="is what the new model is made of"):
+    with pytest.raises(TrainingError, match="is used to make the new model"):
         make_vocabulary(rows, str(tiny_folder), tiny_folder, VocabOptions(), force=True)
     rows = read_rows(write_corpus(tmp_path, 1, seconds=1.0))
-    with pytest.raises(TrainingError, match="what is no pack"):
+    with pytest.raises(TrainingError, match="not of a pack"):
         pack(rows, loaded, tiny_folder, PackOptions())
     assert contents(tiny_folder) == before
 
@@ -138,4 +138,7 @@ def test_commands_look_before_they_work(
     manifest = write_corpus(tmp_path, 1, seconds=1.0)
     for command, what in (("vocab", "model"), ("pack", "pack")):
         assert main(["train", command, str(manifest), "-o", str(tmp_path)]) == 1
-        assert f"{tmp_path} holds what is no {what} (000.wav, " in capsys.readouterr().err
+        assert (
+            f"{tmp_path} contains files that are not of a {what} (000.wav, "
+            in capsys.readouterr().err
+        )

@@ -254,7 +254,7 @@ def test_a_stop_changes_nothing(config, more: str) -> None:
     assert curve_of(stopped) == curve
     assert all(float(row["keep"]) > 0 for row in curve)
     assert [float(row["dev_keep"]) > 0 for row in curve if row["dev_keep"]] == [True] * 3
-    assert f"gone from before {float(curve[0]['keep']):.4f}" in lines[1]
+    assert f"change from before {float(curve[0]['keep']):.4f}" in lines[1]
 
 
 def test_with_checkpointing_and_in_bfloat16(config) -> None:
@@ -307,7 +307,7 @@ def test_a_run_that_was_begun_before_there_was_the_key_goes_on(config) -> None:
     del state.about["curve"]["loss.keep"], state.about["start"]
     save_state(Path(settings.run), state)
     assert fit(settings, on_progress=quiet).resumed_at == 12
-    with pytest.raises(TrainingError, match=r"another loss\.keep \(it was 0\.0, and now is 2\.0\)"):
+    with pytest.raises(TrainingError, match=r"another loss\.keep \(it was 0\.0, and is now 2\.0\)"):
         fit(config("old", "[loss]\nkeep = 2.0\n", "ema = 0.9"), on_progress=quiet)
 
 
@@ -324,7 +324,7 @@ def test_another_adapter_to_start_from_is_refused(config, tmp_path: Path) -> Non
     assert fit(settings, on_progress=quiet).resumed_at == 12
     for file in (tmp_path / "two-adapter").iterdir():
         (tmp_path / "one-adapter" / file.name).write_bytes(file.read_bytes())
-    with pytest.raises(TrainingError, match=r"another lora\.start \(what it holds"):
+    with pytest.raises(TrainingError, match=r"another lora\.start \(whose content"):
         fit(settings, on_progress=quiet)
 
 
@@ -336,7 +336,7 @@ def test_nothing_to_keep(config, tmp_path: Path, tiny_folder: Path) -> None:
     rows = read_rows(write_corpus(tmp_path / "late", 3, marked=1))
     pack(rows, load(tiny_folder), tmp_path / "late" / "pack", PackOptions(delay_s=0.9))
     settings = replace(settings, pack=str(tmp_path / "late" / "pack"))
-    with pytest.raises(TrainingError, match=r"0\.5 s behind the sound, .* asks for text 0\.9 s"):
+    with pytest.raises(TrainingError, match=r"0\.5 s after the sound, .* asks for text 0\.9 s"):
         fit(settings, on_progress=quiet)
 
 
@@ -344,7 +344,7 @@ def test_nothing_to_keep(config, tmp_path: Path, tiny_folder: Path) -> None:
 def test_the_weight_has_bounds(tmp_path: Path, keep: str) -> None:
     path = tmp_path / "c.toml"
     path.write_text(f'pack = "p"\n[loss]\nkeep = {keep}\n')
-    with pytest.raises(ConfigError, match=r"loss\.keep must lie within 0 to 1000"):
+    with pytest.raises(ConfigError, match=r"loss\.keep must be from 0 to 1000"):
         read_settings(path)
 
 

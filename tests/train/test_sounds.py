@@ -57,7 +57,7 @@ def test_a_part(tmp_path: Path) -> None:
 
 def test_a_word_behind_the_end(tmp_path: Path) -> None:
     row = a_row(tmp_path, [("a", 3.5, 3.9)], 3.0)
-    with pytest.raises(UnusableRow, match=r"'a' begins 0\.50 s behind the end"):
+    with pytest.raises(UnusableRow, match=r"'a' begins 0\.50 s after the end"):
         list(pieces_of(row, RATE, 5.0))
     near = a_row(tmp_path, [("a", 3.1, 3.4)], 3.0)
     (piece,) = pieces_of(near, RATE, 5.0)
@@ -66,7 +66,7 @@ def test_a_word_behind_the_end(tmp_path: Path) -> None:
 
 def test_a_word_that_lasts_too_long(tmp_path: Path) -> None:
     row = a_row(tmp_path, [("a", 0.0, 5.0)], 6.0)
-    with pytest.raises(UnusableRow, match="a word lasts so long"):
+    with pytest.raises(UnusableRow, match="a word is that long"):
         list(pieces_of(row, RATE, 2.0))
 
 
@@ -74,7 +74,7 @@ def test_a_word_that_lasts_too_long(tmp_path: Path) -> None:
 @pytest.mark.parametrize("more", [[], [("b", 2.0, 2.5)]])
 def test_it_is_told_wherever_the_word_begins(tmp_path: Path, start: float, more) -> None:
     row = a_row(tmp_path, [("a", start, 5.0), *more], 6.0)
-    with pytest.raises(UnusableRow, match=r"no pause between words in 2 s: a word lasts so long"):
+    with pytest.raises(UnusableRow, match=r"no pause between words for 2 s: a word is that long"):
         list(islice(pieces_of(row, RATE, 2.0), 3))
 
 

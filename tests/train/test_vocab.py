@@ -195,7 +195,7 @@ def test_other_rows_are_another_run(grown: Path, packed: Path, tmp_path: Path) -
             fit(short, on_progress=quiet)
         for wrong in ("{", json.dumps({**values, "count": 1}), '{"first": 1, "count": []}'):
             note.write_text(wrong)
-            with pytest.raises(TrainingError, match=f"{FILE} does not fit"):
+            with pytest.raises(TrainingError, match=f"{FILE} does not match"):
                 fit(short, on_progress=quiet)
     finally:
         note.write_text(held)
@@ -242,7 +242,7 @@ def test_the_command(
     size, other = len(load(tmp_path / "n").vocabulary), tmp_path / "n" / "preprocessor_config.json"
     other.write_text("of another layout")
     assert main(["train", "vocab", str(manifest), *replace]) == 1
-    assert "holds a model already" in capsys.readouterr().err
+    assert "already contains a model" in capsys.readouterr().err
     assert main(["train", "vocab", str(manifest), *replace, "--force"]) == 0
     assert len(load(tmp_path / "n").vocabulary) < size
     assert not other.exists()

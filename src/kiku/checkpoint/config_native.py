@@ -131,7 +131,8 @@ def read_native_codec(codec: Mapping[str, Any]) -> CodecConfig:
         check_supported(codec[section], supported, section)
     if codec["transformer"].get("layer_scale") is None:
         raise UnsupportedConfig(
-            "transformer: a codec without layer_scale is not built; kiku builds layer_scale = 0.01"
+            "transformer: a codec without layer_scale is not supported; kiku supports "
+            "layer_scale = 0.01"
         )
     seanet, quantizer, transformer = codec["seanet"], codec["quantizer"], codec["transformer"]
     try:
@@ -333,5 +334,5 @@ def _hidden_scale(ffn_dim: int, dim: int) -> float:
             # moshi truncates scale * dim, which may fall just short of the whole number
             return scale if int(scale * dim) == dim_feedforward else math.nextafter(scale, math.inf)
     raise UnsupportedConfig(
-        f"Kyutai's layout cannot say: a feed-forward width of {ffn_dim} with dim {dim}"
+        f"Kyutai's layout cannot store a feed-forward width of {ffn_dim} with dim {dim}"
     )

@@ -110,7 +110,9 @@ def rope_theta(config: Mapping[str, Any]) -> float | None:
     scaling: Mapping[str, Any] = config.get("rope_scaling") or {}
     kind = rope.get("rope_type") or scaling.get("rope_type") or scaling.get("type") or "default"
     if kind != "default" or rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise UnsupportedConfig(f"rotary positions of type {kind!r} are not built; only 'default'")
+        raise UnsupportedConfig(
+            f"rotary positions of type {kind!r} are not supported, only 'default'"
+        )
     theta = rope.get("rope_theta", config.get("rope_theta"))
     return None if theta is None else float(theta)
 
@@ -280,7 +282,7 @@ def write_transformers_codec(codec: CodecConfig) -> dict[str, Any]:
     t = codec.transformer
     if codec.project_latents and codec.codebook_dim == codec.latent_dim:
         raise UnsupportedConfig(
-            f"{_LAYOUT} cannot say: a projection of the latents to their own width"
+            f"{_LAYOUT} cannot store a projection of the latents to their own width"
         )
     values: dict[str, Any] = {
         "model_type": "mimi",

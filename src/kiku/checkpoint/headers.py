@@ -64,7 +64,8 @@ def read_header(path: Path) -> dict[str, Stored]:
                 )
             if size < 8 + length:
                 raise CheckpointError(
-                    f"{path} is cut short: {size:,} bytes, its header alone has {8 + length:,}"
+                    f"{path} is cut short: it has {size:,} bytes, but its header alone has "
+                    f"{8 + length:,}; download it again"
                 )
             header: dict[str, Any] = json.loads(file.read(length))
         header.pop("__metadata__", None)
@@ -88,7 +89,8 @@ def read_header(path: Path) -> dict[str, Stored]:
     if size != wanted:
         what = "cut short" if size < wanted else "too long"
         raise CheckpointError(
-            f"{path} is {what}: {size:,} bytes, its header promises {wanted:,}; download it again"
+            f"{path} is {what}: it has {size:,} bytes, but its header states {wanted:,}; download "
+            "it again"
         )
     # The library checks that the tensors fill the file without gap or overlap.
     open_with_library(path, framework="np")

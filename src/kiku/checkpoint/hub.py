@@ -42,7 +42,7 @@ KNOWN_REPOS: tuple[KnownRepo, ...] = (
         "kyutai/stt-1b-en_fr-trfs", "transformers", "en, fr", 0.5, 0, 2.7, "for transformers"
     ),
     KnownRepo("kyutai/stt-2.6b-en", "native", "en", 2.5, 0, 5.6, "most accurate"),
-    KnownRepo("kyutai/stt-2.6b-en-candle", "native", "en", 2.5, 0, 5.6, "the same"),
+    KnownRepo("kyutai/stt-2.6b-en-candle", "native", "en", 2.5, 0, 5.6, "the same model"),
     KnownRepo("kyutai/stt-2.6b-en-trfs", "transformers", "en", 2.5, 0, 5.9, "for transformers"),
 )
 """What Kyutai publishes in layouts that kiku reads (the -mlx repositories are another layout)."""
@@ -304,8 +304,8 @@ def file_elsewhere(name: str, place: Place) -> Path | None:
     """
     if name.startswith("file://"):
         raise CheckpointError(
-            f"config.json of {place.name} points to {name}: a checkpoint names files in its own "
-            "folder; put the file there, and its plain name into config.json"
+            f"config.json of {place.name} points to {name}, but a checkpoint may only name files "
+            "in its own folder; put the file there, and its plain name into config.json"
         )
     if not name.startswith("hf://"):
         return None
@@ -382,8 +382,8 @@ def _refuse_way_out(place: str, name: str) -> None:
     parts = name.replace("\\", "/").split("/")
     if parts[0] in ("", "~") or ".." in parts or PureWindowsPath(name).drive:
         raise CheckpointError(
-            f"{place} names a file {name!r}, which is not inside of the checkpoint; put the file "
-            "there, and its plain name into the config"
+            f"{place} names a file {name!r}, which is outside the checkpoint; put the file there, "
+            "and its plain name into the config"
         )
 
 

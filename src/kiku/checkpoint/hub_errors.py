@@ -52,7 +52,7 @@ def why_not(asked: Asked, error: Exception) -> str:
     offline = import_hub().errors.OfflineModeIsEnabled
     if isinstance(error, offline) or isinstance(error.__cause__, offline):
         said = "local_files_only" if asked.local_files_only else "--offline or HF_HUB_OFFLINE"
-        return f"{said} forbids to ask the network; leave that out to download"
+        return f"{said} forbids the use of the network; leave it out to download"
     cause = error.__cause__ or error
     return f"the hub cannot be reached ({_in_a_line(cause)}); check the network"
 
@@ -133,13 +133,13 @@ def _of_the_disk(asked: Asked, error: OSError, cache: str | Path | None) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
             f"no space left on the disk for {what}; free some, or set HF_HOME (the cache is now "
-            f"{place}) to a bigger disk"
+            f"{place}) to a larger disk"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return (
-            f"{what} cannot be kept in, or read from, the hub's cache {place} "
-            f"({_in_a_line(error)}); set HF_HOME to a folder that you may write, or give a local "
-            "folder"
+            f"{what} cannot be stored in the hub's cache {place}, or read from it "
+            f"({_in_a_line(error)}); set HF_HOME to a folder that kiku may write to, or give a "
+            "local folder"
         )
     return f"{what} could not be downloaded: {_in_a_line(error)}"
 

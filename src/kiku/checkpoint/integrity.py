@@ -86,7 +86,7 @@ def _tensors(files: Files) -> list[Finding]:
     notes = [Finding("config", True, f"corrected: {w.message}") for w in caught]
     if problems:
         return [*notes, *(Finding("tensors", False, problem) for problem in shortened(problems))]
-    return [*notes, Finding("tensors", True, "all there, none too many, all of the right shape")]
+    return [*notes, Finding("tensors", True, "complete, with the right shapes")]
 
 
 def vocabulary_finding(path: Path) -> Finding:
@@ -111,6 +111,6 @@ def _checksums(files: Files) -> list[Finding]:
             findings.append(Finding(path.name, True, "the checksum of the published file"))
         else:
             findings.append(
-                Finding(path.name, False, f"sha256 {found} is not the published {known}")
+                Finding(path.name, False, f"its sha256 is {found}, not the published {known}")
             )
     return findings

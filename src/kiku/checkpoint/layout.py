@@ -88,7 +88,7 @@ def layout_of(config: dict[str, Any], path: Path) -> Layout:
     if kind == "stt" or (kind is None and "text_card" in config and config.get("dep_q") == 0):
         return "native"
     raise UnsupportedConfig(
-        f"{path} describes a model of type {kind!r}; kiku reads speech-to-text models: 'stt' "
+        f"{path} describes a model of type {kind!r}; kiku only reads speech-to-text models: 'stt' "
         "(Kyutai's layout) and 'kyutai_speech_to_text' (transformers')"
     )
 
@@ -104,7 +104,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as e:
         raise CheckpointError(f"{path} cannot be read: {e}") from e
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path} should hold a JSON object, not a {type(values).__name__}")
+        raise CheckpointError(f"{path} must contain a JSON object, not a {type(values).__name__}")
     return values  # pyright: ignore[reportUnknownVariableType]
 
 
@@ -201,7 +201,8 @@ def _shards(place: Place, missing: list[str]) -> tuple[Path, ...]:
 def _refuse_missing(place: Place, missing: list[str]) -> None:
     if missing:
         raise CheckpointError(
-            f"{place.name} is not a whole checkpoint: {', '.join(missing)} missing{_there(place)}"
+            f"{place.name} is not a complete checkpoint: {', '.join(missing)} "
+            f"missing{_there(place)}"
         )
 
 
@@ -214,6 +215,6 @@ def _there(place: Place) -> str:
         return " (the folder is empty)"
     hint = ""
     if any(n.endswith((".bin", ".pt", ".pth", ".gguf", ".npz")) for n in names):
-        hint = "; only safetensors are read"
+        hint = "; kiku only reads safetensors"
     shown = ", ".join(names[:12]) + (" ..." if len(names) > 12 else "")
     return f" (there are: {shown}){hint}"

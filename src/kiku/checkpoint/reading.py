@@ -150,7 +150,7 @@ def _blamed_on(file: Path) -> Generator[None]:
     except ConfigError as e:
         raise type(e)(f"{file}: {e}") from e
     except (TypeError, AttributeError, ValueError, ArithmeticError) as e:
-        raise ConfigError(f"{file}: a value has the wrong type, or cannot be ({e})") from e
+        raise ConfigError(f"{file}: a value has the wrong type, or is impossible ({e})") from e
 
 
 def _read_config(files: Files, stored: Mapping[str, Stored]) -> ModelConfig:
@@ -198,7 +198,7 @@ def _timing(values: Any) -> dict[str, Any]:
     """The delay and the silence prefix, as far as they are stated; both layouts use the same two
     keys."""
     if not isinstance(values, dict):
-        raise ConfigError(f"delay and silence prefix should be in an object, not {values!r}")
+        raise ConfigError(f"delay and silence prefix must be in an object, not {values!r}")
     stated = {key: cast(Any, values[key]) for key in _TIMING if key in values}
     for key, value in stated.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -217,8 +217,7 @@ def _listed(files: Files, problems: list[str]) -> str:
     shown = "".join(f"\n  {p}" for p in shortened(problems))
     where = ", ".join(str(path) for path in files.weights)
     return (
-        f"the tensors of {where} are not those that {files.config} describes "
-        f"({len(problems)} differ):{shown}\n"
-        "either the files belong to different checkpoints, or one was made by something that "
-        "kiku does not know"
+        f"the tensors of {where} are not those that {files.config} describes ({len(problems)} "
+        f"differ):{shown}\neither the files belong to different checkpoints, or they were made by "
+        "something that kiku does not know"
     )

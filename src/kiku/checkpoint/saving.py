@@ -110,7 +110,7 @@ def save_transformers(
         CheckpointError: the folder cannot be written, or the vocabulary is not a tokenizer.json.
     """
     if vocabulary is not None and vocabulary.suffix != ".json":
-        raise CheckpointError(f"transformers' layout wants a tokenizer.json, not {vocabulary.name}")
+        raise CheckpointError(f"transformers' layout needs a tokenizer.json, not {vocabulary.name}")
     tensors = to_transformers(lm, codec, config)
     tensors.update(mimi_decoder_to_transformers(mimi_decoder or {}, config.codec))
     stored = str(lm["out_norm.weight"].dtype).removeprefix("torch.")

@@ -23,8 +23,8 @@ def check_supported(values: Mapping[str, Any], supported: Supported, section: st
     for key, allowed in supported.items():
         if key in values and values[key] not in allowed:
             raise UnsupportedConfig(
-                f"{section and section + ': '}{key} = {values[key]!r} is not built; kiku builds "
-                f"{key} = {allowed[0]!r}"
+                f"{section and section + ': '}{key} = {values[key]!r} is not supported; kiku "
+                f"supports {key} = {allowed[0]!r}"
             )
 
 
@@ -49,11 +49,11 @@ def check_lossless(
     try:
         found = read().to_dict()
     except ConfigError as e:
-        raise UnsupportedConfig(f"{layout} cannot say this model: read back, {e}") from e
+        raise UnsupportedConfig(f"{layout} cannot store this model: read back, {e}") from e
     for name, wanted, other in _differences(config.to_dict(), found):
         if name not in left_out:
             raise UnsupportedConfig(
-                f"{layout} cannot say: {name} = {wanted!r}, which would be read back as {other!r}"
+                f"{layout} cannot store {name} = {wanted!r}, which would be read back as {other!r}"
             )
 
 

@@ -52,7 +52,7 @@ class Upload:
             ) from error
         except (OSError, errors.LocalTokenNotFoundError) as error:
             raise CheckpointError(
-                f"the hub did not take {self.repo_id} ({error}); check the network, and who is "
-                "logged in:  hf auth whoami"
+                f"the hub refused {self.repo_id} ({error}); check the network, and who is logged "
+                "in:  hf auth whoami"
             ) from error
         return str(done.commit_url)

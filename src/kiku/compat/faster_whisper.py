@@ -212,7 +212,7 @@ class WhisperModel:
         Raises:
             UnsupportedConfig: always.
         """
-        raise UnsupportedConfig("these models write what they hear, and tell no language of it")
+        raise UnsupportedConfig("these models write what they hear, and do not report its language")
 
     def transcribe(
         self,

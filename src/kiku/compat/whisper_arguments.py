@@ -19,8 +19,8 @@ _WHISPERS = ("tiny", "base", "small", "medium", "large", "turbo", "distil-")
 
 _GREEDY = "the likeliest token is taken"
 _NO_WINDOWS = "the model hears a stream, which is not cut into windows"
-_NO_FALLBACK = "a decoder that stalls or repeats itself listens again by itself"
-_PUNCTUATION = "punctuation always stands at its word"
+_NO_FALLBACK = "a decoder that stalls or repeats itself is restarted by itself"
+_PUNCTUATION = "punctuation always stays with its word"
 _PREPENDED = "\"'“¿([{-"
 _APPENDED = "\"'.\u3002,\uff0c!\uff01?\uff1f:\uff1a\u201d)]}\u3001"
 """Punctuation that faster-whisper appends to the word before it."""
@@ -42,7 +42,7 @@ _IDLE: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "max_initial_timestamp": ((1.0, 0.0), _NO_WINDOWS),
     "prepend_punctuations": ((_PREPENDED,), _PUNCTUATION),
     "append_punctuations": ((_APPENDED,), _PUNCTUATION),
-    "multilingual": ((False,), "the model follows whatever of its languages is spoken"),
+    "multilingual": ((False,), "the model recognises by itself which of its languages is spoken"),
     "vad_filter": ((False,), "silence gives no text and times keep it, so nothing is cut out"),
     "vad_parameters": ((None,), "silence gives no text and times keep it, so nothing is cut out"),
     "max_new_tokens": ((None,), _NO_WINDOWS),
@@ -51,7 +51,7 @@ _IDLE: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "language_detection_threshold": ((0.5, None), "no language is detected"),
     "language_detection_segments": ((1,), "no language is detected"),
     "log_progress": ((False,), "no bar is drawn; kiku.load(...).transcribe has progress="),
-    "batch_size": ((None, 8, 16), "load the model with num_workers=N to have N calls side by side"),
+    "batch_size": ((None, 8, 16), "load the model with num_workers=N to have N calls at once"),
 }
 """Arguments that change nothing here: the values that ask for nothing, and why the others change
 nothing."""
@@ -132,8 +132,8 @@ def refuse_whispers(model: str) -> None:
     name = str(model).rpartition("/")[2].removeprefix("faster-").removeprefix("whisper-")
     if name.startswith(_WHISPERS) and "stt" not in name:
         raise InputError(
-            f"{model!r} is a Whisper model, which kiku does not run: name one of Kyutai's, such as "
-            "'kyutai/stt-1b-en_fr', or 'demo'"
+            f"{model!r} is a Whisper model, which kiku does not run: name one of Kyutai's, such "
+            "as 'kyutai/stt-1b-en_fr', or 'demo'"
         )
 
 
@@ -206,8 +206,8 @@ def language_of(asked: str | None, known: Sequence[str]) -> str | None:
         return known[0] if len(known) == 1 else None
     if known and asked.lower() not in known:
         raise UnsupportedConfig(
-            f"language={asked!r}: this model hears {' and '.join(known)}; leave language out, or "
-            "load a model of that language"
+            f"language={asked!r}: this model only understands {' and '.join(known)}; leave "
+            "language out, or load a model of that language"
         )
     return asked.lower()
 
@@ -249,6 +249,7 @@ def _clip(clips: str | Iterable[float]) -> tuple[float, float | None]:
         ) from error
     if len(numbers) > 2:
         raise UnsupportedConfig(
-            f"clip_timestamps={clips!r}: one clip is heard in one call; call it once for each"
+            f"clip_timestamps={clips!r}: only one clip can be transcribed in one call; call it "
+            "once for each"
         )
     return (numbers[0] if numbers else 0.0), (numbers[1] if len(numbers) == 2 else None)

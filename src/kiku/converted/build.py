@@ -89,13 +89,13 @@ class Build:
         codec, lm = weights_of(order.files, config)
         if self.part.is_symlink():
             raise CheckpointError(
-                f"{self.part} is a link, where the model is to be made; remove it, it is not "
-                "followed"
+                f"{self.part}, where the model is to be made, is a link, and kiku does not follow "
+                "it; remove it"
             )
         put_away(self.part)
         self._check_space()
         _log.info(
-            "converting %s to %s for ONNX Runtime, which is done once; it goes to %s",
+            "converting %s to %s for ONNX Runtime, only once, in %s",
             order.name, order.precision, self.folder,
         )  # fmt: skip
         self.part.mkdir()
@@ -148,7 +148,9 @@ class Build:
     def _elsewhere(self) -> str:
         """Advice on how to put the model on another disk, for messages."""
         in_cache = is_in_cache(self.folder)
-        return f"{'set KIKU_CACHE to' if in_cache else 'choose'} another folder that you may write"
+        return (
+            f"{'set KIKU_CACHE to' if in_cache else 'choose'} another folder that kiku may write to"
+        )
 
     def _needed(self) -> float:
         """Bytes that the graphs will take, or a little more."""
@@ -162,9 +164,9 @@ class Build:
         free = shutil.disk_usage(self.folder.parent).free
         if free < needed:
             raise CheckpointError(
-                f"{self.order.name} in {self.order.precision} takes about "
-                f"{needed / 1e6:,.0f} MB in {self.folder.parent}, where "
-                f"{free / 1e6:,.0f} MB are free; make room, or {self._elsewhere}"
+                f"{self.order.name} in {self.order.precision} needs about {needed / 1e6:,.0f} MB "
+                f"in {self.folder.parent}, but only {free / 1e6:,.0f} MB are free; make room, or "
+                f"{self._elsewhere}"
             )
 
 

@@ -61,11 +61,11 @@ def cache_folder() -> Path:
         if chosen:
             reason = str(e).rstrip(".")
             raise NoCache(
-                f"KIKU_CACHE is {chosen}, which leads nowhere ({reason}); set KIKU_CACHE to a "
-                "folder that can be found"
+                f"KIKU_CACHE is {chosen}, which is not a folder that can be found ({reason}); set "
+                "KIKU_CACHE to another folder"
             ) from e
         raise NoCache(
-            "there is no home folder to keep converted models in; set KIKU_CACHE to a folder"
+            "there is no home folder for converted models; set KIKU_CACHE to a folder"
         ) from e
 
 
@@ -163,7 +163,7 @@ def remove(entry: Entry) -> None:
     """
 
     def refuse() -> None:
-        raise CheckpointError(f"{entry.folder} is in the making by another process; try later")
+        raise CheckpointError(f"{entry.folder} is being made by another process; try later")
 
     try:
         with locked(lock_of(entry.folder.with_name(entry.folder.name.removesuffix(PART))), refuse):

@@ -81,7 +81,7 @@ def convert(
         check_precision(precision)  # before gigabytes are fetched
     target = None if folder is None else _target(folder)
     if not isinstance(source, Files) and is_converted(source):
-        raise CheckpointError(f"{source} is converted already; give the checkpoint itself")
+        raise CheckpointError(f"{source} is already converted; give the checkpoint itself")
     files = source if isinstance(source, Files) else find(source, revision=revision)
     name = name_of(files.name if isinstance(source, Files) else source)
     config = read_config(files)
@@ -114,7 +114,7 @@ def _target(folder: Path) -> Path:
     place = expanded(folder).absolute()
     if place.name in ("", ".."):
         raise CheckpointError(
-            f"a converted model cannot take the place of {folder}; name a new folder, such as "
+            f"a converted model cannot replace {folder}; name a new folder, such as "
             f"{folder / 'converted'}"
         )
     return place
@@ -132,7 +132,7 @@ def _temporary(why: NoCache) -> Path:
         return temporary_folder() / str(os.getpid())
     except OSError as e:
         reason = e.strerror or str(e)
-        raise CheckpointError(f"{why}; nor is there a temporary folder ({reason})") from e
+        raise CheckpointError(f"{why}; a temporary folder cannot be made either ({reason})") from e
 
 
 def _convert(
@@ -160,7 +160,7 @@ def _convert(
             model = _existing(order, folder, checksums=checksums, tell=True)
             if model is not None:
                 if waited:
-                    _log.info("another process has converted %s: %s is used", order.name, folder)
+                    _log.info("another process has converted %s; using %s", order.name, folder)
                 return model
             build.run()
             _forget_older(order, folder)
@@ -177,13 +177,13 @@ def _existing(order: Order, folder: Path, *, checksums: bool, tell: bool) -> Con
     except CheckpointError as e:
         _refuse_strangers(folder)
         if tell:
-            _log.warning("%s: it is made again", str(e).removesuffix(ADVICE))
+            _log.warning("%s: converting it again", str(e).removesuffix(ADVICE))
         return None
     found = (model.manifest.identity, model.precision)
     if found != (order.identity, order.precision):
         raise CheckpointError(
-            f"{folder} holds {model.name} in {model.precision}, from other files than {order.name} "
-            f"in {order.precision}; choose another folder, or remove it"
+            f"{folder} contains {model.name} in {model.precision}, made from other files than "
+            f"{order.name} in {order.precision}; choose another folder, or remove it"
         )
     return model
 
@@ -197,8 +197,8 @@ def _refuse_strangers(folder: Path) -> None:
     inside = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
     if strangers := sorted(inside - known):
         raise CheckpointError(
-            f"{folder} holds what is no converted model ({', '.join(strangers[:5])}); choose "
-            "another folder"
+            f"{folder} contains files that are not of a converted model "
+            f"({', '.join(strangers[:5])}); choose another folder"
         )
 
 
@@ -212,4 +212,4 @@ def _forget_older(order: Order, folder: Path) -> None:
             continue
         if stated[0] < order.format and stated[1] == order.identity:
             remove(entry)
-            _log.info("%s, made by an older version of kiku, is removed", entry.folder)
+            _log.info("removing %s, made by an older version of kiku", entry.folder)

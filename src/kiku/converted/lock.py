@@ -24,7 +24,9 @@ def locked(path: Path, waiting: Callable[[], None]) -> Generator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_symlink():  # opening it would empty whatever it leads to
-        raise OSError(errno.ELOOP, f"the lock {path} is a link, which is not followed; remove it")
+        raise OSError(
+            errno.ELOOP, f"the lock {path} is a link, and kiku does not follow it; remove it"
+        )
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)

@@ -109,8 +109,8 @@ def read_manifest(path: Path, *, format: int) -> ConvertedManifest:
     if isinstance(found, int) and found != format:
         age = "an older" if found < format else "a newer"
         raise CheckpointError(
-            f"{path.parent} was converted by {age} version of kiku (format {found}, this one runs "
-            f"{format}){ADVICE}"
+            f"{path.parent} was converted by {age} version of kiku (format {found}, but this "
+            f"version uses {format}){ADVICE}"
         )
     checksum = values.pop("checksum", None)
     if checksum != _checksum(values):
@@ -129,7 +129,9 @@ def read_manifest(path: Path, *, format: int) -> ConvertedManifest:
             files=_files(values["files"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as e:
-        raise CheckpointError(f"{path} is not what kiku writes ({e}){ADVICE}") from e
+        raise CheckpointError(
+            f"{path} was not written by kiku, or was changed ({e}){ADVICE}"
+        ) from e
 
 
 def stated_in(path: Path) -> tuple[int, str] | None:
@@ -158,7 +160,7 @@ def _checksum(values: Mapping[str, Any]) -> str:
 
 def _text_or_number(value: object, kind: type[_Kind]) -> _Kind:
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f"{value!r} where a {kind.__name__} should be")
+        raise TypeError(f"{value!r} is not a {kind.__name__}")
     return value
 
 

@@ -55,7 +55,7 @@ def expanded(folder: str | Path) -> Path:
         return Path(folder).expanduser()
     except RuntimeError as e:
         raise CheckpointError(
-            f"{folder} leads nowhere: there is no home folder of that name; name the folder "
+            f"{folder} cannot be found: there is no home folder of that name; name the folder "
             "without ~"
         ) from e
 

@@ -56,13 +56,13 @@ def choose_engine(
         raise ConfigError(f"{for_torch}, but {for_onnx}: leave one of them out")
     if for_torch and engine == "onnx":
         raise ConfigError(
-            f"{for_torch}; engine='onnx' runs on the processor, in {_listed('onnx')}: leave one of "
-            "them out"
+            f"{for_torch}, but engine='onnx' runs on the processor, in {_listed('onnx')}: leave "
+            "one of them out"
         )
     if for_onnx and (engine == "torch" or engine == "cuda"):
         raise ConfigError(
-            f"{for_onnx}; engine={engine!r} runs checkpoints, in {_listed(engine)}: leave one of "
-            "them out"
+            f"{for_onnx}, but engine={engine!r} runs checkpoints, in {_listed(engine)}: leave one "
+            "of them out"
         )
     if for_onnx or engine == "onnx":
         return "onnx"
@@ -145,7 +145,8 @@ def usable_of(threads: int, root: Path = Path("/")) -> int:
     if threads <= most:
         return threads
     _logger.warning(
-        "%d threads were asked for, and this process may use %d processors: it computes with %d",
+        "%d threads were asked for, but this process may use %d processors: it computes with %d "
+        "threads",
         threads, most, most,
     )  # fmt: skip
     return most

@@ -164,7 +164,7 @@ class SlotEngine:
         check_process(self._pid)
         held = self._held.get(slot)
         if held is None:
-            raise StreamError(f"slot {slot} is not held: open it first")
+            raise StreamError(f"slot {slot} is not open: open it first")
         if idle and held.work:
             raise StreamError(
                 f"slot {slot} is in the middle of a {held.work}: call that again until nothing is "
@@ -234,7 +234,7 @@ class SlotEngine:
         for slot in slots:
             self._of(slot, idle=True)
         if not slots or len(set(slots)) != len(slots):
-            raise StreamError(f"slots {list(slots)} cannot be stepped: each may stand there once")
+            raise StreamError(f"slots {list(slots)} cannot be stepped: each may occur only once")
         good = len(counts) == len(slots) and shape == (sum(counts), wanted[0])
         if not good or not all(1 <= count <= self.max_block for count in counts):
             size, what = wanted
@@ -342,7 +342,7 @@ class SlotEngine:
 
     def _at_work(self, slot: int, work: str, most: int | None) -> OpenSlot:
         if most is not None and most < 1:
-            raise FrameError(f"most is {most}: a piece of work reads at least one column")
+            raise FrameError(f"most is {most}, but a piece of work reads at least one column")
         held = self._of(slot)
         return held if held.work == work else self._of(slot, idle=True)
 

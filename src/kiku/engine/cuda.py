@@ -342,7 +342,7 @@ def pick_gpu(name: str | None) -> torch.device:
     device = pick_device("cuda" if name in (None, "auto") else name)
     if device.type not in ("cuda", "cpu"):
         raise ConfigError(
-            f"engine='cuda' runs on devices called 'cuda', not on {name!r}; engine='torch' does"
+            f"engine='cuda' needs a device called 'cuda', not {name!r}; engine='torch' runs there"
         )
     return device
 

@@ -43,8 +43,9 @@ def check_process(pid: int) -> None:
     """
     if pid != _pid:
         raise StreamError(
-            "the model was loaded before this process was forked from its parent, and its threads "
-            "stayed there: load it in this process, or start processes by 'spawn'"
+            "the model was loaded before this process was forked from its parent, and its "
+            "threads are not in this process: load it in this process, or start processes with "
+            "'spawn'"
         )
 
 

@@ -41,7 +41,7 @@ class Kernels:
             options.register_custom_ops_library(self.library)
 
 
-ONNX_RUNTIME = Kernels(None, "", "ONNX Runtime's own are asked for")
+ONNX_RUNTIME = Kernels(None, "", "ONNX Runtime's own kernels were asked for")
 """Leaves all to ONNX Runtime."""
 
 
@@ -80,7 +80,9 @@ def _installed() -> Kernels:
         return _none("kiku-kernels is not installed")
     if getattr(kiku_kernels, "__file__", None) is None:  # Python takes any folder for a package
         folders = ", ".join(kiku_kernels.__path__)
-        return _none(f"kiku-kernels is not installed: {folders} has the name, but no package in it")
+        return _none(
+            f"kiku-kernels is not installed: {folders} has the name, but contains no package"
+        )
     if getattr(kiku_kernels, "OPERATORS", 0) != _OPERATORS:
         version = getattr(kiku_kernels, "__version__", "of an unknown version")
         return _none(f"kiku-kernels {version} has other operators: install kiku again")
@@ -108,5 +110,5 @@ def _problem(found: Kernels) -> str:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         (y,) = session.run(None, {"x": x.astype(np.float32)})
     except Exception as error:  # ONNX Runtime's errors have no common base but this
-        return f"onnxruntime {onnxruntime.__version__} does not take it ({str(error)[:200]})"
+        return f"onnxruntime {onnxruntime.__version__} does not accept it ({str(error)[:200]})"
     return "" if np.array_equal(y, x @ matrix.T) else "it computed a wrong product"

@@ -285,4 +285,4 @@ def check_array(array: Array, shape: tuple[int, ...], dtype: type[np.generic]) -
             "belongs"
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError("an array holds numbers that are not finite")
+        raise ValueError("an array contains numbers that are not finite")

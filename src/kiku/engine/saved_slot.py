@@ -68,7 +68,7 @@ def _check_signature(saved: bytes, ours: str) -> None:
     theirs: Any = about.get(_KEY)
     if theirs != ours:
         raise StreamError(
-            f"the saved state belongs to another model or engine ({str(theirs)[:80]}, this is "
+            f"the saved state belongs to another model or engine ({str(theirs)[:80]}, but this is "
             f"{ours}); load the same model with the same dtype"
         )
 
@@ -82,6 +82,6 @@ def _check_columns(token: NDArray[Any], history: NDArray[Any], lm: LMConfig) -> 
     texts, codes = np.append(history[:, 0], token), history[:, 1:]
     known = (texts >= 0) & ((texts < lm.text_vocab_size) | (texts == lm.initial_text_id))
     if not known.all():
-        raise ValueError("it holds text that the model does not have")
+        raise ValueError("it contains text that the model does not have")
     if not ((codes >= LEFT_OUT) & (codes <= lm.initial_code)).all():
-        raise ValueError("it holds codes that the model does not have")
+        raise ValueError("it contains codes that the model does not have")

@@ -331,8 +331,8 @@ def _as_tensor(array: NDArray[Any], like: Tensor) -> Tensor:
         )
     tensor = tensor.view(torch.bfloat16) if bits else tensor
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        raise ValueError("a tensor holds numbers that are not finite")
+        raise ValueError("a tensor contains numbers that are not finite")
     is_count = tensor.dtype == torch.int64
     if is_count and not bool(((tensor >= 0) & (tensor <= MAX_POSITION)).all()):
-        raise ValueError("a position that cannot be")
+        raise ValueError("an impossible position")
     return tensor

@@ -94,7 +94,7 @@ class Evaluation:
         """
         if self.settings.get("options", {}).get("calibration") is not None:
             raise InputError(
-                "these words were heard with a calibration: evaluate without one to make another"
+                "these words already have a calibration: evaluate without one to make another"
             )
         return fit_calibration(self.trusts, kind, model=str(self.settings.get("model", "")))
 
@@ -225,7 +225,7 @@ def check_evaluation(manifest: Manifest, *, by: Sequence[str], normalise: str) -
     known = {name for one in utterances for name in one.fields} | {LENGTH}
     for name in by:
         if name not in known:
-            raise InputError(f"no row has a field {name!r}; there are {', '.join(sorted(known))}")
+            raise InputError(f"no row has a field {name!r}; choose from {', '.join(sorted(known))}")
 
 
 _HEARD_BY = ("decoding", "recovery", "turns", "calibration")
@@ -253,9 +253,12 @@ def _is_done(heard: HeardUtterance | None, wanted: HeardPart) -> bool:
 def _problem_of(utterance: Utterance, heard: HeardUtterance | None) -> str | None:
     """Why an utterance cannot be compared with this result; None where it can."""
     if heard is None:
-        return "was not heard in that evaluation"
+        return "was not transcribed in that evaluation"
     if other := heard.part.differs_from(HeardPart.of(utterance, StreamOptions())):
-        return f"was heard otherwise in that evaluation ({other}): run it again with this manifest"
+        return (
+            f"was transcribed with other settings in that evaluation ({other}): run it again with "
+            "this manifest"
+        )
     return heard.problem
 
 
@@ -332,7 +335,7 @@ def compare(
     if first.normalise != second.normalise:
         raise InputError(
             f"texts were normalised as {first.normalise} and as {second.normalise}: evaluate both "
-            "in one way"
+            "in the same way"
         )
     if resamples < 100:
         raise InputError(f"resamples must be at least 100, not {resamples}")
@@ -344,8 +347,8 @@ def compare(
     _check_texts(both)
     if not any(one.reference for one, _ in both):
         raise InputError(
-            f"the texts of the {len(both)} utterances that both evaluations have hold no word that "
-            "is compared: normalise them otherwise"
+            f"the texts of the {len(both)} utterances in both evaluations contain no word to "
+            "compare: normalise them in another way"
         )
     difference = difference_of(
         [one.errors for one, _ in both],
@@ -366,7 +369,7 @@ def _check_texts(pairs: Sequence[tuple[Scored, Scored]]) -> None:
     if other:
         one, two = other[0]
         raise InputError(
-            f"{len(other)} of {len(pairs)} utterances have another text in the second evaluation, "
+            f"{len(other)} of {len(pairs)} utterances have another text in the second evaluation; "
             f"the first is {one.utterance.id}: {one.normalised[0]!r}, then {two.normalised[0]!r}; "
             "evaluate both with the same manifest"
         )

@@ -236,7 +236,7 @@ def groups_by(scored: Sequence[Scored], name: str) -> dict[str, list[Scored]]:
     values = {one.utterance.fields.get(name, "") for one in scored}
     if not values - {""}:
         known = sorted({field for one in scored for field in one.utterance.fields})
-        raise InputError(f"no row has a field {name!r}; there are {', '.join([*known, LENGTH])}")
+        raise InputError(f"no row has a field {name!r}; choose from {', '.join([*known, LENGTH])}")
     return {
         value: [one for one in scored if one.utterance.fields.get(name, "") == value]
         for value in sorted(values)

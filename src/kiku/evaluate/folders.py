@@ -82,7 +82,7 @@ def _listed(path: Path, folder: Path, sounds: dict[Path, Path]) -> Iterator[Foun
 def _with_text_beside(path: Path, folder: Path) -> Found:
     beside = path.with_suffix(".txt")
     if not beside.is_file():
-        why = f"has no text: write what is said into {beside.name}, nothing where nothing is"
+        why = f"has no text: write what is said to {beside.name}, and nothing if nothing is said"
         return Found(_id(path, folder), None, None, why)
     text = _read(beside)
     if isinstance(text, Found):

@@ -128,8 +128,8 @@ class HearingOptions:
         object.__setattr__(self, "stream", stream)
         if (stream.start_s, stream.end_s, stream.channel, stream.track) != (0, None, "mix", None):
             raise InputError(
-                "start_s, end_s, channel and track are no options of an evaluation: the manifest "
-                "says which part of a file is heard, and of that the default track, mixed"
+                "start_s, end_s, channel and track are not options of an evaluation: the "
+                "manifest says which part of a file to transcribe, with its default track, mixed"
             )
 
 
@@ -158,7 +158,7 @@ def hear(
     count = recognizer.scheduler.engine.num_slots
     if recognizer.free_slots < count:
         raise InputError(
-            f"{recognizer!r} has open streams: close them, or load the model once more"
+            f"{recognizer!r} has open streams: close them, or load the model a second time"
         )
     live = options.chunk_s is not None
     # Live streams that keep up are stepped frame by frame.
@@ -276,7 +276,7 @@ class _Hearing:
         failure = self._session.failure
         problem = self._problem if failure is None else str(failure)
         if problem is None and not self._pushed:
-            problem = "there is no sound in it, or it ends before the part that is asked for"
+            problem = "it has no sound, or ends before the part that was asked for"
         return HeardUtterance(
             self._utterance.id, self._part, round(self._seconds, 4),
             tuple(self._words), tuple(self._ends), tuple(self._eager_ends),

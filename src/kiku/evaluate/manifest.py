@@ -107,7 +107,7 @@ def read_manifests(
     problems: list[Problem] = []
     num_left_out = 0
     if "" in paths:  # which would be the current folder
-        raise InputError("'' names no manifest: say which file or folder")
+        raise InputError("the name of the manifest is empty: name a file or folder")
     for path in map(Path, paths):
         for item in _rows(path):
             if isinstance(item, Problem):
@@ -115,7 +115,7 @@ def read_manifests(
             elif any(item.fields.get(name) != value for name, value in (only or {}).items()):
                 num_left_out += 1
             elif item.id in found:
-                why = "stands there twice: leave one out, or give each an id of its own"
+                why = "occurs twice: leave one out, or give each an id of its own"
                 problems.append(Problem(item.id, why))
             else:
                 found[item.id] = item
@@ -141,7 +141,7 @@ def _rows(path: Path) -> Iterator[Utterance | Problem]:
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be looked at ({error})") from error
+        raise InputError(f"{path}: cannot be read ({error})") from error
     if is_folder:
         yield from map(_from_folder, utterances_in(path))
         return
@@ -161,7 +161,7 @@ def _from_lines(path: Path) -> Iterator[Utterance | Problem]:
         lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path}: is no text ({error.reason} at byte {error.start}); a manifest has a JSON "
+            f"{path}: is not text ({error.reason} at byte {error.start}); a manifest has a JSON "
             "object on each line"
         ) from error
     except OSError as error:
@@ -189,7 +189,7 @@ def _row(line: str, folder: Path) -> Utterance:
     start_s = seconds_in(row, "start") or 0.0
     end_s = seconds_in(row, "end")
     if end_s is not None and end_s <= start_s:
-        raise BadRow(f"ends at {end_s} s, which is not behind its start at {start_s} s")
+        raise BadRow(f"ends at {end_s} s, which is not after its start at {start_s} s")
     return Utterance(
         id=_id(row, name, start_s, end_s), path=path, text=text.strip(), start_s=start_s,
         end_s=end_s, words=words, turns=tuple(_turns(row.get("turns"))), fields=_fields(row),
@@ -203,9 +203,9 @@ def _check_file(path: Path, name: str) -> None:
     except FileNotFoundError:
         is_file = False
     except (OSError, ValueError) as error:
-        raise BadRow(f"{shown(name)} cannot be looked at ({error})") from error
+        raise BadRow(f"{shown(name)} cannot be read ({error})") from error
     if not is_file:
-        raise BadRow(f"there is no file {name}; paths are looked for beside the manifest")
+        raise BadRow(f"there is no file {name}; paths are relative to the manifest")
 
 
 def _id(row: Mapping[str, Any], name: str, start_s: float, end_s: float | None) -> str:
@@ -229,14 +229,14 @@ def _items(value: Any, name: str) -> list[Mapping[str, Any]]:
         return []
     items = cast("list[Any]", value if isinstance(value, list) else [None])
     if not all(isinstance(one, dict) for one in items) or len(items) > MAX_WORDS:
-        raise BadRow(f'"{name}" must be a list of objects, {MAX_WORDS} at most')
+        raise BadRow(f'"{name}" must be a list of at most {MAX_WORDS} objects')
     return items
 
 
 def _span(one: Mapping[str, Any], what: str) -> tuple[float, float]:
     start, end = seconds_in(one, "start"), seconds_in(one, "end")
     if start is None or end is None:
-        raise BadRow(f"{what} has no times: each wants start and end")
+        raise BadRow(f"{what} has no times: it needs start and end")
     if end < start:
         raise BadRow(f"{what} ends at {end} s, before its start at {start} s")
     return start, end
@@ -246,7 +246,7 @@ def _words(row: Mapping[str, Any]) -> Iterator[SpokenWord]:
     before = 0.0
     words = words_in(row) or []
     if len(words) > MAX_WORDS:
-        raise BadRow(f'"words" must have {MAX_WORDS} at most, not {len(words)}')
+        raise BadRow(f'"words" must have at most {MAX_WORDS} items, not {len(words)}')
     for number, (text, start, end) in enumerate(words, 1):
         if not text.strip():
             raise BadRow(f"word {number} has no text")
@@ -255,7 +255,7 @@ def _words(row: Mapping[str, Any]) -> Iterator[SpokenWord]:
         if start < before:
             raise BadRow(
                 f"word {number} ({text}) begins at {start} s, before the word before it at "
-                f"{before} s: words must stand in the order of time"
+                f"{before} s: words must be in the order of time"
             )
         before = start
         yield SpokenWord(text.strip(), start, end)
@@ -266,7 +266,7 @@ def _turns(value: Any) -> Iterator[Span]:
     for number, one in enumerate(_items(value, "turns"), 1):
         start, end = _span(one, f"turn {number}")
         if start < before:
-            raise BadRow(f"turn {number} begins at {start} s, before the last one's end")
+            raise BadRow(f"turn {number} begins at {start} s, before the end of the last turn")
         before = end
         yield Span(start, end)
 

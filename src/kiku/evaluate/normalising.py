@@ -31,7 +31,7 @@ def normaliser(choice: str, language: str | None = None) -> Normalise:
         MissingExtra: Whisper's normaliser is needed, and not installed.
     """
     if choice not in CHOICES:
-        raise InputError(f"normalise by one of {', '.join(CHOICES)}, not {choice!r}")
+        raise InputError(f"normalise must be one of {', '.join(CHOICES)}, not {choice!r}")
     if choice == "auto":
         spoken = (language or "en").lower().replace("_", "-").partition("-")[0]
         choice = "english" if spoken in ("en", "eng", "english") else "basic"

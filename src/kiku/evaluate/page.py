@@ -83,7 +83,7 @@ def _how(evaluation: Evaluation) -> str:
     chunk_s = settings.get("chunk_s")
     how = "as recordings" if chunk_s is None else f"live, in chunks of {chunk_s:g} s"
     return (
-        f"{settings.get('engine')}; heard {how}; texts compared as {evaluation.normalise}; "
+        f"{settings.get('engine')}; transcribed {how}; texts compared as {evaluation.normalise}; "
         f"kiku {settings.get('kiku')}"
     )
 
@@ -146,7 +146,7 @@ def _utterance(scored: Scored, other: Scored | None) -> str:
         parts.append(_audio(scored, one, sound))
         parts.append(_pairs(scored, one.pairs))
     if problem:
-        parts.append(f"<p>It cannot be heard any more: {escape(problem)}</p>")
+        parts.append(f"<p>It cannot be played any more: {escape(problem)}</p>")
     if other is not None:
         words = other.normalised[1] or "(nothing)"
         parts.append(f"<p>The other one heard: {escape(words)}</p>")

@@ -65,7 +65,7 @@ class ResultStore:
         except Timeout:
             self._lock = None
             raise OutputError(
-                f"another run writes into {folder}: wait for it, or name another folder"
+                f"another run writes to {folder}: wait for it, or name another folder"
             ) from None
         whole = 0
         if self._path.exists():
@@ -89,8 +89,8 @@ class ResultStore:
                 self._write(to_plain(heard))
             except OSError as error:
                 raise OutputError(
-                    f"{self._path} takes no more ({reason_of(error)}): make room and run the same "
-                    "command again; what is in it is not heard again"
+                    f"{self._path} cannot be written any further ({reason_of(error)}): make room "
+                    "and run the same command again; what is in it is kept"
                 ) from error
 
     def _write(self, values: Mapping[str, Any]) -> None:
@@ -143,7 +143,7 @@ def read_results(folder: Path) -> tuple[dict[str, Any], dict[str, HeardUtterance
         settings, heard, _ = _read(path)
     except OSError as error:
         raise OutputError(
-            f"{folder} holds no results ({NAME}: {reason_of(error)}): name the folder that an "
+            f"{folder} contains no results ({NAME}: {reason_of(error)}): name the folder that an "
             "evaluation was written to"
         ) from error
     if settings is None:
@@ -168,7 +168,7 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, HeardUtterance],
             one = from_plain(HeardUtterance, values, what="the result", error=OutputError)
         except (ValueError, RecursionError, OutputError) as error:
             raise OutputError(
-                f"{path} is damaged in line {number} ({error}): take that line out, or begin anew "
+                f"{path} is damaged in line {number} ({error}): remove that line, or start again "
                 "with --fresh (`forget`)"
             ) from error
         heard[one.id] = one
@@ -180,7 +180,7 @@ def _settings_of(values: Any) -> dict[str, Any]:
         cast("dict[str, Any]", values).get("settings") if isinstance(values, dict) else 0
     )
     if not isinstance(settings, dict):
-        raise ValueError("the first line does not say how it was heard")
+        raise ValueError("the first line does not contain the settings")
     return cast("dict[str, Any]", settings)
 
 
@@ -188,8 +188,8 @@ def _check_same(there: Mapping[str, Any], wanted: Mapping[str, Any], folder: Pat
     there, wanted = json.loads(json.dumps(there)), json.loads(json.dumps(wanted))
     if other := "; ".join(_differences(there, wanted)):
         raise ConfigError(
-            f"{os.fspath(folder)} holds what was heard otherwise ({other}): name another folder, "
-            "or begin anew with --fresh (`forget`)"
+            f"{os.fspath(folder)} contains results with other settings ({other}): name another "
+            "folder, or start again with --fresh (`forget`)"
         )
 
 

@@ -88,8 +88,8 @@ def fit_calibration(
     """
     if len(trusts) < LEAST_WORDS:
         raise InputError(
-            f"{len(trusts)} words are too few for a calibration: evaluate recordings with "
-            f"{LEAST_WORDS} at least"
+            f"{len(trusts)} words are too few for a calibration: evaluate recordings with at "
+            f"least {LEAST_WORDS}"
         )
     if len({one.right for one in trusts}) < 2:
         what = "right" if trusts[0].right else "wrong"

@@ -27,9 +27,9 @@ from kiku.options import StreamOptions
 OnProgress = Callable[[Progress], object]
 
 KILLED = (
-    "its process died each time that it was heard, at last alone: the recording may be "
-    "made to break decoders, or too large for the memory; convert it and run the same command with "
-    "--retry-failed (`Run.retry_failed`)"
+    "the process died each time that it transcribed this recording, the last time alone: the "
+    "recording may be made to break decoders, or too large for the memory; convert it and run "
+    "the same command with --retry-failed (`Run.retry_failed`)"
 )
 
 
@@ -230,7 +230,7 @@ def _check(formats: Sequence[str]) -> None:
     known = (*ROW_FORMATS, *CAPTIONS)
     for name in formats:
         if name not in known:
-            raise InputError(f"{name!r} is no format of a batch; there are {', '.join(known)}")
+            raise InputError(f"{name!r} is not a format of a batch; choose from {', '.join(known)}")
     if set(ROW_FORMATS) <= set(formats):
         raise InputError(f"rows are written in one format: choose one of {', '.join(ROW_FORMATS)}")
 
@@ -243,7 +243,7 @@ def _check_names(items: Sequence[Item], store: RowStore) -> None:
         if other is not item:
             raise InputError(
                 f"the captions of {other.path} and {item.path} would both be called {item.name}: "
-                "name a folder that holds both, or use two runs and two folders"
+                "name a folder that contains both, or use two runs and two folders"
             )
 
 
@@ -254,9 +254,9 @@ def _check_owners(items: Sequence[Item], request: BatchRequest, store: RowStore)
         if owner is None or owner._replace(size=key.size) == key:
             continue  # the same recording, perhaps with another size before: replace its captions
         raise InputError(
-            f"the captions of {item.path} would be called {item.name}, as those of {owner.path} "
-            f"are, by {owner.model} with options {owner.options}: name another folder for these, "
-            "or ask for rows alone"
+            f"the captions of {item.path} would be called {item.name}, like those of "
+            f"{owner.path}, made by {owner.model} with options {owner.options}: name another "
+            "folder for these, or ask only for rows"
         )
 
 

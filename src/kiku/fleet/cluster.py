@@ -34,10 +34,10 @@ def refuse_client(address: str | None) -> None:
     """
     if address is not None and address.startswith(_CLIENT):
         raise InputError(
-            f"{address} is an address of Ray Client, through which Ray Data, which hears batches, "
-            "does not run: give the head's own address (HOST:6379) on a machine of the cluster, or "
-            "have the command run there ( ray job submit --address http://HOST:8265 -- "
-            "kiku transcribe --ray auto ... )"
+            f"{address} is an address of Ray Client, but Ray Data, which runs batches, does not "
+            "work with it: give the head's own address (HOST:6379) on a machine of the cluster, "
+            "or run the command there ( ray job submit --address http://HOST:8265 -- kiku "
+            "transcribe --ray auto ... )"
         )
 
 
@@ -54,8 +54,9 @@ def refuse_unanswered(address: str) -> None:
         socket.create_connection((host, int(port)), _ANSWER_S).close()
     except (OSError, OverflowError, UnicodeError) as error:
         raise InputError(
-            f"nothing answers at {address} ({error}): check the address, and that this machine may "
-            "reach it; a cluster's head is at HOST:6379, unless it was started otherwise"
+            f"nothing answers at {address} ({error}): check the address, and that this machine "
+            "may reach it; a cluster's head is at HOST:6379, unless it was started with another "
+            "port"
         ) from error
 
 
@@ -64,6 +65,6 @@ def unusable(address: str, why: str) -> InputError:
     where = "on this machine" if address in (AUTO, LOCAL) else f"at {address}"
     return InputError(
         f"Ray cannot be used {where} ({why}): check the address, that this machine may reach it, "
-        "and that it has what the cluster asks for: one with tokens wants RAY_AUTH_MODE=token here "
+        "and that it has what the cluster needs: one with tokens needs RAY_AUTH_MODE=token here "
         "and its token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
     )

@@ -124,8 +124,8 @@ class _OnRay:
         except self._ray.exceptions.RayError as error:
             # Actors died while they loaded, or rows were lost with a node before they were read.
             raise Broken(
-                f"no process of the cluster could hear anything more ({_reason(error)}): run "
-                "the same command again; where the cluster keeps its logs is what became of them"
+                f"no process of the cluster could transcribe any more ({_reason(error)}): run the "
+                "same command again; the logs of the cluster say what happened to them"
             ) from error
 
 

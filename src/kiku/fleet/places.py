@@ -32,8 +32,8 @@ def file_system_of(path: str) -> tuple[Any, str]:
         ) from error
     except ValueError as error:
         raise InputError(
-            f"{path} leads to no place ({error}): check how it begins; places are s3://, gs://, "
-            "abfs:// and whatever else fsspec knows"
+            f"{path} is not a place that can be opened ({error}): check how it begins; places are "
+            "s3://, gs://, abfs:// and whatever else fsspec knows"
         ) from error
 
 

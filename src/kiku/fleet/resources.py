@@ -41,11 +41,11 @@ def room_for(
             return {"num_gpus": 1, "num_cpus": 1}, gpus
         if setting := _gpu_setting(settings):
             raise InputError(
-                f"{setting} wants a GPU: {'; '.join(problems)}; start Ray where there is one "
-                "(ray start --num-gpus=N), with kiku[torch], or leave it out"
+                f"{setting} needs a GPU: {'; '.join(problems)}; start Ray where there is one (ray "
+                "start --num-gpus=N), with kiku[torch], or leave it out"
             )
         if gpus:
-            _LOG.warning("GPUs of the cluster are left alone: %s", "; ".join(problems))
+            _LOG.warning("GPUs of the cluster are not used: %s", "; ".join(problems))
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     threads = settings.threads or max(1, min([_CPUS, *(n for n in cpus if n)]))
     room = sum(n // threads for n in cpus)
@@ -109,7 +109,7 @@ def wait_for_room(
     asked = " and ".join(f"{_NAMES[what]}: {count:g}" for what, count in each.items())
     left = ", ".join(f"{_NAMES[what]}: {there.get(_NAMES[what], 0.0):g}" for what in each)
     _LOG.warning(
-        "%d of %d actors wait for room (each wants %s; free are %s): %s",
+        "%d of %d actors are waiting for room (each needs %s; free are %s): %s",
         wanted - room, wanted, asked, left,
         "; ".join(held()) or "'ray status' on the head says what is held",
     )  # fmt: skip

@@ -61,8 +61,8 @@ class Scale:
         """Raise ConfigError for invalid values."""
         if not 1 <= self.min_replicas <= self.max_replicas:
             raise ConfigError(
-                f"min_replicas={self.min_replicas} and max_replicas={self.max_replicas} cannot be: "
-                "give at least 1, and no fewer at most than at least"
+                f"min_replicas={self.min_replicas} and max_replicas={self.max_replicas} are not "
+                "possible: give at least 1, and max_replicas at least as large as min_replicas"
             )
         if self.gpus < 0 or self.cpus < 0:
             raise ConfigError("gpus and cpus of a replica must be at least 0")
@@ -169,8 +169,8 @@ def check_ingress(environment: Mapping[str, str]) -> None:
     """
     if not any(environment.get(name) == "1" for name in _DIRECT):
         raise ConfigError(
-            "Ray Serve would carry every frame through its Python proxy, which costs more than "
-            f"hearing it: set {_DIRECT[0]}=1 where Ray is started, and here"
+            "Ray Serve would send every frame through its Python proxy, which costs more than "
+            f"transcribing it: set {_DIRECT[0]}=1 where Ray is started, and here"
         )
 
 
@@ -189,7 +189,7 @@ def read_arguments(
     known = {one.name for one in fields(Settings)} | ours.keys()
     for name in texts:
         if name not in known:
-            raise ConfigError(f"{name} is not known: {', '.join(sorted(known))} are")
+            raise ConfigError(f"{name} is not known: choose from {', '.join(sorted(known))}")
     numbers: dict[str, Any] = {}
     for name, kind in ours.items():
         if name in texts:

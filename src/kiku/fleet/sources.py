@@ -95,8 +95,8 @@ def _given(sources: Sources) -> Iterable[Any]:
     is_table = hasattr(given, "columns") or isinstance(given, bytes | bytearray)
     if is_table or not isinstance(given, Iterable):
         raise InputError(
-            f"sources are paths, rows with a path, or several of these, not {_kind(given)}; of a "
-            'pandas frame give frame.to_dict("records")'
+            f"sources must be paths, rows with a path, or a list of these, not {_kind(given)}; "
+            'for a pandas frame give frame.to_dict("records")'
         )
     return cast("Iterable[Any]", given)
 
@@ -104,7 +104,7 @@ def _given(sources: Sources) -> Iterable[Any]:
 def _path_of(source: Any) -> str:
     path = _text_of(source)
     if not isinstance(path, str):
-        raise InputError(f"a source is a path or a row with a path, not {_kind(source)}")
+        raise InputError(f"a source must be a path or a row with a path, not {_kind(source)}")
     return path
 
 
@@ -150,7 +150,7 @@ def _lead_to(source: str) -> Iterable[Item]:
     except KikuError:
         raise
     except Exception as error:  # packages of stores often raise other errors than OSError
-        raise InputError(f"{source}: cannot be looked at ({error})") from error
+        raise InputError(f"{source}: cannot be read ({error})") from error
 
 
 def _has_marks(text: str) -> bool:
@@ -181,7 +181,7 @@ def _listed(
         if _is_recording(path) and _is_file(files, path, info)
     ]
     if not items:
-        raise InputError(f"{source}: no audio or video files are there")
+        raise InputError(f"{source}: no audio or video files in it")
     return items
 
 
@@ -249,8 +249,9 @@ def _refuse_part(row: Mapping[str, Any], path: str) -> None:
     if start_s or end_s is not None:
         until = "its end" if end_s is None else f"{end_s} s"
         raise BadRow(
-            f"means a part of {path} (from {start_s} s to {until}), and here recordings are heard "
-            "whole: cut it into a file of its own, or leave start and end out to have all of it"
+            f"means a part of {path} (from {start_s} s to {until}), but here recordings are only "
+            "transcribed whole: cut it into a file of its own, or leave start and end out to "
+            "have all of it"
         )
 
 

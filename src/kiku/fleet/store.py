@@ -101,10 +101,10 @@ class RowStore:
             lock.acquire()
         except Timeout:
             raise OutputError(
-                f"another run writes into {folder}: wait for it, or name another folder"
+                f"another run writes to {folder}: wait for it, or name another folder"
             ) from None
         except OSError as error:
-            raise OutputError(f"nothing may be written in {folder} ({error})") from error
+            raise OutputError(f"the folder {folder} is not writable ({error})") from error
         self._lock = lock
         self._ignores_case = os.path.exists(join(self._folder, ".LOCK"))
 
@@ -296,7 +296,7 @@ class RowStore:
         except Exception as error:  # packages of stores often raise other errors than OSError
             raise OutputError(
                 f"{path or self._folder} cannot be {what} ({error}): check the place and its "
-                "permissions, and run the same command again; what is finished is not heard again"
+                "permissions, and run the same command again; what is finished is kept"
             ) from error
 
     def __enter__(self) -> Self:
@@ -340,7 +340,7 @@ def _row_in(line: bytes, where: str) -> ResultRow:
             raise ValueError(f"it has no {', '.join(sorted(missing))}")
     except (ValueError, TypeError, RecursionError) as error:
         raise OutputError(
-            f"{where} is damaged ({error}): take that line out, or remove "
-            "the file; what was in it is heard again"
+            f"{where} is damaged ({error}): remove that line or the file; what was in it is then "
+            "transcribed again"
         ) from error
     return row

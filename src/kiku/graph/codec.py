@@ -223,8 +223,8 @@ class _Codec:
         num_taps = weight.shape[2] // stride
         if num_taps > _MOST_TAPS:
             raise UnsupportedConfig(
-                f"a kernel of {weight.shape[2]} at a stride of {stride} has {num_taps} taps, and "
-                f"{_MOST_TAPS} are the most that can be converted: use engine='torch'"
+                f"a kernel of {weight.shape[2]} at a stride of {stride} has {num_taps} taps, but "
+                f"at most {_MOST_TAPS} can be converted: use engine='torch'"
             )
         products = self._product(x, name, _beside(weight, num_taps))
         taps = _Taps(products, name, past if num_taps > 1 else "", num_taps, dilation, beside)
@@ -344,7 +344,7 @@ def _beside(weight: NDArray[np.float32], taps: int) -> NDArray[np.float32]:
     """[C', C, taps * stride] -> [stride * C, taps * C']: the taps' matrices side by side."""
     out, channels, kernel = weight.shape
     if kernel % taps:
-        raise UnsupportedConfig(f"a kernel of {kernel} has no {taps} taps of the same width")
+        raise UnsupportedConfig(f"a kernel of {kernel} does not have {taps} taps of the same width")
     stride = kernel // taps
     split = weight.reshape(out, channels, taps, stride)
     return split.transpose(3, 1, 2, 0).reshape(stride * channels, taps * out)

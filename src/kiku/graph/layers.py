@@ -117,8 +117,8 @@ class Attention:
             )
         if config.head_dim > _WIDEST_HEAD:
             raise UnsupportedConfig(
-                f"heads of {config.head_dim} cannot be converted: {_WIDEST_HEAD} is the most that "
-                "kiku-kernels take; run this model with engine='torch'"
+                f"heads of {config.head_dim} cannot be converted: kiku-kernels takes at most "
+                f"{_WIDEST_HEAD}; run this model with engine='torch'"
             )
         self.writer, self.config, self.half = writer, config, half
         with writer.only(Variant.OWN):

@@ -28,7 +28,7 @@ class MimiEncoderOutput(ModelOutput):
 
 
 class MimiModel(MimiEncoder):
-    """The codec's encoder; the half that makes sound is not built. Always float32."""
+    """The codec's encoder; the half that makes sound is not supported. Always float32."""
 
     @classmethod
     def around(cls, codec: MimiEncoder) -> "MimiModel":

@@ -38,7 +38,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "num_beams": (None, 1), "penalty_alpha": (None, 0.0), "prompt_lookup_num_tokens": (None,),
     "token_healing": (None, False), "use_mtp": (None, False), "watermarking_config": (None,),
 }  # fmt: skip
-"""Values whose feature is not built, each with the settings that ask for nothing."""
+"""Values whose feature is not supported, each with the settings that ask for nothing."""
 
 WITHOUT_EFFECT = frozenset({
     "assistant_confidence_threshold", "assistant_ensemble_weight", "assistant_lookbehind",
@@ -62,11 +62,11 @@ _ARGUMENTS_WITHOUT_EFFECT = frozenset({
 """Arguments of `generate` that are no values of its config."""
 
 _REFUSED_ARGUMENTS = {
-    "input_ids": "text prompts are not built: every transcript begins at the start id",
-    "inputs": "text prompts are not built: every transcript begins at the start id",
+    "input_ids": "text prompts are not supported: every transcript begins at the start id",
+    "inputs": "text prompts are not supported: every transcript begins at the start id",
     "inputs_embeds": "columns are not taken here: every transcript begins at the start id",
     "past_key_values": "a past is not taken here: every transcript begins at the start id",
-    "assistant_model": "assisted decoding is not built",
+    "assistant_model": "assisted decoding is not supported",
     "custom_generate": "another loop than kiku's is not run",
 }
 
@@ -151,10 +151,10 @@ def _check_built(config: GenerationConfig) -> None:
         if key == "cache_implementation":
             if value == "paged":
                 raise UnsupportedConfig(
-                    "generate: cache_implementation='paged' is not built; leave it out"
+                    "generate: cache_implementation='paged' is not supported; leave it out"
                 )
         elif not any(value is one or (one is not None and value == one) for one in neutral):
-            raise UnsupportedConfig(f"generate: {key}={value!r} is not built; leave it out")
+            raise UnsupportedConfig(f"generate: {key}={value!r} is not supported; leave it out")
     count = config.num_return_sequences
     if count is not None and count != 1 and not (config.do_sample and count > 1):
         raise InputError(

@@ -157,8 +157,8 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
             raise InputError("give exactly one of input_ids and inputs_embeds")
         if self.training and self.config.attention_dropout:
             raise UnsupportedConfig(
-                f"attention_dropout={self.config.attention_dropout} is not built: set it to 0.0 in "
-                "the config before training"
+                f"attention_dropout={self.config.attention_dropout} is not supported: set it to "
+                "0.0 in the config before training"
             )
 
     def _embeds(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:

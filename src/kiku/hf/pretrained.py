@@ -113,7 +113,7 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
         if every_n_layers < 1:
             raise InputError(f"every_n_layers must be at least 1, not {every_n_layers}")
         if offload:
-            raise UnsupportedConfig("offload=True is not built; leave it out")
+            raise UnsupportedConfig("offload=True is not supported; leave it out")
         self.trunk._checkpointing = checkpointing_with(
             {"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}, every_n_layers
         )

@@ -23,7 +23,7 @@ def shape_of(name: str) -> ModelConfig:
         ConfigError: there is no such shape.
     """
     if name not in SHAPES:
-        raise ConfigError(f"there is no shape {name!r}; known are {', '.join(SHAPES)}")
+        raise ConfigError(f"there is no shape {name!r}; choose one of {', '.join(SHAPES)}")
     return SHAPES[name]
 
 
@@ -76,7 +76,7 @@ def open_dummy_model(folder: Path, *, slots: int = 1, threads: int | None = None
         config = ModelConfig.from_dict(_read(folder / NOTE)["config"])
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{folder} holds no random model ({error}); write it again"
+            f"{folder} contains no random model ({error}); write it again"
         ) from error
     engine = onnx_engine(folder, config, slots=slots, threads=threads)
     return Recognizer(engine, config, _vocabulary(config), name=folder.name)

@@ -85,7 +85,7 @@ class PlanOptions:
             value = getattr(self, name)
             if on_gpu and value not in (None, *has):
                 raise InputError(
-                    f"{name} on a GPU must be one of {', '.join(has)}: no engine of kiku has "
+                    f"{name} on a GPU must be one of {', '.join(has)}: no engine of kiku supports "
                     f"{value} there"
                 )
         usual = "bfloat16" if on_gpu else "float32" if is_small(config.lm) else "int8"
@@ -195,24 +195,24 @@ class Fits:
             has = f"{options.memory_share:g} of the memory is {size(usable)}"
             if self.fixed.value > usable:
                 return (
-                    f"{weights}, and {has}: take weights of fewer bits, a smaller model, or more "
+                    f"{weights}, but {has}: use weights of fewer bits, a smaller model, or more "
                     "memory"
                 )
             return (
-                f"{weights} and a stream {size(self.stream.value)}, and {has}: take keys and "
+                f"{weights} and a stream {size(self.stream.value)}, but {has}: use keys and "
                 "values, or weights, of fewer bits, or more memory"
             )
         beside = self.stream.value + self.workspace(1)
         if (free := self._beside_weights) is not None and self.stream.value + beside > free:
             return (
                 f"{weights}, a stream {size(self.stream.value)}, and computing, a spare slot and "
-                f"CUDA itself {size(beside + DRIVER_BYTES)}: take weights of fewer bits, a smaller "
+                f"CUDA itself {size(beside + DRIVER_BYTES)}: use weights of fewer bits, a smaller "
                 "model, or more memory"
             )
         reading = sum(part.weight_bytes for part in self.parts) / self._hardware.bandwidth
         return (
-            f"a step of one stream takes {self.step(1).value:,.1f} ms and may take "
-            f"{options.p99_ms:g}; reading the weights alone takes {1000 * reading:,.1f}: take "
+            f"a step of one stream takes {self.step(1).value:,.1f} ms but may take at most "
+            f"{options.p99_ms:g}; reading the weights alone takes {1000 * reading:,.1f}: use "
             "weights of fewer bits, a smaller model, or faster memory"
         )
 

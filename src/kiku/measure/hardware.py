@@ -159,8 +159,8 @@ def gpu(
         if memory_gb is None or bandwidth_gb_s is None or tflops is None:
             missing = ", ".join(what for what, value in given.items() if value is None)
             raise InputError(
-                f"there are no numbers of a GPU {name!r}; known are {', '.join(GPUS)}; of another "
-                f"give memory_gb, bandwidth_gb_s and tflops (missing: {missing})"
+                f"there are no numbers for a GPU {name!r}; choose one of {', '.join(GPUS)}; for "
+                f"another give memory_gb, bandwidth_gb_s and tflops (missing: {missing})"
             )
         return replace(_gpu(name, memory_gb, bandwidth_gb_s, "as given"), rates=_rates_of(tflops))
     found = known

@@ -236,7 +236,7 @@ class Aligner:
             held = features.get(sentence.index) or self._features_of(self.rows[sentence.index])
             found = self._aligned(net, held, sentence)
             if found is None:
-                self._leave_out(sentence.index, "its letters do not fit into its length")
+                self._leave_out(sentence.index, "its letters do not fit its length")
                 continue
             timed[sentence.index], scores[sentence.index] = found
         for index in self._doubt(timed, scores)[:PICTURED]:
@@ -374,7 +374,7 @@ class Aligner:
             pace = letters / max(1e-3, words[-1].end - words[0].start)
             why = None
             if score < middle - _ODD * max(spread, 0.02):
-                why = f"its text fits badly ({score:.2f}; the others {middle:.2f})"
+                why = f"its text does not match well ({score:.2f}; the others {middle:.2f})"
             elif pace > _FAST:
                 why = f"{pace:.0f} letters a second: is there more text than sound?"
             elif (sign := sign_without_letters(row.text or "")) is not None:

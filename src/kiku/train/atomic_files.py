@@ -48,7 +48,7 @@ def locked_folder(folder: Path) -> Generator[None]:
         lock.acquire()
     except Timeout:
         raise TrainingError(
-            f"another run writes into {folder}: wait for it, or name another folder"
+            f"another run writes to {folder}: wait for it, or name another folder"
         ) from None
     except OSError as error:
         raise TrainingError(f"{folder} cannot be made ({reason_of(error)})") from error

@@ -63,7 +63,7 @@ class Augmentation:
             value: float | Range = getattr(self, name)
             low, high = value if isinstance(value, tuple) else (value, value)
             if not least <= low <= high <= most:
-                raise ValueError(f"{name} must lie within {least} to {most}, not {value}")
+                raise ValueError(f"{name} must be from {least} to {most}, not {value}")
 
 
 def read_augmentation(path: Path) -> Augmentation:
@@ -170,5 +170,7 @@ def _recordings(folder: str, rate: int) -> list[Samples]:
     # Other files in the folder, such as a licence or a list, are skipped.
     paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in ENDINGS)
     if not paths:
-        raise TrainingError(f"{folder} holds no recordings: noise and rooms name folders of them")
+        raise TrainingError(
+            f"{folder} contains no recordings: noise and rooms must name folders of recordings"
+        )
     return [np.concatenate(list(read_chunks(path, rate))) for path in paths]

@@ -57,8 +57,8 @@ class Batches:
         """
         if not len(reader):
             raise TrainingError(
-                f"{reader.folder} has no examples of the split {reader.split!r}: "
-                "say which rows are of it in the manifest"
+                f"{reader.folder} has no examples of the split {reader.split!r}: give rows this "
+                "split in the manifest"
             )
         self.reader, self.size, self.seed, self.sound = reader, size, seed, sound
         self._epoch: tuple[int, list[NDArray[np.int64]]] = (-1, [])

@@ -86,7 +86,7 @@ class Curve:
         if "loss" in values:
             parts.append(f"loss {values['loss']:.4f}, tokens {values['token_accuracy']:.1%}")
         if "keep" in values:
-            parts.append(f"gone from before {values['keep']:.4f}")
+            parts.append(f"change from before {values['keep']:.4f}")
         if "dev_loss" in values:
             parts.append(f"dev {values['dev_loss']:.4f}, tokens {values['dev_accuracy']:.1%}")
         return "  ".join([*parts, f"{rate:,.0f} frames/s", f"{clock_time(left)} left"])
@@ -116,7 +116,7 @@ class Curve:
     def _refused(self, error: OSError) -> TrainingError:
         return TrainingError(
             f"{self.path} cannot be written ({reason_of(error)}): make room and run it again; it "
-            "goes on from the last checkpoint"
+            "continues from the last checkpoint"
         )
 
 

@@ -78,8 +78,8 @@ def export(
             raise TrainingError(f"{run} trained whole weights, not adapters: export it as a model")
         if settings.codec is not None:
             raise TrainingError(
-                f"{run} trained the codec, too, which has no place in PEFT's files, and without "
-                "which the adapter would not hear what it learned: export it as a model"
+                f"{run} also trained the codec, which PEFT's files cannot store, and without "
+                "which the adapter would not work as trained: export it as a model"
             )
         base = model or settings.model
         with in_place_of_model(folder) as place:
@@ -101,7 +101,7 @@ def _from_run(
 ) -> tuple[FitSettings, TrainableModel, Mapping[str, Tensor], int, float]:
     state = read_state(run, moments=False)
     if state is None:
-        raise TrainingError(f"{run} is no run: it has no checkpoint yet; kiku train fit makes one")
+        raise TrainingError(f"{run} has no checkpoint of a run yet; kiku train fit makes one")
     settings = from_plain(
         FitSettings,
         state.about["settings"],
@@ -114,8 +114,8 @@ def _from_run(
     trainable = load_for_training(settings, trains=False)
     if trainable.identity != state.about["model"]:
         raise TrainingError(
-            f"{run} did not begin with {settings.model} as it is now: say with --model where the "
-            "model lies that it began with"
+            f"{run} did not start from {settings.model} as it is now: give --model, the place of "
+            "the model that it started from"
         )
     weights = state.average if which == "average" else state.weights
     return settings, trainable, weights, state.step, state.about["delay_s"]
@@ -125,7 +125,7 @@ def _from_adapter(
     run: Path, model: str | None
 ) -> tuple[TrainableModel, Mapping[str, Tensor], int, float]:
     if model is None:
-        raise TrainingError(f"{run} is an adapter: say with --model which model it belongs to")
+        raise TrainingError(f"{run} is an adapter: give --model, the model that it belongs to")
     lora = read_adapter_settings(run)
     trainable = load_for_training(FitSettings(pack="", model=model, lora=lora), trains=False)
     load_adapter(run, trainable.lm)

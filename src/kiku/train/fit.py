@@ -165,7 +165,7 @@ class Fit:
         train = self.settings.train
         count = sum(weight.numel() for weight in self.weights.values())
         if self.resumed_at:
-            self.on_progress(f"going on from step {self.step:,}")
+            self.on_progress(f"continuing from step {self.step:,}")
         self.on_progress(f"{count:,} weights are trained on {len(self.batches.reader):,} examples")
         curve = self._curve()
         since = time.monotonic()
@@ -226,9 +226,9 @@ class Fit:
         reader = self.batches.reader
         paths = ", ".join(str(reader[number].about["path"]) for number in numbers[:4])
         raise TrainingError(
-            f"step {self.step + 1} was not taken: its loss is {loss:g}, its gradient's norm "
+            f"step {self.step + 1} was not applied: its loss is {loss:g}, its gradient's norm "
             f"{norm:g} (examples {numbers[:8]}, from {paths}); the weights before it are in "
-            f"{self.folder}. Look at these examples, or begin another run with a lower train.lr"
+            f"{self.folder}. Look at these examples, or start another run with a lower train.lr"
         )
 
     @torch.no_grad()
@@ -320,10 +320,10 @@ class Fit:
         changed = first_change(state.about["curve"], self.about["curve"])
         for key, name in _SAME:
             if state.about.get(key, "") != self.about[key] and changed is None:
-                changed = f"{name} (what it holds is not what it was)"
+                changed = f"{name} (whose content has changed)"
         if changed is not None:
             raise TrainingError(
-                f"{self.folder} was begun with another {changed}: name another run, or put it back"
+                f"{self.folder} was begun with another {changed}: name another run, or restore this"
             )
         for name, weight in self.weights.items():
             fill(weight, state.weights[name])

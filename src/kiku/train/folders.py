@@ -40,9 +40,9 @@ def read_rows(source: Path) -> list[TrainingRow]:
                 raise TrainingError(f"{source} has the files of a corpus, but no recordings")
             return rows
     raise TrainingError(
-        f"{source} is no folder of a known shape: LibriSpeech has *.trans.txt in it, Common Voice "
-        "validated.tsv or train.tsv, LJSpeech metadata.csv, Kaldi wav.scp and text; or write a "
-        "manifest of JSON lines"
+        f"{source} does not have the files of a known corpus: LibriSpeech has *.trans.txt in it, "
+        "Common Voice validated.tsv or train.tsv, LJSpeech metadata.csv, Kaldi wav.scp and text; "
+        "name such a folder, or write a manifest of JSON lines"
     )
 
 
@@ -51,7 +51,7 @@ def _text_of(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise TrainingError(
-            f"{path} is no text in UTF-8 (byte {error.start} is none): write it anew in UTF-8"
+            f"{path} is not text in UTF-8 (see byte {error.start}): convert it to UTF-8"
         ) from error
 
 
@@ -127,7 +127,9 @@ def _ljspeech(folder: Path) -> Iterator[TrainingRow]:
     for number, line in enumerate(_text_of(table).splitlines(), 1):
         cells = line.split("|")
         if len(cells) < 2:
-            raise TrainingError(f"{table}, line {number}, must hold name|text, not {line[:60]!r}")
+            raise TrainingError(
+                f"{table}, line {number}, must contain name|text, not {line[:60]!r}"
+            )
         path = folder / "wavs" / cells[0]
         path = path if path.suffix else path.with_suffix(".wav")
         with_text.add(path)
@@ -162,7 +164,7 @@ def _kaldi(folder: Path) -> Iterator[TrainingRow]:
         part = segments.get(name, _Segment(name))
         if part.recording not in recordings:
             raise TrainingError(
-                f"{folder / 'text'} speaks of {part.recording}, which wav.scp lacks"
+                f"{folder / 'text'} names {part.recording}, which is missing in wav.scp"
             )
         words = _words_of(name, part, times)
         fits = [one.text.casefold() for one in words] == (text or "").casefold().split()
@@ -202,7 +204,7 @@ def _segments(path: Path) -> dict[str, _Segment]:
     for number, name, rest in _optional(path):
         cells = rest.split()
         if len(cells) < 3:
-            raise TrainingError(f"{path}, line {number}, must hold name recording start end")
+            raise TrainingError(f"{path}, line {number}, must contain name recording start end")
         start, end = (_seconds(cell, path, number) for cell in cells[1:3])
         found[name] = _Segment(cells[0], start, None if end < 0 else end)  # -1 is the end
     return found
@@ -219,7 +221,7 @@ def _ctm(path: Path) -> dict[str, list[TimedWord]]:
         cells = rest.split()
         if len(cells) < 4:
             raise TrainingError(
-                f"{path}, line {number}, must hold name channel start duration word"
+                f"{path}, line {number}, must contain name channel start duration word"
             )
         start, length = (_seconds(cell, path, number) for cell in cells[1:3])
         word = TimedWord(cells[3], start, round(start + length, 4))
@@ -233,7 +235,7 @@ def _seconds(cell: str, path: Path, number: int) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise TrainingError(f"{path}, line {number}: {cell!r} is no number of seconds")
+        raise TrainingError(f"{path}, line {number}: {cell!r} is not a number of seconds")
     return value
 
 

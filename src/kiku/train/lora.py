@@ -99,7 +99,8 @@ def adapt(lm: LM, settings: LoRASettings, new: range = range(0)) -> None:
     for name in settings.also:
         if name not in parts:
             raise TrainingError(
-                f"lora.also names {name!r}, which a decoder has not; it has {', '.join(parts)}"
+                f"lora.also names {name!r}, but the decoder has no such part; it has "
+                f"{', '.join(parts)}"
             )
         parts[name].requires_grad_(True)
     train_rows(lm, new, settings.also)

@@ -126,10 +126,10 @@ def read_training_manifest(path: Path) -> list[TrainingRow]:
     except OSError as error:
         raise TrainingError(f"{path} cannot be read ({reason_of(error)})") from error
     except UnicodeDecodeError as error:
-        raise TrainingError(f"{path} is no text in UTF-8: it must hold JSON lines") from error
+        raise TrainingError(f"{path} is not text in UTF-8: it must contain JSON lines") from error
     if not rows:
         raise TrainingError(
-            f"{path} holds no rows: write one JSON object a line for each recording"
+            f"{path} contains no rows: write one JSON object on a line for each recording"
         )
     return rows
 
@@ -163,8 +163,8 @@ def refuse_shared_speakers(rows: Sequence[TrainingRow]) -> None:
         named = ", ".join(f"{one} ({' and '.join(sorted(splits[one]))})" for one in shared[:10])
         more = f" and {len(shared) - 10} more" if len(shared) > 10 else ""
         raise TrainingError(
-            f"speakers stand in two splits: {named}{more}; give each speaker one split, or the "
-            "figures on the held-out ones mean nothing"
+            f"these speakers are in two splits: {named}{more}; put each speaker in one split, or "
+            "the figures on the held-out ones mean nothing"
         )
 
 
@@ -178,8 +178,8 @@ def refuse_untimed(rows: Sequence[TrainingRow]) -> None:
     if untimed:
         raise TrainingError(
             f"{len(untimed)} of {len(rows)} rows have a text but no times of its words (the first "
-            f"is {untimed[0].label}): give them words as [[word, start, end], ...], or run  "
-            "kiku train align  on the manifest first"
+            f"is {untimed[0].label}): give words as [[word, start, end], ...], or first run  kiku "
+            "train align  on the manifest"
         )
 
 
@@ -191,7 +191,7 @@ def _row(line: str, folder: Path) -> TrainingRow:
             raise BadRow(f"has a key {key!r} that is not known; did you mean {meant!r}?")
     start, end, words = seconds_in(given, "start") or 0.0, seconds_in(given, "end"), words_in(given)
     if end is not None and end <= start:
-        raise BadRow(f"ends at {end:g} s, which is not behind its start at {start:g} s")
+        raise BadRow(f"ends at {end:g} s, which is not after its start at {start:g} s")
     return TrainingRow(
         folder / path_in(given),
         text_in(given, TEXTS),
@@ -221,7 +221,7 @@ def _split_in(given: Mapping[str, Any]) -> str:
     """The split of a row; raises BadRow."""
     split = text_in(given, ["split"]) or "train"
     if not re.fullmatch(r"\w[\w.-]*", split):  # names of files begin with it
-        raise BadRow(f"has the split {split!r}: only letters, digits, _ - and . may stand in it")
+        raise BadRow(f"has the split {split!r}: use only letters, digits, _ - and .")
     return split
 
 
@@ -245,6 +245,9 @@ def problem_of(row: TrainingRow) -> str | None:
                 f"before {before.text!r} at {before.start:g} s"
             )
         if word.start < row.start or (row.end is not None and word.start >= row.end):
-            return f"{word.text!r} at {word.start:g} s lies outside the part that is meant"
+            return (
+                f"{word.text!r} at {word.start:g} s is outside the part of the recording that the "
+                "row is about"
+            )
         before = word
     return None

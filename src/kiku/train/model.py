@@ -136,8 +136,8 @@ def _unfreeze(codec: MimiEncoder, num_codebooks: int, settings: CodecSettings | 
         weight.data = weight.data.clone()
     if not trained_weights(codec):
         raise TrainingError(
-            f"codec.parts names {', '.join(settings.parts)}, where this codec has no weights to "
-            "train: name more of it"
+            f"codec.parts names {', '.join(settings.parts)}, but this codec has no weights to "
+            "train there: name further parts"
         )
 
 
@@ -171,9 +171,10 @@ def refuse_other_pack(index: Index, model: TrainableModel, folder: str) -> None:
     if index.settings.get("vocabulary") != wanted["vocabulary"]:
         has, had = wanted["text_vocab_size"], index.settings.get("text_vocab_size")
         raise TrainingError(
-            f"{folder} was packed with another vocabulary ({had} pieces; {model.loaded.files.name} "
-            f"has {has}): pack the manifest again with --model {model.loaded.files.name}, or let "
-            "the run begin with the model that it was packed with"
+            f"{folder} was packed with another vocabulary ({had} pieces; "
+            f"{model.loaded.files.name} has {has}): pack the manifest again with --model "
+            f"{model.loaded.files.name}, or let the run start from the model that it was packed "
+            "with"
         )
     for key, value in wanted.items():
         if index.settings.get(key) != value:
@@ -207,12 +208,12 @@ def refuse_to_keep(reader: PackReader, model: TrainableModel, settings: FitSetti
     if not reader.keep.any():
         raise TrainingError(
             f"loss.keep is {settings.loss.keep:g}, but no example of {settings.pack} is marked: "
-            'write "keep": true into rows of the manifest and pack it again, or leave loss.keep out'
+            'write "keep": true in rows of the manifest and pack it again, or leave loss.keep out'
         )
     has, wanted = model.config.text_delay_s, reader.index.settings["delay_s"]
     if has != wanted:
         raise TrainingError(
-            f"loss.keep holds the model to what it said, {has:g} s behind the sound, and "
-            f"{settings.pack} asks for text {wanted:g} s behind it: pack without --delay, or leave "
+            f"loss.keep holds the model to its own text, {has:g} s after the sound, but "
+            f"{settings.pack} asks for text {wanted:g} s after it: pack without --delay, or leave "
             "loss.keep out"
         )

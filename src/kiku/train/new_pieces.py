@@ -63,8 +63,8 @@ def new_pieces_of(loaded: Loaded, wanted: int) -> range:
             raise ValueError(f"it names the pieces {found.start} to {found.stop} of {size}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
-            f"{path} does not fit the model's vocabulary ({error}): make the folder anew with  "
-            "kiku train vocab , or say lora.new_pieces"
+            f"{path} does not match the model's vocabulary ({error}): make the folder again with  "
+            "kiku train vocab , or set lora.new_pieces"
         ) from error
     return found
 

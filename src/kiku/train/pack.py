@@ -177,7 +177,7 @@ def _refuse_without_text(rows: Sequence[TrainingRow], loaded: Loaded, options: P
     if without_text and wanted not in (None, has):
         raise TrainingError(
             f"{len(without_text)} of {len(rows)} rows are marked and have no words (the first is "
-            f"{without_text[0].label}): the model writes them itself, {has:g} s behind the sound "
+            f"{without_text[0].label}): the model writes them itself, {has:g} s after the sound "
             f"and not {wanted:g} s; leave --delay out, or give them words"
         )
 

@@ -163,12 +163,12 @@ def read_adapter_settings(folder: Path) -> LoRASettings:
         rank, alpha = int(values["r"]), float(values["lora_alpha"])
         names = [name for name in read_header(folder / FILE) if not re.search(_TWICE, name)]
     except (OSError, ValueError, KeyError, TypeError, CheckpointError) as error:
-        raise TrainingError(f"{folder} holds no adapter of PEFT's: {error}") from error
+        raise TrainingError(f"{folder} contains no adapter in PEFT's format: {error}") from error
     odd = [key for key in _UNREAD if values.get(key)]
     if odd or values.get("peft_type") != "LORA" or values.get("bias", "none") != "none":
         raise TrainingError(
-            f"{folder / _CONFIG} has {', '.join(odd) or 'a bias or another method'}: kiku reads "
-            "plain LoRA"
+            f"{folder / _CONFIG} has {', '.join(odd) or 'a bias or another method'}: kiku only "
+            "reads plain LoRA"
         )
     targets = tuple(t for t in TARGETS if any(t in name.split(".") for name in names))
     if not targets:
@@ -179,8 +179,8 @@ def read_adapter_settings(folder: Path) -> LoRASettings:
         any(f".{place}".endswith(f".{name}") for place in tables) for name in saved
     ):
         raise TrainingError(
-            f"{folder / _CONFIG} has other modules_to_save than {' and '.join(_TABLES)}: kiku has "
-            "no place for them"
+            f"{folder / _CONFIG} has other modules_to_save than {' and '.join(_TABLES)}, which "
+            "kiku cannot store"
         )
     also = tuple(part for place in tables for part in _TABLES[place])
     return LoRASettings(rank=rank, alpha=alpha, targets=targets, also=also, new_pieces=0)
@@ -205,8 +205,8 @@ def load_adapter(folder: Path, lm: LM) -> None:
     missing = {side.theirs for side in sides} ^ (tensors.keys() - places.keys())
     if missing:
         raise TrainingError(
-            f"{path} does not hold the adapters that are asked for: {sorted(missing)[0]} "
-            f"(and {len(missing) - 1} more) differ; take its rank and targets"
+            f"{path} does not contain the adapters that were asked for: {sorted(missing)[0]} (and "
+            f"{len(missing) - 1} more) differ; use its rank and targets"
         )
     heads = lm.config.transformer.num_heads
     for side in sides:
@@ -251,6 +251,6 @@ def _fill_table(path: Path, lm: LM, place: str, table: Tensor) -> None:
                     weight.copy_(value)
             if not same:
                 raise TrainingError(
-                    f"{path} has trained rows of {part} that this run leaves as they are: name it "
+                    f"{path} has trained rows of {part}, which this run does not train: name it "
                     "in lora.also"
                 )

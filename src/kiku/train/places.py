@@ -46,8 +46,8 @@ def check_model_folder(folder: Path, *, force: bool = False) -> None:
         _refuse_closed(folder.resolve().parent)  # where the new one is written
     else:
         raise TrainingError(
-            f"{folder} holds a model already: choose another folder, or replace the model there "
-            "( --force )"
+            f"{folder} already contains a model: choose another folder, or replace the model "
+            "there ( --force )"
         )
 
 
@@ -63,8 +63,7 @@ def refuse_to_replace(folder: Path, read: Path) -> None:
     """
     if folder.exists() and folder.samefile(read):
         raise TrainingError(
-            f"{folder} is what the new model is made of, which is not replaced: choose another "
-            "folder"
+            f"{folder} is used to make the new model, and is not replaced: choose another folder"
         )
 
 
@@ -135,7 +134,7 @@ def _names_in(folder: Path) -> set[str]:
 
 def _refuse_closed(folder: Path) -> None:
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        raise TrainingError(f"nothing may be written in {folder}: choose another folder")
+        raise TrainingError(f"the folder {folder} is not writable: choose another folder")
 
 
 def _refuse_strangers(
@@ -145,5 +144,6 @@ def _refuse_strangers(
     strangers = sorted(n for n in inside if not known(n) and not n.startswith(".kiku-"))
     if strangers:
         raise TrainingError(
-            f"{folder} holds what is no {what} ({', '.join(strangers[:5])}): choose another folder"
+            f"{folder} contains files that are not of a {what} ({', '.join(strangers[:5])}): "
+            "choose another folder"
         )

@@ -169,7 +169,7 @@ class FitSettings:
             _refuse_parts(self.codec, lora)
         for name, (value, least, most) in limits.items():
             if not least <= value <= most:
-                raise ValueError(f"{name} must lie within {least:g} to {most:g}, not {value:g}")
+                raise ValueError(f"{name} must be from {least:g} to {most:g}, not {value:g}")
 
 
 def _refuse_parts(codec: CodecSettings, lora: LoRASettings | None) -> None:
@@ -179,7 +179,7 @@ def _refuse_parts(codec: CodecSettings, lora: LoRASettings | None) -> None:
             f"codec.parts must be some of {', '.join(PARTS)}, not {', '.join(wrong)!r}"
         )
     if codec.alone and lora is not None:
-        raise ValueError("codec.alone leaves the decoder as it is: then there is no table lora")
+        raise ValueError("codec.alone does not train the decoder: leave the table lora out")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def read_settings(path: Path) -> FitSettings:
     found = from_plain(FitSettings, read_toml(path), what=str(path), defaults=True, lenient=True)
     for key in ("pack", "model", "run"):
         if not getattr(found, key):  # "" would mean the file's own folder
-            raise ConfigError(f"{path}: {key} is empty: say which")
+            raise ConfigError(f"{path}: {key} is empty: give a value")
     beside = partial(beside_file, path)
     model = beside(found.model) if Path(beside(found.model)).is_dir() else found.model
     lora = found.lora
@@ -251,5 +251,5 @@ def first_change(begun: dict[str, Any], asked: dict[str, Any]) -> str | None:
     begun = {**curve_settings(FitSettings("")), **begun}
     for key in [*asked, *(key for key in begun if key not in asked)]:
         if begun.get(key) != asked.get(key):
-            return f"{key} (it was {begun.get(key)}, and now is {asked.get(key)})"
+            return f"{key} (it was {begun.get(key)}, and is now {asked.get(key)})"
     return None

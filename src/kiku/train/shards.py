@@ -175,12 +175,13 @@ class PackReader:
         """
         index = read_index(folder)
         if index is None:
-            raise TrainingError(f"{folder} is no pack ({INDEX} is missing): make one with  "
-                                "kiku train pack")  # fmt: skip
+            raise TrainingError(
+                f"{folder} is not a pack ({INDEX} is missing): make one with  kiku "
+                "train pack")  # fmt: skip
         if not index.is_complete:
             raise TrainingError(
-                f"{folder} is not finished ({index.next_unit} of {index.num_units} rows are in): "
-                "run the same  kiku train pack  again, it goes on from there"
+                f"{folder} is not finished ({index.next_unit} of {index.num_units} rows are in "
+                "it): run the same  kiku train pack  again to continue"
             )
         self.folder, self.split, self.index = folder, split, index
         self._open: dict[str, Any] = {}

@@ -65,7 +65,7 @@ def pieces_of(row: TrainingRow, rate: int, most_s: float) -> Iterator[SpokenPiec
     late = [word for word in waiting if word.start > length_s + _LATE_S]
     if late:
         raise UnusableRow(
-            f"{late[0].text!r} begins {late[0].start - length_s:.2f} s behind the end of the sound"
+            f"{late[0].text!r} begins {late[0].start - length_s:.2f} s after the end of the sound"
         )
     if len(held):
         yield SpokenPiece(held, _within(waiting, length_s), row.start + at / rate)
@@ -143,7 +143,9 @@ def _cut_s(words: Sequence[TimedWord], most_s: float) -> float:
 
 
 def _too_long(most_s: float) -> UnusableRow:
-    return UnusableRow(f"no pause between words in {most_s:g} s: a word lasts so long, or overlaps")
+    return UnusableRow(
+        f"there is no pause between words for {most_s:g} s: a word is that long, or words overlap"
+    )
 
 
 def _softest_s(samples: Samples, rate: int) -> float:

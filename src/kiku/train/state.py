@@ -90,7 +90,7 @@ def read_state(folder: Path, *, moments: bool = True) -> RunState | None:
                 if moments or kind in ("weights", "average"):
                     found[kind][name] = file.get_tensor(key)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise TrainingError(f"{path} is damaged, or no checkpoint of a run: {error}") from error
+        raise TrainingError(f"{path} is damaged, or not a checkpoint of a run: {error}") from error
     if said.get("format") != _FORMAT:
         raise TrainingError(f"{path} has the format {said.get('format')!r}, not {_FORMAT!r}")
     pairs = {name: (first, found["second"][name]) for name, first in found["first"].items()}

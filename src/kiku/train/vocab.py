@@ -99,7 +99,9 @@ def make_vocabulary(
     """
     words = count_words(rows)
     if not words:
-        raise TrainingError("the manifests have no words: there is nothing to make pieces of")
+        raise TrainingError(
+            "the manifests have no words, so no pieces can be made: give rows with words or text"
+        )
     check_model_folder(folder, force=force)
     loaded = load(model, dtype=torch.float32)
     refuse_to_replace(folder, loaded.files.config.parent)
@@ -113,8 +115,8 @@ def make_vocabulary(
         new = range(len(old), len(made))
         if not new:
             raise TrainingError(
-                f"{loaded.files.name} can spell all {len(words):,} words: pack them with it as it "
-                "is; --any-letters makes longer pieces, --new another vocabulary"
+                f"{loaded.files.name} can spell all {len(words):,} words: pack them with this "
+                "model as it is; --any-letters makes longer pieces, --new another vocabulary"
             )
     config, state = grown_decoder(loaded, made, new)
     dtype = load(loaded.files, dtype="auto").lm.out_norm.weight.dtype

@@ -53,20 +53,20 @@ class GpuOptions:
         """
         if self.graphs and device.type != "cuda":
             raise ConfigError(
-                f"graphs=True records CUDA graphs, and the device is {str(device)!r}; leave graphs "
-                "out, or take device='cuda'"
+                f"graphs=True records CUDA graphs, but the device is {str(device)!r}; leave "
+                "graphs out, or use device='cuda'"
             )
         if self.kv not in ("auto", *RING_DTYPES):
             known = ", ".join(RING_DTYPES)
-            raise ConfigError(f"keys and values are kept in {known}, not in {self.kv!r}")
+            raise ConfigError(f"kv must be one of {known}, not {self.kv!r}")
         if self.attention not in ATTENTIONS:
             known = ", ".join(ATTENTIONS)
-            raise ConfigError(f"attention is one of {known}, not {self.attention!r}")
+            raise ConfigError(f"attention must be one of {known}, not {self.attention!r}")
         if self.sampling not in SAMPLINGS:
             known = ", ".join(SAMPLINGS)
-            raise ConfigError(f"sampling is one of {known}, not {self.sampling!r}")
+            raise ConfigError(f"sampling must be one of {known}, not {self.sampling!r}")
         sizes, rows = list(self.sizes), list(self.rows)
         if sizes != sorted(set(sizes)) or sizes[:1] != [1]:
-            raise ConfigError(f"sizes of calls must ascend from 1, as {SIZES} do; not {sizes}")
+            raise ConfigError(f"sizes of calls must ascend from 1, such as {SIZES}, not {sizes}")
         if any(n < 1 for n in rows):
             raise ConfigError(f"a call takes one row or more, not {min(rows)}")
