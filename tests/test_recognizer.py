@@ -46,6 +46,7 @@ from kiku.errors import (
 from kiku.scheduler import Binding, Member, Opening
 from kiku.stream import WordSession
 from kiku.transcription import RecordingBatch, RecordingSound, RecordingTask, as_done, sources
+from kiku.transcription.progress import BatchProgress
 from tests import tiny
 from tests.engine.engines import make_engine
 from tests.fakes import Driven, EchoEngine, hold_back, spoken
@@ -1334,6 +1335,25 @@ def test_progress_is_not_told_more_often_than_somebody_can_look() -> None:
         patch.setattr("kiku.transcription.progress.time.monotonic", lambda: 1.0)
         result.result()
     assert len(calls) == 2  # at first, and at the end
+
+
+def test_progress_of_many_recordings_asks_once_which_of_them_go_on() -> None:
+    class Counted(list[RecordingTask]):
+        looks = 0
+
+        def __iter__(self) -> Iterator[RecordingTask]:
+            self.looks += 1
+            return super().__iter__()
+
+    calls: Calls = []
+    tasks = [RecordingTask(RecordingSound(iter(())), lambda _: []) for _ in range(9)]
+    progress = BatchProgress(_noted(calls), tasks)
+    progress._stated = [2.0] * 9  # pyright: ignore[reportPrivateUsage]
+    tasks[0].so_far.duration = 1.0
+    pending = Counted(tasks[1:])
+    progress.report(pending)
+    assert calls == [(1.0, 17.0)]
+    assert pending.looks == 1
 
 
 @pytest.mark.usefixtures("every_time")
