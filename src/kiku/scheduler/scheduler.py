@@ -5,9 +5,9 @@
     push, requests, close   | `Driver`   one thread at a time makes the rounds
       -> inbox of a session | `Rounds`   what a round does, in order
     open, save, ...         | `OpeningQueue`  who gets a slot next
-      -> jobs, openings     | `OpenSessions`  who holds a slot, until it is free again
-    stop, forgotten         | `Steps`    frames through the engine, and its output back
-      -> leaving            | `Pacing`   how many frames of each session a step takes
+      -> jobs, openings     | `Steps`    frames through the engine, and its output back
+    stop, forgotten         | `Pacing`   how many frames of each session a step takes
+      -> leaving            | `OpenSessions`  who holds a slot, until it is free again
 
 Each of these knows only those below it, so that all are gone at once when the scheduler is dropped.
 
