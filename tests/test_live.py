@@ -239,12 +239,14 @@ def test_what_is_open_when_one_stops_comes_out() -> None:
 
 
 def test_a_forgotten_stream_gives_its_slot_back() -> None:
-    rec = recognizer()
+    engine = EchoEngine()
+    rec = recognizer(engine)
     stream = rec.stream()
     stream.push(sentence(ONE))
     del stream
     gc.collect()
-    until(lambda: rec.free_slots == 1)
+    assert rec.free_slots == 1, "whoever asks for it next gets it"
+    until(lambda: engine.free_slots == 1)
     rec.stream().stop()
 
 
@@ -1165,6 +1167,64 @@ def test_a_listener_that_stops_a_stream_that_is_stopped_hangs_nobody() -> None:
         thread.join(LONG_S)
         assert not thread.is_alive()
         assert isinstance(list(stream.events())[-1], End)
+    assert rec.free_slots == 2
+
+
+def test_a_listener_may_wait_for_a_lock_under_which_another_stream_is_pushed() -> None:
+    rec = recognizer(slots=2)
+    first, second = rec.stream(), rec.stream()
+    lock, holds, listens = threading.Lock(), threading.Event(), threading.Event()
+
+    def listener() -> None:
+        listens.set()
+        with lock:
+            pass
+
+    def push() -> None:
+        with lock:
+            holds.set()
+            listens.wait(LONG_S)
+            second.push(sentence(ONE))
+
+    driver = rec.scheduler._driver  # pyright: ignore[reportPrivateUsage]
+    first.listen(listener)
+    until(lambda: driver._rests)  # pyright: ignore[reportPrivateUsage]
+    threads = [threading.Thread(target=one, daemon=True) for one in (push, first.stop)]
+    for thread in threads:
+        thread.start()
+        holds.wait(LONG_S)
+    for thread in threads:
+        thread.join(LONG_S)
+        assert not thread.is_alive()
+    assert first.done
+    second.close()
+    assert texts(list(second.events())) == ["one"]
+
+
+def test_a_stream_that_is_dropped_calls_no_other_one() -> None:
+    """The garbage collector may drop it in a thread that holds the other stream's lock."""
+    rec = recognizer(slots=2)
+    first, second = rec.stream(), [rec.stream()]
+    (binding,) = first._setup.bindings  # pyright: ignore[reportPrivateUsage]
+    called: list[threading.Thread] = []
+    first.listen(lambda: called.append(threading.current_thread()))
+
+    def drop() -> None:
+        with first._lock:  # pyright: ignore[reportPrivateUsage]
+            # As `stop` of another thread does, of which the driver does not know yet.
+            rec.scheduler._sessions.leave(binding, cut=True)  # pyright: ignore[reportPrivateUsage]
+            second.clear()
+
+    waiting = threading.Thread(target=lambda: list(first.events()), daemon=True)
+    dropping = threading.Thread(target=drop, daemon=True)
+    waiting.start()
+    until(lambda: first._waits)  # pyright: ignore[reportPrivateUsage]
+    dropping.start()
+    for thread in (dropping, waiting):
+        thread.join(LONG_S)
+        assert not thread.is_alive()
+    assert called
+    assert dropping not in called
     assert rec.free_slots == 2
 
 

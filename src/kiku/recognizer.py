@@ -95,8 +95,8 @@ class Recognizer:
         self._state_key: bytes | None = None
 
     def __repr__(self) -> str:
-        engine = self.scheduler.engine
-        free, count = engine.free_slots, engine.num_slots
+        engine, free = self.scheduler.engine, self.scheduler.free_slots
+        count = engine.num_slots
         return f"<Recognizer {self.name}, {engine.description}, {free} of {count} slots free>"
 
     def __reduce__(self) -> NoReturn:

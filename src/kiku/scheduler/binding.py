@@ -111,6 +111,8 @@ class Binding:
         """See `Opening`."""
         self.is_awake = False
         """Whether the session is in the queue of those that the next round asks."""
+        self.is_leaving = False
+        """Whether the next round frees its slot."""
         self.worked_at = 0
         """The number of the last piece of work that was done for it, among all pieces; 0 if none
         was."""

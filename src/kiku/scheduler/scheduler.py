@@ -5,15 +5,14 @@
     push, requests, close   | `Driver`   one thread at a time makes the rounds
       -> inbox of a session | `Rounds`   what a round does, in order
     open, save, ...         | `OpeningQueue`  who gets a slot next
-      -> jobs, openings     | `OpenSessions`  who holds a slot, until it is free again
-    stop, forgotten         | `Steps`    frames through the engine, and its output back
-      -> leaving            | `Pacing`   how many frames of each session a step takes
+      -> jobs, openings     | `Steps`    frames through the engine, and its output back
+    stop, forgotten         | `Pacing`   how many frames of each session a step takes
+      -> leaving            | `OpenSessions`  who holds a slot, until it is free again
 
 Each of these knows only those below it, so that all are gone at once when the scheduler is dropped.
 
-Order of locks: the driver's condition is never held while the engine, a session or a callback runs,
-except for `released` of a session that is freed while no thread leads. So no thread asks for it
-while it holds a client's lock (see `live`).
+Order of locks: the driver's condition is the last. It is never held while the engine, a session or
+a callback of a client runs; these run in rounds alone.
 """
 
 import threading
@@ -80,9 +79,8 @@ class Scheduler:
 
     @property
     def free_slots(self) -> int:
-        """Slots that no session holds."""
-        self._driver.nudge()
-        return self.engine.free_slots
+        """Slots that no session holds, or that the next round frees before it gives any."""
+        return self._sessions.num_free
 
     def open(self, opening: Opening) -> list[Binding]:
         """Give sessions their slots, and wait for them as long as `opening.timeout` says. None
@@ -133,9 +131,9 @@ class Scheduler:
         return self._openings.is_stuck(opening)
 
     def release(self, binding: Binding, *, cut: bool = False) -> None:
-        """Give up a session before its end. Its slot is free at once, or after the step that is
-        under way. A second call does no harm. It never waits: the garbage collector may call it at
-        any moment.
+        """Give up a session before its end. Its slot is freed at the beginning of the next round.
+        Where no thread drives, that is when somebody needs one. A second call does no harm. It
+        never waits and calls nobody: the garbage collector may call it at any moment.
 
         Args:
             binding: of the session.
