@@ -120,6 +120,7 @@ class _Streams:
     def leave(self) -> None:
         for binding in self.bindings:
             self.rec.scheduler.release(binding)
+        self.rec.scheduler.step()
 
     def push(self, i: int, count: int) -> None:
         """Push `count` frames into one stream."""

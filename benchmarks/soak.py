@@ -154,6 +154,7 @@ class Soak:
     def close(self) -> None:
         """Give the stream up."""
         self._rec.scheduler.release(self._binding)
+        self._rec.scheduler.step()
 
 
 def soak(

@@ -178,6 +178,43 @@ def test_an_event_that_another_thread_has_taken_is_no_error(num_channels: int) -
         assert stream.next_event() is None
 
 
+@pytest.mark.parametrize("num_channels", [1, 2])
+def test_events_that_come_while_one_is_fetched_do_not_put_a_stream_to_sleep(
+    num_channels: int,
+) -> None:
+    """The last that fits comes just before one is taken: too late for who took it to have seen it,
+    and early enough for the driver to hold the stream back."""
+    most, format = 4, AudioFormat(channels=num_channels, channels_axis=1)
+    options = StreamOptions(channel="each", format=format, max_events=most, recovery=None)
+    silence = np.zeros((4 * SIZE, num_channels), np.float32)
+    with recognizer(slots=num_channels).stream(options) as stream:
+        session = stream._sessions.each[-1]
+        assert session.on_room == stream._scheduler.wake, "or the driver would sleep on for a while"
+
+        class Full(deque[Event]):
+            """Fills up when the first event is taken, before it is taken."""
+
+            is_begun = False
+
+            def popleft(self) -> Event:
+                if not self.is_begun:
+                    self.is_begun = True
+                    self.extend([WordEnd(0.0)] * (most - len(self)))
+                    stream.push(silence)
+                    stream.close()
+                    for _ in range(2):  # the round that finds it full is over after the second
+                        stream._scheduler.call(lambda: None)
+                return super().popleft()
+
+        until(lambda: stream.waiting_s == 0)
+        stream._scheduler.call(lambda: None)
+        full = session.events = session._writer.events = Full([WordEnd(0.0)] * (most - 1))
+        for _ in range(most):
+            assert stream.next_event(LONG_S) == WordEnd(0.0)
+        assert isinstance(stream.next_event(LONG_S), End)
+        assert full.is_begun
+
+
 def test_leaving_frees_the_slot_and_ends_the_worker() -> None:
     rec = recognizer()
     for _ in range(3):
@@ -202,12 +239,14 @@ def test_what_is_open_when_one_stops_comes_out() -> None:
 
 
 def test_a_forgotten_stream_gives_its_slot_back() -> None:
-    rec = recognizer()
+    engine = EchoEngine()
+    rec = recognizer(engine)
     stream = rec.stream()
     stream.push(sentence(ONE))
     del stream
     gc.collect()
-    until(lambda: rec.free_slots == 1)
+    assert rec.free_slots == 1, "whoever asks for it next gets it"
+    until(lambda: engine.free_slots == 1)
     rec.stream().stop()
 
 
@@ -233,6 +272,86 @@ def test_sound_before_the_start_makes_room_without_a_frame() -> None:
                     await stream.push_silence(10.0)
 
     asyncio.run(push())
+
+
+def beside_no_round(
+    rec: Recognizer, stream: LiveStream, ask: Callable[[], None], save: bool = False
+) -> threading.Thread:
+    """Call `ask` in a thread while no round is made, until it returns or waits for room; then save
+    the stream before the next round."""
+    thread = threading.Thread(target=ask, daemon=True)
+
+    def hold() -> None:
+        thread.start()
+        until(lambda: not thread.is_alive() or (bool(stream._pushers) and stream._waits))
+        if save:
+            stream._save_now()
+
+    rec.scheduler.call(hold)
+    return thread
+
+
+@pytest.mark.parametrize(
+    ("first_s", "second_s", "queue_s", "start_s"),
+    [(0.05, 0.96, 1.0, 0.0), (0.05, 29.98, 30.0, 0.0), (0.02, 0.19, 0.2, 1000.0)],
+)
+def test_what_fills_no_frame_keeps_no_push_waiting(
+    first_s: float, second_s: float, queue_s: float, start_s: float
+) -> None:
+    """Nobody is told when it is converted, so it takes no room before that."""
+    rec, rate = recognizer(), CONFIG.sample_rate
+    options = StreamOptions(max_queue_s=queue_s, start_s=start_s)
+    first, second = (np.zeros(int(s * rate), np.float32) for s in (first_s, second_s))
+    with rec.stream(options) as stream:
+        until(lambda: stream.waiting_s == 0)
+
+        def push() -> None:
+            stream.push(first)
+            stream.push(second)
+
+        pushing = beside_no_round(rec, stream, push)
+        pushing.join(LONG_S)
+        assert not pushing.is_alive()
+        assert stream.duration == pytest.approx(first_s + second_s, abs=1e-3)
+
+    async def main() -> None:
+        gate, entered = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            entered.set()
+            assert gate.wait(LONG_S)
+
+        async with await rec.astream(options) as stream:
+            while stream.waiting_s > 0:
+                await asyncio.sleep(0.001)
+            held = asyncio.create_task(asyncio.to_thread(rec.scheduler.call, hold))
+            assert await asyncio.to_thread(entered.wait, LONG_S)
+            assert stream.push_now(first)
+            pushing = asyncio.create_task(stream.push(second))
+            await asyncio.sleep(0)  # it is in line
+            gate.set()
+            async with asyncio.timeout(LONG_S):
+                await pushing
+            await held
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_sound_before_the_start_makes_room_beside_a_request_and_a_save(is_saved: bool) -> None:
+    rec = recognizer()
+    with rec.stream(StreamOptions(start_s=100.0, max_queue_s=10.0)) as stream:
+        until(lambda: stream.waiting_s == 0)
+
+        def push() -> None:
+            stream.push_silence(10.0)
+            if not is_saved:  # a save converts what waits, before the driver does
+                stream.set_decoding(DecodingOptions(num_codebooks=3))
+            stream.push_silence(10.0)
+
+        pushing = beside_no_round(rec, stream, push, is_saved)
+        pushing.join(LONG_S)
+        assert not pushing.is_alive()
 
 
 def test_a_full_house_is_told_at_once_or_waited_for() -> None:
@@ -1051,6 +1170,64 @@ def test_a_listener_that_stops_a_stream_that_is_stopped_hangs_nobody() -> None:
     assert rec.free_slots == 2
 
 
+def test_a_listener_may_wait_for_a_lock_under_which_another_stream_is_pushed() -> None:
+    rec = recognizer(slots=2)
+    first, second = rec.stream(), rec.stream()
+    lock, holds, listens = threading.Lock(), threading.Event(), threading.Event()
+
+    def listener() -> None:
+        listens.set()
+        with lock:
+            pass
+
+    def push() -> None:
+        with lock:
+            holds.set()
+            listens.wait(LONG_S)
+            second.push(sentence(ONE))
+
+    driver = rec.scheduler._driver  # pyright: ignore[reportPrivateUsage]
+    first.listen(listener)
+    until(lambda: driver._rests)  # pyright: ignore[reportPrivateUsage]
+    threads = [threading.Thread(target=one, daemon=True) for one in (push, first.stop)]
+    for thread in threads:
+        thread.start()
+        holds.wait(LONG_S)
+    for thread in threads:
+        thread.join(LONG_S)
+        assert not thread.is_alive()
+    assert first.done
+    second.close()
+    assert texts(list(second.events())) == ["one"]
+
+
+def test_a_stream_that_is_dropped_calls_no_other_one() -> None:
+    """The garbage collector may drop it in a thread that holds the other stream's lock."""
+    rec = recognizer(slots=2)
+    first, second = rec.stream(), [rec.stream()]
+    (binding,) = first._setup.bindings  # pyright: ignore[reportPrivateUsage]
+    called: list[threading.Thread] = []
+    first.listen(lambda: called.append(threading.current_thread()))
+
+    def drop() -> None:
+        with first._lock:  # pyright: ignore[reportPrivateUsage]
+            # As `stop` of another thread does, of which the driver does not know yet.
+            rec.scheduler._sessions.leave(binding, cut=True)  # pyright: ignore[reportPrivateUsage]
+            second.clear()
+
+    waiting = threading.Thread(target=lambda: list(first.events()), daemon=True)
+    dropping = threading.Thread(target=drop, daemon=True)
+    waiting.start()
+    until(lambda: first._waits)  # pyright: ignore[reportPrivateUsage]
+    dropping.start()
+    for thread in (dropping, waiting):
+        thread.join(LONG_S)
+        assert not thread.is_alive()
+    assert called
+    assert dropping not in called
+    assert rec.free_slots == 2
+
+
 def test_an_event_loop_that_is_gone_stops_nobody() -> None:
     rec = recognizer()
     first = rec.stream()
@@ -1284,6 +1461,55 @@ def test_a_channel_that_a_recording_loses_is_silent_in_a_stream() -> None:
     events = asyncio.run(main())
     words = [(event.text, event.channel) for event in events if isinstance(event, Word)]
     assert sorted(words) == [("one", 0), ("three", 0), ("two", 1)]
+
+
+def pushed(
+    options: StreamOptions, chunks: Sequence[Chunk], resumed_at: int | None = None
+) -> list[Event]:
+    """The events of a recording's chunks; the stream is saved and resumed before one of them."""
+    rec, plain = recognizer(), StreamOptions(recovery=None)
+
+    async def main() -> list[Event]:
+        stream, found = await rec.astream(options), list[Event]()
+        for number, chunk in enumerate(chunks):
+            if number == resumed_at:
+                saved = await stream.save()
+                stream.stop()
+                stream = await rec.astream(plain, state=saved, timeout=LONG_S)
+            await stream.push_chunk(chunk)
+        await stream.close()
+        try:
+            async for event in stream.events():
+                found.append(event)
+        except AudioError:
+            found.append(End(-1.0))
+        return found
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("resumed_at", [None, 1])
+def test_one_channel_that_a_recording_loses_is_silent_in_a_stream(resumed_at: int | None) -> None:
+    options, rate = StreamOptions(channel=1, recovery=None), CONFIG.sample_rate
+    (both,) = array_chunks(np.stack([sentence(ONE), sentence(TWO)], axis=1), rate)
+    (mono,) = array_chunks(sentence(THREE), rate)
+    events = pushed(options, [both, mono, both, mono], resumed_at)
+    assert texts(events) == ["two", "two"]
+    assert isinstance(end := events[-1], End)
+    assert end.duration == pytest.approx(20 * 0.08)
+    (warning,) = (event for event in events if isinstance(event, StreamWarning))
+    assert (warning.kind, warning.time) == ("damaged", pytest.approx(5 * 0.08))
+    assert "has 1 channel from 0.40 s on: those from 1 on are silent" in warning.message
+    assert pushed(options, [mono, both]) == [End(-1.0)], "it was never there"
+
+
+def test_words_before_a_place_that_cannot_be_converted_are_not_lost() -> None:
+    rate = CONFIG.sample_rate
+    (good,) = array_chunks(sentence(ONE, TWO), rate)
+    bad = Chunk(np.full(SIZE, 100.0, np.float32), rate, SIZE, 1)
+    events = pushed(StreamOptions(recovery=None), [good, bad, good])
+    assert texts(events) == ["one", "two"]
+    assert events[-1] == End(-1.0)
 
 
 def test_the_end_of_one_channel_is_not_the_end() -> None:

@@ -9,6 +9,7 @@ import pickle
 import threading
 import wave
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -42,9 +43,10 @@ from kiku.errors import (
     StreamError,
     TruncatedAudio,
 )
-from kiku.scheduler import Member
+from kiku.scheduler import Binding, Member, Opening
 from kiku.stream import WordSession
 from kiku.transcription import RecordingBatch, RecordingSound, RecordingTask, as_done, sources
+from kiku.transcription.progress import BatchProgress
 from tests import tiny
 from tests.engine.engines import make_engine
 from tests.fakes import Driven, EchoEngine, hold_back, spoken
@@ -448,9 +450,66 @@ def test_an_abandoned_transcription_gives_its_slot_back() -> None:
     for _ in range(3):
         for word in rec.transcription(sentence(ONE, TWO, THREE), rate=CONFIG.sample_rate):
             assert word.text == "one"
+            assert engine.held
             break
         gc.collect()
-    assert not engine.held
+        assert rec.free_slots == 1
+
+
+@pytest.mark.parametrize("moment", ["while it begins", "while it waits"])
+def test_a_recording_that_is_dropped_in_line_lets_the_others_go_on(
+    moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The garbage collector may do so at any moment, while another recording is iterated over."""
+    rec, engine = echo()
+    held = Driven(rec)
+    first, second = rec.transcriptions([sentence(ONE), sentence(TWO)], rate=CONFIG.sample_rate)
+    line = [first]
+    del first
+    begin, drive = RecordingTask.begin, rec.scheduler.drive
+
+    def begins(recording: RecordingTask) -> Opening:
+        opening = begin(recording)
+        if moment == "while it begins":
+            line.clear()
+        return opening
+
+    def drives(until: Callable[[], bool], timeout: float | None = None) -> bool:
+        line.clear()
+        if not held.session.done:
+            held.release()
+        return drive(until, 60.0 if timeout is None else timeout)
+
+    monkeypatch.setattr(RecordingTask, "begin", begins)
+    monkeypatch.setattr(rec.scheduler, "drive", drives)
+    for _ in range(100):
+        if not second.done:
+            second.advance()
+    assert [word.text for word in second.so_far] == ["two"]
+    assert rec.free_slots == 1
+    assert list(engine.heard) == [0]
+
+
+def test_a_recording_that_is_dropped_at_its_end_lets_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The garbage collector may do so at any moment, while another recording is iterated over."""
+    rec, _ = echo(slots=2)
+    short, long = sentence(ONE), sentence(TWO, THREE, ONE, TWO, THREE)
+    first, second = rec.transcriptions([short, long], rate=CONFIG.sample_rate)
+    several, dropped = [first], first._recording
+    del first
+    collect = RecordingTask.collect
+
+    def collects(recording: RecordingTask) -> None:
+        collect(recording)
+        if recording is dropped and recording.so_far.done:
+            several.clear()
+
+    monkeypatch.setattr(RecordingTask, "collect", collects)
+    assert second.result().text == "two three one two three"
+    assert not several
+    assert rec.free_slots == 2
 
 
 def test_a_full_house_is_told() -> None:
@@ -481,6 +540,45 @@ def test_a_recording_waits_for_a_slot_that_another_thread_gives_back() -> None:
     timer.start()
     assert rec.transcribe(sentence(ONE), rate=CONFIG.sample_rate).text == "one"
     timer.join()
+
+
+def test_a_slot_that_comes_just_as_the_timeout_ends_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rec, engine = echo()
+    held = Driven(rec)
+    take_slots = rec.scheduler.take_slots
+
+    def late(opening: Opening) -> list[Binding]:
+        held.release()
+        assert rec.scheduler.drive(lambda: opening.done)
+        return take_slots(opening)
+
+    monkeypatch.setattr(rec.scheduler, "take_slots", late)
+    result = rec.transcription(sentence(ONE), rate=CONFIG.sample_rate, timeout=0.01)
+    for _ in range(100):  # it would go on for ever
+        if not result.done:
+            result.advance()
+    assert [word.text for word in result.so_far] == ["one"]
+    assert not engine.held
+
+
+def test_who_does_not_wait_gets_the_slots_that_are_free_next_to_a_live_stream() -> None:
+    """A thread of the driver's own gives the slots then, a moment after they were asked for."""
+    rec, _ = echo(slots=2)
+    with rec.stream():
+        for _ in range(3):
+            assert rec.transcribe(sentence(ONE), rate=CONFIG.sample_rate, timeout=0).text == "one"
+            several = [sentence(ONE), sentence(TWO), sentence(THREE)]  # each after the other
+            found = rec.transcribe(several, rate=CONFIG.sample_rate, timeout=0)
+            assert [one.text for one in found] == ["one", "two", "three"]
+        with ThreadPoolExecutor(1) as other, other.submit(rec.stream).result():
+            with pytest.raises(NoFreeSlot, match="all 2 slots are held"):
+                rec.transcribe(sentence(ONE), rate=CONFIG.sample_rate, timeout=0)
+            result = rec.transcription(sentence(ONE), rate=CONFIG.sample_rate, timeout=0)
+            with pytest.raises(NoFreeSlot):
+                result.advance()
+            assert result.done
 
 
 def test_an_open_stream_that_waits_holds_up_nobody() -> None:
@@ -650,7 +748,7 @@ def test_an_interruption_of_a_read_is_raised_and_the_words_before_are_kept(
     error: type[BaseException],
 ) -> None:
     """PyAV swallows what is raised in the reads that it asks for."""
-    rec, engine = echo()
+    rec, _ = echo()
     sound = np.concatenate([sentence(ONE, TWO), np.zeros(400 * SIZE, np.float32)])
     data = _wav(np.repeat(sound, 8), 8000)
     source: Any = _Interrupted(data, len(data) // 2, error)
@@ -658,7 +756,7 @@ def test_an_interruption_of_a_read_is_raised_and_the_words_before_are_kept(
     with pytest.raises(error, match="3"):
         result.result()
     assert [w.text for w in result.so_far] == ["one", "two"]
-    assert not engine.held
+    assert rec.free_slots == 1
     num_reads = source.num_reads
     with pytest.raises(StreamError, match="interrupted"):
         result.result()
@@ -741,6 +839,7 @@ def test_a_word_that_is_open_when_one_stops_is_not_lost() -> None:
     stream.push(spoken([3, 0, TWO], SIZE))
     assert stream.run() == []
     rec.scheduler.release(stream.binding, cut=True)
+    rec.scheduler.step()
     word, _, end = stream.run()
     assert isinstance(word, Word)
     assert word.text == "two"
@@ -1109,7 +1208,7 @@ def test_a_start_behind_the_end_is_told(
 
 
 def test_sound_of_which_nothing_could_be_read_is_raised() -> None:
-    rec, engine = echo()
+    rec, _ = echo()
 
     def chunks() -> Iterator[Chunk]:
         yield Chunk(np.zeros(0, np.float32), 1000, 0, 1, None, 0.0)
@@ -1121,7 +1220,7 @@ def test_sound_of_which_nothing_could_be_read_is_raised() -> None:
     result = Transcription(recording, RecordingBatch(rec.scheduler, [recording], None), "echo")
     with pytest.raises(AudioError, match="broken"):
         result.result()
-    assert not engine.held
+    assert rec.free_slots == 1
 
 
 def test_a_recording_that_was_stopped_in_line_is_passed_over() -> None:
@@ -1238,10 +1337,29 @@ def test_progress_is_not_told_more_often_than_somebody_can_look() -> None:
     assert len(calls) == 2  # at first, and at the end
 
 
+def test_progress_of_many_recordings_asks_once_which_of_them_go_on() -> None:
+    class Counted(list[RecordingTask]):
+        looks = 0
+
+        def __iter__(self) -> Iterator[RecordingTask]:
+            self.looks += 1
+            return super().__iter__()
+
+    calls: Calls = []
+    tasks = [RecordingTask(RecordingSound(iter(())), lambda _: []) for _ in range(9)]
+    progress = BatchProgress(_noted(calls), tasks)
+    progress._stated = [2.0] * 9  # pyright: ignore[reportPrivateUsage]
+    tasks[0].so_far.duration = 1.0
+    pending = Counted(tasks[1:])
+    progress.report(pending)
+    assert calls == [(1.0, 17.0)]
+    assert pending.looks == 1
+
+
 @pytest.mark.usefixtures("every_time")
 @pytest.mark.parametrize("error", [RuntimeError("enough"), KeyboardInterrupt()])
 def test_a_progress_callback_that_raises_stops_its_call_alone(error: BaseException) -> None:
-    rec, engine = echo(slots=3)
+    rec, _ = echo(slots=3)
     other = rec.transcription(
         np.concatenate([sentence(ONE, TWO), np.zeros(100 * SIZE, np.float32)]),
         rate=CONFIG.sample_rate,
@@ -1256,13 +1374,13 @@ def test_a_progress_callback_that_raises_stops_its_call_alone(error: BaseExcepti
     with pytest.raises(type(error)) as raised:
         several[0].result_or_problem()
     assert raised.value is error
-    assert len(engine.held) == 1
+    assert rec.free_slots == 2
     for one in several:
         with pytest.raises(StreamError, match="stopped by its progress callback"):
             one.result()
     with pytest.raises(type(error)):
         rec.transcribe(sounds, rate=CONFIG.sample_rate, progress=enough)
-    assert len(engine.held) == 1
+    assert rec.free_slots == 2
     assert other.result().text == "one two"
 
 

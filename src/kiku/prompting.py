@@ -44,7 +44,8 @@ def read_prompt(
     """
     picker = PromptPicker(text, vocabulary, config)
     session = TokenSession(_frames(config, chunks), stays=True)
-    (binding,) = scheduler.open(Opening([Member(session, SlotOptions(picker))]), None)
+    opening = Opening([Member(session, SlotOptions(picker))], timeout=None)
+    (binding,) = scheduler.open(opening)
     try:
         scheduler.drive(lambda: session.has_heard_all or session.failure is not None)
         if session.failure is not None:

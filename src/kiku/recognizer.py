@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import NoReturn, cast, overload
 
@@ -94,8 +95,8 @@ class Recognizer:
         self._state_key: bytes | None = None
 
     def __repr__(self) -> str:
-        engine = self.scheduler.engine
-        free, count = engine.free_slots, engine.num_slots
+        engine, free = self.scheduler.engine, self.scheduler.free_slots
+        count = engine.num_slots
         return f"<Recognizer {self.name}, {engine.description}, {free} of {count} slots free>"
 
     def __reduce__(self) -> NoReturn:
@@ -152,7 +153,7 @@ class Recognizer:
         """
         wait_s = timeout_s(timeout)
         options, members = self._live_members(options, state)
-        bindings = self.scheduler.open(Opening(members, live=True), wait_s)
+        bindings = self.scheduler.open(Opening(members, live=True, timeout=wait_s))
         return LiveStream(self._setup(options, bindings))
 
     async def astream(
@@ -175,21 +176,19 @@ class Recognizer:
         wait_s = timeout_s(timeout)
         options, members = await asyncio.to_thread(self._live_members, options, state)
         waiters = Waiters(asyncio.get_running_loop())
-        at_once = wait_s is not None and wait_s <= 0
         opening = Opening(
-            members, live=not recorded, driven=True, at_once=at_once, on_done=waiters.weak_wake
+            members, live=not recorded, driven=True, timeout=wait_s, on_done=waiters.weak_wake
         )
         self.scheduler.request(opening)
         try:
-            async with asyncio.timeout(None if at_once else wait_s):
-                await waiters.until(lambda: opening.done)
-        except TimeoutError:
-            if not self.scheduler.cancel(opening):
-                raise self.scheduler.no_free_slot(opening) from None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(opening.wait_s):
+                    await waiters.until(lambda: opening.done)
+            bindings = self.scheduler.take_slots(opening)
         except BaseException:
             self.scheduler.give_up(opening)
             raise
-        return AsyncStream(self._setup(options, opening.result()), waiters)
+        return AsyncStream(self._setup(options, bindings), waiters)
 
     def _live_members(
         self, options: StreamOptions | None, state: bytes | None

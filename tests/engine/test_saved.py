@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -323,3 +324,20 @@ def test_bytes_that_are_changed_are_refused_or_work(
     saved[at % (size if at % 3 else len(saved))] = byte  # mostly in the header
     with np.errstate(all="ignore"):
         check(kind, bytes(saved if cut is None else saved[: cut % len(saved)]))
+
+
+def test_a_saved_slot_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be 200 MB large, and is read between two steps."""
+    saved, num_calls = saved_of("onnx"), list[int]()
+    parse: Any = safetensors.deserialize  # pyright: ignore[reportUnknownMemberType]
+
+    def counted(data: bytes) -> Any:
+        num_calls.append(len(data))
+        return parse(data)
+
+    for module in ("safetensors.numpy", "kiku.engine.saved_slot"):
+        monkeypatch.setattr(f"{module}.deserialize", counted, raising=False)
+    engine = make_engine("onnx")
+    slot, _ = engine.open()
+    engine.restore(slot, saved)
+    assert num_calls == [len(saved)]

@@ -260,16 +260,28 @@ def test_rounds_by_hand_say_how_much_they_did() -> None:
     assert scheduler.free_slots == 3
 
 
-def test_a_slot_that_could_not_be_freed_is_free_for_who_looks() -> None:
+def test_a_session_that_leaves_is_called_in_the_next_round_and_its_slot_counts_as_free() -> None:
+    """The garbage collector may be the one that drops it, in a thread that holds any lock."""
     scheduler = Scheduler(EchoEngine(1))
     (binding,) = opened(scheduler, session := Frames())
     with scheduler._driver._changed:  # just now somebody is about to wait
-        other = threading.Thread(target=scheduler.release, args=(binding,))
+        other = threading.Thread(target=scheduler.release, args=(binding,), kwargs={"cut": True})
         other.start()
         other.join(LONG_S)
-    assert not session.done
+        assert not other.is_alive()
+    scheduler.release(binding)
     assert scheduler.free_slots == 1
-    assert session.done
+    assert session.told == ["begin"]
+    assert not session.done
+    opening = Opening([Member(Frames())], timeout=None)  # pyright: ignore
+    assert not scheduler.is_stuck(opening), "this thread held the slot"
+    (second,) = scheduler.open(opening)
+    assert session.told == ["begin", "cut", "released"]
+    assert scheduler.free_slots == 0
+    scheduler.release(second)
+    scheduler.release(binding)
+    assert scheduler.step() == 1
+    assert scheduler.free_slots == 1
 
 
 class Counting:
@@ -340,7 +352,10 @@ def test_recordings_go_on_in_a_service_where_some_stream_always_has_work() -> No
 def test_slots_are_given_in_the_order_of_asking() -> None:
     scheduler = Scheduler(EchoEngine(3))
     (first,) = opened(scheduler, Frames())
-    two, one = (Opening([Member(Frames()) for _ in range(n)]) for n in (3, 1))  # pyright: ignore
+    two, one = (
+        Opening([Member(Frames()) for _ in range(n)], timeout=None)  # pyright: ignore
+        for n in (3, 1)
+    )
     scheduler.request(two)
     scheduler.request(one)
     assert not scheduler.drive(lambda: one.done, 0.01), "it would go before those that came first"
@@ -357,16 +372,16 @@ def test_slots_are_given_in_the_order_of_asking() -> None:
 def test_only_who_has_time_stands_in_line(timeout: float, at_once: bool) -> None:
     scheduler = Scheduler(EchoEngine(1))
     opened(scheduler, Frames())
-    opening = Opening([Member(Frames())])  # pyright: ignore
+    opening = Opening([Member(Frames())], timeout=timeout)  # pyright: ignore
     with pytest.raises(NoFreeSlot):
-        scheduler.open(opening, timeout)
+        scheduler.open(opening)
     assert opening.at_once is at_once
 
 
 def test_more_slots_than_there_are_are_refused() -> None:
     scheduler = Scheduler(EchoEngine(2))
     with pytest.raises(NoFreeSlot):
-        scheduler.open(Opening([Member(Frames()) for _ in range(3)]), None)  # pyright: ignore
+        scheduler.open(Opening([Member(Frames()) for _ in range(3)], timeout=None))  # pyright: ignore
     assert scheduler.free_slots == 2
 
 
@@ -388,7 +403,7 @@ def test_who_is_being_given_his_slots_is_not_stuck_for_them() -> None:
             stuck.append(scheduler.is_stuck(self))
             super().settle(value, error)
 
-    scheduler.open(Watched([Member(Frames())]), None)  # pyright: ignore
+    scheduler.open(Watched([Member(Frames())], timeout=None))  # pyright: ignore
     assert stuck == [False]
     assert scheduler.is_stuck(Opening([Member(Frames())])), "held here"  # pyright: ignore
 
@@ -409,9 +424,10 @@ def test_an_opening_that_is_given_up_while_it_gets_its_slots_keeps_none() -> Non
 def test_an_opening_that_is_not_wanted_any_more_gets_nothing() -> None:
     scheduler = Scheduler(EchoEngine(1))
     (held,) = opened(scheduler, Frames())
-    opening = Opening([Member(Frames())])  # pyright: ignore
+    opening = Opening([Member(Frames())], timeout=None)  # pyright: ignore
     scheduler.request(opening)
-    assert not scheduler.cancel(opening)
+    with pytest.raises(NoFreeSlot):
+        scheduler.take_slots(opening)
     scheduler.release(held)
     assert scheduler.free_slots == 1
     assert not scheduler.drive(lambda: opening.done, 0.01)
@@ -419,13 +435,14 @@ def test_an_opening_that_is_not_wanted_any_more_gets_nothing() -> None:
     assert not scheduler._openings.waiting
 
 
-def test_giving_up_an_opening_frees_its_slots_without_a_round() -> None:
+def test_an_opening_that_is_given_up_gives_back_what_it_got() -> None:
     """Its task's event loop may be gone, and with it everybody who would drive."""
     scheduler = Scheduler(EchoEngine(1))
     opening = Opening([Member(Frames())])  # pyright: ignore
     scheduler.open(opening)
     scheduler.give_up(opening)
-    assert scheduler.engine.free_slots == 1
+    assert scheduler.free_slots == 1
+    assert len(opened(scheduler, Frames())) == 1
 
 
 def test_an_opening_that_ctrl_c_interrupts_leaves_no_slot_behind() -> None:
@@ -694,7 +711,8 @@ def test_who_is_told_that_a_slot_is_free_cannot_wait_either(
     (binding,) = opened(rec.scheduler, session)
     opened(rec.scheduler, other)
     session.released = lambda: rec.scheduler.drive(lambda: False, 0.0)  # pyright: ignore
-    rec.scheduler.release(binding)  # nobody leads: the slot is freed in this very call
+    rec.scheduler.release(binding)
+    assert rec.scheduler.step() == 1
     assert "a callback at the end of a stream failed" in caplog.text
     assert "cannot wait for the driver that calls it" in caplog.text
     assert rec.free_slots == 1

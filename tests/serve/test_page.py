@@ -698,7 +698,7 @@ MUTE = """
     };"""
 """Gives the page a microphone from which no sound comes."""
 
-STALLED = f"/No sound comes from the microphone/.test({NOTICE})"
+STALLED = f"/The microphone gives no sound/.test({NOTICE})"
 
 
 @needs_chromium

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike, NDArray
 
 from kiku import (
+    AudioFormat,
     DecodingOptions,
     End,
     Finalized,
@@ -258,6 +259,28 @@ def test_the_length_is_right_in_the_midst_of_a_conversion(monkeypatch: pytest.Mo
     assert s.duration == pytest.approx(4 * FRAME_S)
 
 
+def test_the_length_is_right_where_bytes_ended_within_a_sample(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Chunks then seem to be longer than they are together, also while the next is converted."""
+    rate, seen = CONFIG.sample_rate, list[float]()
+    format = AudioFormat(encoding="s16le", sample_rate=rate)
+    s = session(StreamOptions(recovery=None, format=format))
+    push(s, bytes(3))
+    s.pending()
+    assert s.duration == pytest.approx(1 / rate)
+    feed = AudioInput.feed
+
+    def asked_meanwhile(self: AudioInput, chunk: Chunk) -> NDArray[np.float32]:
+        seen.append(s.duration)
+        return feed(self, chunk)
+
+    monkeypatch.setattr(AudioInput, "feed", asked_meanwhile)
+    push(s, bytes(2 * SIZE - 1))
+    s.pending()
+    assert [*seen, s.duration] == pytest.approx([(SIZE + 1) / rate] * 2)
+
+
 @pytest.mark.parametrize("is_before", [False, True])
 def test_the_length_is_right_where_a_chunk_is_converted_while_it_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, is_before: bool
@@ -294,6 +317,49 @@ def test_what_is_no_sound_is_refused_and_the_session_lives() -> None:
     push(s, np.zeros(SIZE, np.float32))
     assert s.pending() == 1
     assert s.duration == pytest.approx(0.08)
+
+
+def too_large() -> Chunk:
+    """A chunk of a recording, which nobody has checked, that cannot be converted."""
+    return Chunk(np.full(SIZE, 100.0, np.float32), CONFIG.sample_rate, SIZE, 1)
+
+
+def test_sound_before_a_place_that_cannot_be_converted_is_heard() -> None:
+    s, whole = session(), session()
+    sound = np.full(3 * SIZE + 7, 0.5, np.float32)
+    for one in (s, whole):
+        one.begin(PAD, 0.0)
+        push(one, sound)
+    s.finalize(FinalizeRequest("t"))
+    s.push(too_large())
+    push(s, np.full(3 * SIZE, 0.7, np.float32))
+    whole.close()
+    frames = drained(s)
+    assert [event.tag for event in finalize_all(s)] == ["t"]
+    rest: list[NDArray[np.float32]] = []
+
+    def hear_on() -> None:
+        while ready := s.pending():
+            assert isinstance(ready, int)
+            rest.append(np.concatenate(s.take(ready)).reshape(ready, SIZE))
+
+    with pytest.raises(AudioError, match="samples reach 100"):
+        hear_on()
+    np.testing.assert_array_equal(np.concatenate([frames, *rest]), drained(whole))
+    assert s.num_given == 1, "what comes behind is not looked at"
+    assert s.duration == pytest.approx(7 * FRAME_S + 7 / CONFIG.sample_rate)
+    with pytest.raises(AudioError, match="samples reach 100"):
+        s.save(0)
+
+
+def test_a_beginning_that_cannot_be_converted_is_told_with_no_sound_heard() -> None:
+    s = session()
+    s.push(too_large())
+    with pytest.raises(AudioError, match="samples reach 100"):
+        s.save(1)
+    with pytest.raises(AudioError, match="samples reach 100"):
+        assert not drained(s).any()
+    assert s._source.num_frames < CONFIG.text_delay_s * CONFIG.frame_rate + 1
 
 
 def test_what_was_wrong_with_the_last_second_is_told_at_the_end() -> None:
@@ -584,8 +650,31 @@ def test_events_that_nobody_fetches_hold_it_back() -> None:
     accept(s, [PAD])
     push(s, np.zeros(SIZE, np.float32))
     s.finalize(FinalizeRequest())
+    calls: list[str] = []
+    s.on_input, s.on_room = lambda: calls.append("input"), lambda: calls.append("room")
     assert s.pending() == 0, "a word and its end wait"
     assert isinstance(s.next_event(), Word)
+    assert calls == ["input", "room"], "the session is to be asked before the driver wakes up"
+    assert s.pending() == 1
+    assert isinstance(s.next_event(), WordEnd)
+    assert len(calls) == 2, "nothing was held back"
+
+
+def test_who_makes_room_while_a_session_looks_is_not_told_to_do_so_again() -> None:
+    """An event is taken after the session saw too many, and before it says that it is held back."""
+    s = session(StreamOptions(recovery=None, max_events=2))
+    said(s, [PAD] * 10 + [0, ONE, 0])
+    push(s, np.zeros(SIZE, np.float32))
+    assert len(s.events) == 2
+
+    class Watched(deque):  # pyright: ignore
+        def __len__(self) -> int:
+            found = super().__len__()
+            if found == 2:
+                self.popleft()
+            return found
+
+    s.events = Watched(s.events)
     assert s.pending() == 1
 
 
@@ -606,6 +695,25 @@ def test_a_failure_comes_behind_all_that_was_heard() -> None:
     assert not s.events
     s.cut()
     assert not s.events
+
+
+def test_a_push_while_a_session_fails_is_not_told_of_a_close_that_nobody_called() -> None:
+    s = session()
+    said(s, [PAD] * 10 + [0, ONE])
+    opened: list[bool] = []
+
+    class Watched(deque):  # pyright: ignore
+        def append(self, event: object) -> None:
+            s.check_open()  # as another thread would just then
+            opened.append(not s.is_closing)
+            super().append(event)
+
+    s._writer.events = Watched()
+    s.fail(RuntimeError("x"))
+    assert opened == [True, True]
+    assert s.is_closing
+    with pytest.raises(RuntimeError, match="x"):
+        s.check_open()
 
 
 def test_whoever_fetches_learns_of_the_failure_last() -> None:

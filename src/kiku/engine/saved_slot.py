@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import deserialize  # pyright: ignore[reportUnknownVariableType]
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
@@ -51,8 +50,8 @@ class SavedSlot:
             StreamError: they come from another model or kind of backend.
             SafetensorError, LookupError, ValueError, TypeError, OverflowError: they are damaged.
         """
+        arrays = dict(load_arrays(saved))  # checks the header, too
         _check_signature(saved, signature)
-        arrays = dict(load_arrays(saved))
         token, history = arrays.pop("token"), arrays.pop("history")
         _check_columns(token, history, lm)
         if not all(name.startswith(_PREFIX) for name in arrays):
@@ -62,7 +61,6 @@ class SavedSlot:
 
 
 def _check_signature(saved: bytes, ours: str) -> None:
-    deserialize(saved)
     header: Any = json.loads(saved[8 : 8 + int.from_bytes(saved[:8], "little")])
     about: Any = header.get("__metadata__") or {}
     theirs: Any = about.get(_KEY)

@@ -57,7 +57,8 @@ class OpenStream:
 
     @property
     def waiting_s(self) -> float:
-        """Seconds of sound that wait to be processed: how far the engine lags behind."""
+        """Seconds of sound that wait to be processed: how far the engine lags behind. What
+        does not fill a frame is not counted."""
         return self._sessions.waiting_s
 
     @property

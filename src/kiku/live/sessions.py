@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from kiku.audio import Chunk
+from kiku.audio import ChannelChanges, Chunk
 from kiku.errors import AudioError
 from kiku.options import StreamOptions
 from kiku.stream import DecodingChange, End, Event, FinalizeRequest, WordSession
@@ -25,7 +25,14 @@ class StreamSessions:
         # Most streams have one session, which is asked after every frame.
         self._only = self.first if len(each) == 1 else None
         self._by_channel = options.channel == "each"
-        self._max_events, self._wake = options.max_events, wake
+        channel = None if self._by_channel else self.first.input.channel
+        self._channel = channel if isinstance(channel, int) else None
+        # None: no sound with this channel has come.
+        self._changes: ChannelChanges | None = None
+        if self._channel is not None and self.first.duration > 0:  # a saved stream goes on
+            self._changes = ChannelChanges(self._channel + 1, at_first=False)
+        for session in each:
+            session.on_room = wake
 
     @property
     def waiting_s(self) -> float:
@@ -77,13 +84,27 @@ class StreamSessions:
             session.check_open(what)
 
     def push(self, chunk: Chunk) -> None:
-        """Give sound to the sessions."""
+        """Give sound to the sessions. Recordings are not checked, and may lose channels on their
+        way: those are silent from there on."""
         if not self._by_channel:
-            self.first.push(chunk)
+            self.first.push(chunk if self._channel is None else self._one_channel(chunk))
             return
         for channel, session in enumerate(self.each):
-            # Recordings are not checked, and may lose channels on their way.
             session.push(chunk.of_channel(channel))
+
+    def _one_channel(self, chunk: Chunk) -> Chunk:
+        """What the session of one channel is to hear. A channel that is missing from the beginning
+        is refused when its session converts it."""
+        channel, count = self._channel, chunk.num_channels
+        assert channel is not None
+        if channel < count:
+            self._changes = self._changes or ChannelChanges(count)
+        if channel < count or self._changes is None:
+            return chunk
+        warning = self._changes.look(chunk, self.first.duration)
+        if warning is not None:
+            self.first.warn(warning)
+        return chunk.of_channel(channel)
 
     def finalize(self, request: FinalizeRequest) -> None:
         """Ask all sessions for the words that were begun. Raises QueueFull if one of them cannot
@@ -114,12 +135,10 @@ class StreamSessions:
         only the last. None if there is none. Raises what a session failed with, after its events.
         """
         for session in self.each:
-            while (waiting := len(session.events)) > 0:
+            while session.events:
                 event = session.next_event()
                 if event is None:  # another thread has taken it
                     break
-                if waiting >= self._max_events:
-                    self._wake()
                 if isinstance(event, End) and self._others_go_on(session):
                     break
                 return event

@@ -96,7 +96,8 @@ class SavedStream:
             StreamError: the saved stream is damaged, or of another model.
             ConfigError: the model cannot decode so.
         """
-        # Spelling hotwords takes a while: each list is spelled once, for all channels.
+        # Spelling hotwords takes a while: those in use are spelled once, for all channels. Those of
+        # changes that are still due are spelled by each session.
         changes: dict[DecodingOptions, DecodingChange] = {}
         members = [
             self._member(session, saved, changes)

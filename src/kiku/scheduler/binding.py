@@ -111,6 +111,8 @@ class Binding:
         """See `Opening`."""
         self.is_awake = False
         """Whether the session is in the queue of those that the next round asks."""
+        self.is_leaving = False
+        """Whether the next round frees its slot."""
         self.worked_at = 0
         """The number of the last piece of work that was done for it, among all pieces; 0 if none
         was."""
@@ -258,7 +260,7 @@ class Opening(Awaited[list[Binding]]):
         *,
         live: bool = False,
         driven: bool | None = None,
-        at_once: bool = False,
+        timeout: float | None = 0.0,
         on_done: Callable[[], None] | None = None,
     ) -> None:
         """None of `members` has a slot yet.
@@ -269,14 +271,28 @@ class Opening(Awaited[list[Binding]]):
                 sessions leave.
             driven: whether a thread of the scheduler's own drives while these sessions are open;
                 None is as `live` says.
-            at_once: refuse the sessions if the slots are not free now.
+            timeout: seconds that they may wait. With 0 or less they are refused if the slots are
+                not free in the next round; None waits as long as others hold them.
             on_done: see `Awaited`.
         """
         super().__init__(on_done)
-        self.members, self.live, self.at_once = members, live, at_once
+        self.members, self.live = members, live
+        self.timeout = timeout
         self.driven = live if driven is None else driven
         self.thread = threading.get_ident()
         self.cancelled = False
+        """Whether it was withdrawn; `OpeningQueue` alone says so."""
+
+    @property
+    def at_once(self) -> bool:
+        """Whether the next round gives the slots or refuses them."""
+        return self.timeout is not None and self.timeout <= 0
+
+    @property
+    def wait_s(self) -> float | None:
+        """Seconds after which to withdraw the opening if it is not settled by then; None: do not,
+        as the next round settles it, or as it may wait without a limit."""
+        return None if self.at_once else self.timeout
 
     @property
     def given(self) -> list[Binding]:

@@ -4,8 +4,9 @@
 wait on one condition variable. While live streams are open, a thread of the driver's own leads and
 callers only wait, so that a Ctrl-C in one of them interrupts no step.
 
-The condition variable is held for moments, never while a round runs. `wake` does not take it at all
-if a thread leads and none waits: a thousand pushes during a step only set a flag each.
+The condition variable is held for moments, never while a session, a callback or the engine runs. So
+any thread may ask for it, whatever locks that thread holds. `wake` does not take it at all if a
+thread leads and none waits: a thousand pushes during a step only set a flag each.
 """
 
 import atexit
@@ -55,8 +56,8 @@ class Driver:
         _DRIVERS.add(self)
 
     def check_may_wait(self) -> None:
-        """Raise StreamError if this very thread is in a round, or frees slots: a callback would
-        wait for the driver that calls it."""
+        """Raise StreamError if this very thread is in a round: a callback would wait for the driver
+        that calls it."""
         if self._leader == threading.get_ident():
             raise StreamError(
                 "a callback of a stream cannot wait for the driver that calls it: leave this to "
@@ -84,21 +85,14 @@ class Driver:
         self._changed.notify_all()
 
     def nudge(self) -> None:
-        """As `wake`, but never wait; if no thread leads, free the slots of sessions that leave."""
+        """As `wake`, but never wait: the garbage collector may call it in a thread that holds any
+        lock. If no thread drives, the next one that does will find the news."""
         if self._pid != process():
             return
         self._news = True
         if not self._changed.acquire(blocking=False):
             return  # the thread that holds it will look for news itself
         try:
-            if self._leader is None and not self._ending:
-                # No other thread leads while slots are freed, and none frees them twice.
-                self._leader = threading.get_ident()
-                try:
-                    self._rounds.sessions.sweep()
-                finally:
-                    self._leader = None
-            self._care_for_worker()
             self._notify()
         finally:
             self._changed.release()

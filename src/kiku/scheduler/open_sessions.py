@@ -38,6 +38,12 @@ class OpenSessions:
         """All sessions that hold a slot. Other threads must copy this before they iterate."""
         return self._by_slot.values()
 
+    @property
+    def num_free(self) -> int:
+        """Slots that no session holds but those that leave. Any thread may ask."""
+        staying = sum(not one.is_leaving for one in list(self._by_slot.values()))
+        return self._engine.num_slots - staying
+
     def holds(self, binding: Binding) -> bool:
         """Whether the session still holds its slot."""
         return self._by_slot.get(binding.slot) is binding
@@ -112,16 +118,14 @@ class OpenSessions:
     def leave(self, binding: Binding, *, cut: bool) -> None:
         """Have the next `sweep` free a session's slot. Takes no lock: any thread may call it, and
         the garbage collector at any moment. See `Scheduler.release`."""
+        binding.is_leaving = True
         self._leaving.append((binding, cut))
 
     def sweep(self) -> int:
         """Free the slots of the sessions that leave; how many."""
         swept = 0
         while self._leaving:
-            try:
-                binding, cut = self._leaving.popleft()
-            except IndexError:  # the garbage collector may have run `sweep` in between
-                break
+            binding, cut = self._leaving.popleft()
             if not self.holds(binding):
                 continue
             swept += 1

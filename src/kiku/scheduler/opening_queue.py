@@ -92,7 +92,8 @@ class OpeningQueue:
         # A member may have its slot already, if the opening is just being settled.
         own = [member.session for member in opening.members]
         held_here = sum(
-            one.thread == opening.thread and not one.session.is_closing and one.session not in own
+            one.thread == opening.thread
+            and not (one.session.is_closing or one.is_leaving or one.session in own)
             for one in list(self._sessions.bindings)
         )
         return self._engine.num_slots - held_here < len(opening.members)
@@ -102,7 +103,7 @@ class OpeningQueue:
         wanted, num_slots = len(opening.members), self._engine.num_slots
         seen = f"all {num_slots} slots are held"
         if wanted > 1:
-            free = self._engine.free_slots
+            free = self._sessions.num_free
             seen = f"{wanted} slots are needed at once, but {free} of {num_slots} are free"
         return NoFreeSlot(
             f"{seen}; close a stream, wait with `timeout`, or load the model with more slots"

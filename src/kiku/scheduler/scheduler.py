@@ -5,15 +5,14 @@
     push, requests, close   | `Driver`   one thread at a time makes the rounds
       -> inbox of a session | `Rounds`   what a round does, in order
     open, save, ...         | `OpeningQueue`  who gets a slot next
-      -> jobs, openings     | `OpenSessions`  who holds a slot, until it is free again
-    stop, forgotten         | `Steps`    frames through the engine, and its output back
-      -> leaving            | `Pacing`   how many frames of each session a step takes
+      -> jobs, openings     | `Steps`    frames through the engine, and its output back
+    stop, forgotten         | `Pacing`   how many frames of each session a step takes
+      -> leaving            | `OpenSessions`  who holds a slot, until it is free again
 
 Each of these knows only those below it, so that all are gone at once when the scheduler is dropped.
 
-Order of locks: the driver's condition is never held while the engine, a session or a callback runs,
-except for `released` of a session that is freed while no thread leads. So no thread asks for it
-while it holds a client's lock (see `live`).
+Order of locks: the driver's condition is the last. It is never held while the engine, a session or
+a callback of a client runs; these run in rounds alone.
 """
 
 import threading
@@ -22,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from kiku.engine import SlotEngine
-from kiku.errors import NoFreeSlot, StreamError
+from kiku.errors import StreamError
 from kiku.scheduler.binding import Binding, Job, Member, Opening
 from kiku.scheduler.driver import Driver
 from kiku.scheduler.open_sessions import OpenSessions
@@ -80,35 +79,28 @@ class Scheduler:
 
     @property
     def free_slots(self) -> int:
-        """Slots that no session holds."""
-        self._driver.nudge()
-        return self.engine.free_slots
+        """Slots that no session holds, or that the next round frees before it gives any."""
+        return self._sessions.num_free
 
-    def open(self, opening: Opening, timeout: float | None = 0.0) -> list[Binding]:
-        """Give sessions their slots.
-
-        Args:
-            opening: the sessions that want slots.
-            timeout: seconds to wait for free slots; None waits as long as others hold them, but
-                not for sessions that this very thread would have to end.
+    def open(self, opening: Opening) -> list[Binding]:
+        """Give sessions their slots, and wait for them as long as `opening.timeout` says. None
+        waits as long as others hold them, but not for sessions that this very thread would have to
+        end.
 
         Raises:
             NoFreeSlot: they stayed held.
             StreamError: see `SlotEngine.restore`; or the process was forked.
         """
-        opening.at_once = timeout is not None and timeout <= 0
         self.request(opening)
         try:
             self.drive(
-                lambda: opening.done or (timeout is None and self.is_stuck(opening)),
-                None if opening.at_once else timeout,
+                lambda: opening.done or (opening.timeout is None and self.is_stuck(opening)),
+                opening.wait_s,
             )
+            return self.take_slots(opening)
         except BaseException:
             self.give_up(opening)
             raise
-        if not self.cancel(opening):
-            raise self.no_free_slot(opening)
-        return opening.result()
 
     def request(self, opening: Opening) -> None:
         """Ask for slots; the thread that drives gives them as soon as they are free."""
@@ -116,13 +108,17 @@ class Scheduler:
         self._openings.waiting.append(opening)
         self.wake()
 
-    def cancel(self, opening: Opening) -> bool:
-        """Withdraw a request for slots, unless they have been given (or refused) already; whether
-        they have been."""
-        if self._openings.cancel(opening):
-            return True
-        self.wake()
-        return False
+    def take_slots(self, opening: Opening) -> list[Binding]:
+        """The slots that a request got. If it was not answered yet, it is withdrawn.
+
+        Raises:
+            NoFreeSlot: it got none by now.
+            Exception: what it was refused with.
+        """
+        if not self._openings.cancel(opening):
+            self.wake()  # it may have held up others
+            raise self._openings.no_free_slot(opening)
+        return opening.result()
 
     def give_up(self, opening: Opening) -> None:
         """Withdraw a request for slots, and give back those that it got. As `release`, it never
@@ -134,14 +130,10 @@ class Scheduler:
         """See `OpeningQueue.is_stuck`."""
         return self._openings.is_stuck(opening)
 
-    def no_free_slot(self, opening: Opening) -> NoFreeSlot:
-        """See `OpeningQueue.no_free_slot`."""
-        return self._openings.no_free_slot(opening)
-
     def release(self, binding: Binding, *, cut: bool = False) -> None:
-        """Give up a session before its end. Its slot is free at once, or after the step that is
-        under way. A second call does no harm. It never waits: the garbage collector may call it at
-        any moment.
+        """Give up a session before its end. Its slot is freed at the beginning of the next round.
+        Where no thread drives, that is when somebody needs one. A second call does no harm. It
+        never waits and calls nobody: the garbage collector may call it at any moment.
 
         Args:
             binding: of the session.
@@ -164,14 +156,12 @@ class Scheduler:
             while waiting or running or opening is not None:
                 if opening is None and waiting:
                     count = max(1, min(len(waiting), self.free_slots))
-                    opening = Opening([waiting.popleft() for _ in range(count)])
+                    opening = Opening([waiting.popleft() for _ in range(count)], timeout=None)
                     self.request(opening)
                 self._wait_for(opening, running)
-                if opening is not None and opening.done:
-                    running += opening.result()
+                if opening is not None and (opening.done or self.is_stuck(opening)):
+                    running += self.take_slots(opening)
                     opening = None
-                elif opening is not None and self.is_stuck(opening):
-                    raise self.no_free_slot(opening)
                 running = [one for one in running if not _has_ended(one)]
         finally:
             if opening is not None:

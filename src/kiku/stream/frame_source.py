@@ -1,6 +1,7 @@
 """The way in of a session: from what the client gave to frames, each request at its frame.
 
-Runs in the driver's thread. Knows nothing of tokens, words or events.
+Runs in the driver's thread; other threads may ask how much sound there is. Knows nothing of tokens,
+words or events.
 """
 
 import math
@@ -31,8 +32,8 @@ class FrameSource:
     """Frames of one client's sound, with silence around it, and the requests between them."""
 
     __slots__ = (
-        "_inbox", "_last_decoding", "_setup", "closed", "due", "frames", "input", "num_frames",
-        "warnings",
+        "_inbox", "_last_decoding", "_setup", "_uneven_s", "broken", "closed", "due", "frames",
+        "input", "num_frames", "warnings",
     )  # fmt: skip
 
     def __init__(self, setup: SessionSetup, inbox: Inbox) -> None:
@@ -40,6 +41,9 @@ class FrameSource:
         config, options = setup.config, setup.options
         channel = options.channel if setup.channel is None else setup.channel
         self._setup, self._inbox = setup, inbox
+        # The input counts sound exactly; the inbox adds up what each chunk seems to be, which is a
+        # little off where bytes end within a sample. By how much, when it was last looked at.
+        self._uneven_s = 0.0
         self.input = AudioInput(
             config.sample_rate,
             options.format,
@@ -60,10 +64,18 @@ class FrameSource:
         self.warnings: deque[StreamWarning] = deque()
         """Warnings of sound that may not have been heard yet, in the order of their times."""
         self.closed = False
-        """Whether the client's sound and the silence after it were converted to the end."""
+        """Whether no more sound is converted: it has come to its end or was dropped, or the session
+        failed."""
+        self.broken: Exception | None = None
+        """Why the sound could not be converted any further. It is raised when all sound before that
+        place has been heard, with the silence after it."""
 
     def pending(self) -> int | FinalizeWork | ChangeWork | None:
-        """How many frames may be taken now, or the request that comes first; None at the end."""
+        """How many frames may be taken now, or the request that comes first; None at the end.
+
+        Raises:
+            Exception: `broken`, at its place.
+        """
         frames, items = self.frames, self._inbox.items
         enough = _MAX_READY * frames.frame_size
         if items and frames.num_samples < enough:
@@ -74,26 +86,45 @@ class FrameSource:
             if before <= 0:
                 return self.due[0]
             ready = min(ready, before)
-        return None if not ready and self.closed and not items else ready
+        if ready or not self.closed:
+            return ready
+        if self.broken is not None:
+            raise self.broken
+        return None if not items else 0
 
     def convert(self, enough: int, most: int | None = None) -> None:
-        """Take items from the inbox until `enough` samples wait; at most `most` items."""
+        """Take items from the inbox until `enough` samples wait; at most `most` items, and none
+        behind sound that cannot be converted."""
         inbox, frames = self._inbox, self.frames
-        while inbox.items and frames.num_samples < enough and most != 0:
+        while inbox.items and frames.num_samples < enough and most != 0 and self.broken is None:
             most = None if most is None else most - 1
             item = inbox.items.popleft()
             if isinstance(item, Chunk):
                 inbox.is_converting = True
-                frames.push(self.input.feed(item))
-                inbox.converted_s += item.num_samples / item.rate
+                try:
+                    frames.push(self.input.feed(item))
+                except Exception as error:
+                    self._break_off(error)
+                else:
+                    inbox.converted_s += item.num_samples / item.rate
                 inbox.is_converting = False
                 self._note_warnings()
             elif isinstance(item, FinalizeRequest):
                 self._add_finalize(item)
             elif isinstance(item, DecodingChange):
                 self._add_change(item)
+            elif isinstance(item, StreamWarning):
+                self.warnings.append(item)
             else:
                 self._add_end()
+
+    def _break_off(self, error: Exception) -> None:
+        """End the sound here. What was converted before may still wait to be heard, so the error
+        has its place behind that."""
+        self.broken = error
+        if self.input.duration and not self.closed:
+            self._add_end()
+        self.closed = True
 
     def _note_warnings(self) -> None:
         # They are emitted when the decoder has come to their time, however the sound was cut.
@@ -156,16 +187,26 @@ class FrameSource:
 
     @property
     def duration(self) -> float:
-        """Seconds of sound that the client has pushed so far."""
-        return self._inbox.seconds_pushed(self.input)
+        """Seconds of sound that the client has pushed so far. Any thread may ask."""
+        inbox = self._inbox
+        converted_s, pushed_s = inbox.converted_s, inbox.pushed_s
+        if not inbox.is_converting:
+            counted_s = self.input.duration
+            # If the driver converted nothing meanwhile, no chunk is in one sum and not in the
+            # other.
+            if not inbox.is_converting and inbox.converted_s == converted_s:
+                self._uneven_s = counted_s - converted_s
+                return counted_s + max(0.0, pushed_s - converted_s)
+        return pushed_s + self._uneven_s
 
     @property
     def waiting_s(self) -> float:
-        """Seconds of sound that wait to be heard, without the part of the last frame."""
-        inbox, frames = self._inbox, self.frames
+        """Seconds of sound that wait to be heard; what does not fill a frame is not counted, be it
+        converted or not. So this never becomes less by a conversion that nobody is told of."""
+        inbox, frames, frame_s = self._inbox, self.frames, self._setup.frame_s
         given_s = inbox.pushed_s - inbox.converted_s
-        ready_s = frames.num_samples // frames.frame_size * self._setup.frame_s
-        return ready_s + given_s if given_s > 0 else ready_s
+        ready_s = frames.num_samples // frames.frame_size * frame_s
+        return ready_s + given_s if given_s >= frame_s else ready_s
 
     def drop(self) -> None:
         """Forget all that waits; no more frames come."""

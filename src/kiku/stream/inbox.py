@@ -9,15 +9,16 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kiku.audio import AudioInput, Chunk
+from kiku.audio import Chunk, StreamWarning
 from kiku.errors import QueueFull
 from kiku.stream.work import DecodingChange, FinalizeRequest
 
 _MAX_REQUESTS = 32
 """Finalizes that may wait at once, and as many changes of decoding."""
 
-InboxItem = Chunk | FinalizeRequest | DecodingChange | Literal["close"]
-"""One thing that a client gives; "close" says that no more sound comes."""
+InboxItem = Chunk | FinalizeRequest | DecodingChange | StreamWarning | Literal["close"]
+"""One thing that a client gives: a warning is about the sound behind it; "close" says that no more
+sound comes."""
 
 
 @dataclass(slots=True)
@@ -53,8 +54,6 @@ class Inbox:
     thread."""
     is_converting: bool = False
     """Whether the driver is converting a chunk, which is in neither sum for sure."""
-    uneven_s: float = 0.0
-    """What the input counted, less what the pushes of that sound seemed to be."""
     finalizes: RequestCount = field(
         default_factory=lambda: RequestCount(
             "finalizes are waiting to be answered: wait for `Finalized` before the next"
@@ -66,20 +65,3 @@ class Inbox:
             "or make fewer"
         )
     )
-
-    def seconds_pushed(self, input: AudioInput) -> float:
-        """Seconds of sound pushed so far; called by the client's thread.
-
-        Args:
-            input: what the driver feeds with this inbox's chunks. Its own count is exact; chunks
-                that still wait are counted by their samples.
-        """
-        converted_s, pushed_s = self.converted_s, self.pushed_s
-        if not self.is_converting:
-            counted_s = input.duration
-            # If the driver converted nothing meanwhile, no chunk is in one sum and not in the
-            # other.
-            if not self.is_converting and self.converted_s == converted_s:
-                self.uneven_s = counted_s - converted_s
-                return counted_s + max(0.0, pushed_s - converted_s)
-        return pushed_s + self.uneven_s

@@ -22,8 +22,9 @@ A state only leads to those below it, and `save` needs a slot: open or closing. 
 `finalize` and `change_decoding`: each has its place in the sound, after what was pushed before it.
 
 Two threads use a session. The client's thread appends sound and requests to the inbox and pops from
-`events`: both are deques, which need no lock. Everything else is touched only by the thread that
-drives the scheduler; there is one at a time.
+`events`: both are deques, which need no lock. It also clears the flag that events hold the session
+back. Everything else is changed only by the thread that drives the scheduler; there is one at a
+time.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +36,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.audio import Chunk
+from kiku.audio import Chunk, StreamWarning
 from kiku.config import ModelConfig
 from kiku.errors import KikuError, StreamClosed, StreamError
 from kiku.options import DecodingOptions, StreamOptions
@@ -100,8 +101,11 @@ class WordSession:
         self.on_change: Callable[[], None] | None = None
         """Called by the driver's thread after events were added, sound was heard, or the end."""
         self.on_input: Callable[[], None] | None = None
-        """Called by the client's thread when it has given sound or a request: the scheduler sets
-        it."""
+        """Called by the client's thread when it has given sound or a request, or made room for
+        events: the scheduler sets it."""
+        self.on_room: Callable[[], None] | None = None
+        """Called by the client's thread after `on_input`, if it has made room for events."""
+        self._is_held_back = False  # by events that nobody fetched
         self.failure: Exception | None = None
         """What the session failed with; nothing more will come."""
         self._trace: TracebackType | None = None
@@ -118,8 +122,8 @@ class WordSession:
 
     @property
     def is_closing(self) -> bool:
-        """Whether the client gives nothing more."""
-        return self._inbox.closed_by is not None
+        """Whether nothing more is taken: the client has closed it, or it was cut or failed."""
+        return self._inbox.closed_by is not None or self.failure is not None
 
     # For the client's thread.
 
@@ -130,6 +134,10 @@ class WordSession:
         inbox.items.append(chunk)  # as `_give`, which costs a call for every chunk
         if self.on_input is not None:
             self.on_input()
+
+    def warn(self, warning: StreamWarning) -> None:
+        """Give out a warning about the sound that is pushed next, when that is heard."""
+        self._give(warning)
 
     def _give(self, item: InboxItem) -> None:
         self._inbox.items.append(item)
@@ -198,15 +206,21 @@ class WordSession:
         Raises:
             Exception: what the session failed with, once all events before have been given out.
         """
-        waiting = len(self.events)
         try:
             event = self.events.popleft()
         except IndexError:  # there is none, or another thread has just taken it
             self.check_alive()
             return None
-        if waiting >= self._setup.options.max_events and self.on_input is not None:
-            self.on_input()  # there is room again
+        if self._is_held_back:  # looked at after the event was taken; see `pending`
+            self._note_fetched()
         return event
+
+    def _note_fetched(self) -> None:
+        self._is_held_back = False
+        if self.on_input is not None:
+            self.on_input()
+        if self.on_room is not None:
+            self.on_room()
 
     @property
     def duration(self) -> float:
@@ -215,7 +229,7 @@ class WordSession:
 
     @property
     def waiting_s(self) -> float:
-        """Seconds of sound that wait to be heard, without the part of the last frame."""
+        """Seconds of sound that wait to be heard; what does not fill a frame is not counted."""
         return self._source.waiting_s
 
     @property
@@ -232,24 +246,37 @@ class WordSession:
     # For the driver's thread: what the scheduler asks and reports.
 
     def pending(self) -> int | Work | None:
-        """How many frames may be taken, or what is to be done before; None at the end."""
-        if len(self.events) >= self._setup.options.max_events:
-            return 0  # nobody fetches them
+        """How many frames may be taken, or what is to be done before; None at the end. Raises why
+        the sound cannot be converted any further, when all before has been heard."""
+        most = self._setup.options.max_events
+        if len(self.events) >= most:  # nobody fetches them
+            self._is_held_back = True
+            # Whoever took an event before this line may not have seen that; it made room, though.
+            if len(self.events) >= most:
+                return 0
         if self.work is not None:
             return self.work
-        inbox = self._inbox
-        converted_s = inbox.converted_s
+        converted_s = self._inbox.converted_s
         pending = self._source.pending()
-        if not pending:
-            frame_s = self._setup.frame_s
-            if inbox.converted_s - converted_s >= frame_s and self.on_change is not None:
-                self.on_change()  # sound before the start: there is room again, without a frame
-            return pending
-        if isinstance(pending, int):
+        if pending and isinstance(pending, int):
             due_in = self._writer.tracker.due_in
             return pending if pending < due_in else due_in
-        self.work = pending
+        self._note_room(converted_s)
+        if pending:
+            self.work = pending
         return pending
+
+    def _note_room(self, before_s: float) -> None:
+        """Report that there is room again, if sound was converted of which no frame came, such as
+        sound before the start. Less than a frame of it did not count as waiting.
+
+        Args:
+            before_s: the inbox's `converted_s` before.
+        """
+        moved_s = self._inbox.converted_s - before_s
+        # A little less than a frame: both are sums of seconds, which may be off by a rounding.
+        if moved_s >= 0.99 * self._setup.frame_s and self.on_change is not None:
+            self.on_change()
 
     def take(self, num_frames: int) -> Sequence[NDArray[np.float32]]:
         """The samples of the next frames, in pieces [S] that nobody may write into."""
@@ -352,7 +379,6 @@ class WordSession:
         """Nothing more will come: the events until now can be fetched, then `error` is raised."""
         if self.has_ended:
             return
-        self._inbox.closed_by = self._inbox.closed_by or "close()"
         self._source.closed = True
         with suppress(BaseException):  # what was heard is not lost
             self._writer.finish_word()
@@ -373,11 +399,19 @@ class WordSession:
 
         Args:
             num_given: pieces of sound and requests that waited when the client asked for it.
+
+        Raises:
+            Exception: what the session failed with, or will fail with once all sound before has
+                been heard.
         """
         self.check_alive()
         setup, source, writer = self._setup, self._source, self._writer
         endpointer = writer.turns.endpointer
+        converted_s = self._inbox.converted_s
         source.convert(MAX_INT, num_given)  # the queue bounds it
+        self._note_room(converted_s)
+        if source.broken is not None:
+            raise source.broken
         state = SessionState(
             config=setup.config,
             channel=setup.channel,

@@ -2,9 +2,10 @@
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 
 from kiku.errors import NoFreeSlot, StreamError
-from kiku.scheduler import Scheduler
+from kiku.scheduler import Opening, Scheduler
 from kiku.text import Word
 from kiku.transcription.progress import BatchProgress, OnProgress
 from kiku.transcription.recording import RecordingTask
@@ -76,13 +77,12 @@ class RecordingBatch:
             for recording in list(self._running):
                 self._feed(recording)
             self._wait()
-            self._take_slots()
             for recording in list(self._running):
                 recording.collect()
                 if recording.so_far.failure is not None:
                     self.abandon(recording)
                 elif recording.so_far.done:
-                    self._running.remove(recording)
+                    self._drop(recording)
         except NoFreeSlot:
             raise
         except BaseException as error:
@@ -92,8 +92,7 @@ class RecordingBatch:
             raise
 
     def _open_next(self) -> None:
-        while self._opening is None and self._waiting:
-            recording = self._waiting.popleft()
+        while self._opening is None and (recording := self._next_in_line()) is not None:
             try:
                 opening = recording.begin()
             except Exception as error:  # an unreadable file ends its own recording only
@@ -105,39 +104,47 @@ class RecordingBatch:
             self._opening = recording
             self._scheduler.request(opening)
 
+    def _next_in_line(self) -> RecordingTask | None:
+        try:
+            return self._waiting.popleft()
+        except IndexError:  # none was left, or the collector has taken the last one just now
+            return None
+
     def _wait(self) -> None:
+        """Step until there is news of a recording, and take the slots of the one that waits for
+        some."""
         wanted = None if self._opening is None else self._opening.opening
         scheduler = self._scheduler
+        if wanted is not None and not self._running:  # until then its own call holds slots
+            wanted.timeout = self._timeout
 
         def news() -> bool:
-            if wanted is not None and wanted.done:
+            if wanted is not None and (wanted.done or wanted.cancelled):
                 return True
             if self._running:  # they will free a slot for the one that waits
                 return any(one.has_news for one in self._running)
             return wanted is None or scheduler.is_stuck(wanted)
 
-        found = scheduler.drive(news, None if self._running else self._timeout)
-        if wanted is None or wanted.done or self._running:
-            return
-        if not found or scheduler.is_stuck(wanted):
-            recording, self._opening = self._opening, None
-            if recording is not None and not scheduler.cancel(wanted):
-                self._fail(recording, error := scheduler.no_free_slot(wanted))
-                raise error
+        found = scheduler.drive(news, None if wanted is None else wanted.wait_s)
+        recording = self._opening
+        if recording is None or wanted is None or wanted.cancelled:  # the collector freed it
+            self._opening = None
+        elif wanted.done or (not self._running and (not found or scheduler.is_stuck(wanted))):
+            self._take_slots(recording, wanted)
 
-    def _take_slots(self) -> None:
+    def _take_slots(self, recording: RecordingTask, opening: Opening) -> None:
         """Take the slots of the recording that waited for them, or the error that it got
         instead."""
-        recording = self._opening
-        if recording is None or recording.opening is None or not recording.opening.done:
-            return
-        self._opening = None
         try:
-            recording.opening.result()
+            self._scheduler.take_slots(opening)
         except Exception as error:
+            self._opening = None
             recording.so_far.fail(error)
+            if isinstance(error, NoFreeSlot) and not self._running:
+                raise
             return
         self._running.append(recording)
+        self._opening = None
 
     def _feed(self, recording: RecordingTask) -> None:
         try:
@@ -172,13 +179,15 @@ class RecordingBatch:
     def abandon(self, recording: RecordingTask) -> None:
         """Give a recording's slots back, as nothing refers to its words any more. The garbage
         collector may call this at any moment."""
-        if recording in self._waiting:
-            self._waiting.remove(recording)
-        if recording in self._running:
-            self._running.remove(recording)
+        self._drop(recording)
         if recording is self._opening:
             self._opening = None
         if recording.opening is not None:
-            recording.opening.cancelled = True
-            for binding in recording.opening.given:
-                self._scheduler.release(binding)
+            self._scheduler.give_up(recording.opening)
+
+    def _drop(self, recording: RecordingTask) -> None:
+        """Take a recording out of those that wait or run. The collector may have done so between
+        any two lines."""
+        for several in (self._waiting, self._running):
+            with suppress(ValueError):
+                several.remove(recording)

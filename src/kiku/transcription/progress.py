@@ -42,9 +42,9 @@ class BatchProgress:
             self._callback(heard_s, self._total_s(pending))
 
     def _total_s(self, pending: Sequence[RecordingTask]) -> float | None:
-        total_s = 0.0
+        total_s, going_on = 0.0, set(map(id, pending))
         for one, stated_s in zip(self._recordings, self._stated or (), strict=True):
-            if not any(one is other for other in pending):
+            if id(one) not in going_on:
                 stated_s = one.so_far.duration  # it has ended, whatever length it stated
             if stated_s is None:
                 return None

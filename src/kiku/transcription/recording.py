@@ -93,7 +93,8 @@ class RecordingTask:
     _ended: bool = field(default=False, init=False)
 
     def begin(self) -> Opening:
-        """Read the first chunk, make the sessions, and ask for their slots."""
+        """Read the first chunk, make the sessions, and ask for their slots. How long these may wait
+        is for the caller to say; here there is no limit."""
         self._first = self._next()
         self.num_channels = 0 if self._first is None else self._first.num_channels
         num_channels = self.num_channels or 1
@@ -103,7 +104,7 @@ class RecordingTask:
         channels = [one.input.channel for one in self.sessions]
         if all(isinstance(channel, int) and channel < num_channels for channel in channels):
             self._changes = ChannelChanges(num_channels)
-        self.opening = Opening(members)
+        self.opening = Opening(members, timeout=None)
         return self.opening
 
     def _next(self) -> Chunk | None:
