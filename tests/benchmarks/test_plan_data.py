@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kiku.checkpoint.model_shapes import SHAPES
-from kiku.measure.fits import Fits, Options
+from kiku.measure.fits import Fits, PlanOptions
 from kiku.measure.hardware import cpu
 from kiku.measure.known import Measured, described, measured, socket_us
 from kiku.measure.machine import this_machine
@@ -96,7 +96,7 @@ def test_the_share_of_the_roofline_that_is_told_is_the_one_that_was_reached() ->
         config, hardware = SHAPES[row["shape"]], cpu(2, row["bandwidth_gb_s"])
         rounded = row["precision"] in ("int8", "int4") and "kiku-kernels" in row["versions"]
         kv = "float16" if rounded else "float32"
-        parts = Fits(config, hardware, Options(row["precision"], kv)).parts
+        parts = Fits(config, hardware, PlanOptions(row["precision"], kv)).parts
         share = step_ms(parts, hardware, row["streams"]) / row["times"]["p99_ms"]
         if "kiku-kernels" in row["versions"]:
             kind = row["shape"], row["precision"], row["streams"], row["what"]
@@ -107,4 +107,4 @@ def test_the_share_of_the_roofline_that_is_told_is_the_one_that_was_reached() ->
     assert (round(every[0], 1), round(every[-1], 1)) == (0.4, 0.8)
     # What is assumed is a little less than what is usual on the machine that reaches least.
     least = min(each[len(each) // 2] for each in usual.values())
-    assert 0 <= least - Options().efficiency < 0.15
+    assert 0 <= least - PlanOptions().efficiency < 0.15

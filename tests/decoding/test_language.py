@@ -23,7 +23,7 @@ def test_a_prior_for_one_of_two_languages() -> None:
     # A sentence that cannot be spelled is left out; if all are, that is told.
     same = language_prior(vocabulary, [*english, "zebra"], french, strength=2.0)
     np.testing.assert_array_equal(same, prior)
-    with pytest.raises(ConfigError, match="no sentence of the other language"):
+    with pytest.raises(ConfigError, match="cannot spell any sentence of the other language"):
         language_prior(vocabulary, english, ["zebra"])
     for strength in (0.0, -1.0, float("nan")):
         with pytest.raises(ConfigError, match="strength must be"):

@@ -831,7 +831,7 @@ def test_a_microphone_that_outlasts_what_is_kept_goes_on_and_can_be_played(
         # All that was not kept is silence, so times are those of the microphone.
         (end,) = (one for one in told if one["type"] == "end")
         assert end["duration"] == pytest.approx(tab.run("window.heardS"), abs=0.05)
-        assert re.search(r"can be played from 0:0\d on", tab.run(NOTICE))
+        assert re.search(r"You can play it from 0:0\d on", tab.run(NOTICE))
         tab.run("document.querySelector('#text .word').click()")  # it is no longer kept
         tab.run(FRAMES)
         assert tab.run("document.querySelector('#play').textContent") == "Play"
@@ -934,7 +934,7 @@ def test_nothing_is_passed_over_in_silence(tab: Tab, service: Running, said: dic
     tab.drop(DIGITS, ANSWERS)
     tab.wait(f"{IDLE} && {WORDS}.split(' ').length === {len(said[DIGITS].split())}")
     assert tab.run(WORDS) == said[DIGITS]
-    assert "Only digits.wav is heard" in tab.run(NOTICE)
+    assert "Only digits.wav is transcribed" in tab.run(NOTICE)
     # A file is as wide as the picture of it, however short it is.
     tab.run(FRAMES)
     first, last = tab.run("""(() => {
@@ -1012,7 +1012,7 @@ def test_words_to_expect_that_are_refused_keep_nothing_out(
     tab.choose("#file", DIGITS)
     tab.wait(f"{IDLE} && {WORDS}")
     assert tab.run(WORDS) == said[DIGITS]
-    assert re.search(r"words to expect are left out: .* 200 characters", tab.run(NOTICE))
+    assert re.search(r"words to favour are left out: .* 200 characters", tab.run(NOTICE))
     assert len(sockets_of(tab)) == 1
 
 
@@ -1098,7 +1098,7 @@ def test_a_model_that_tells_no_turns_is_heard_without(
         tab.choose("#file", DIGITS)
         tab.wait(f"{IDLE} && {WORDS}")
         assert tab.run(WORDS) == said[DIGITS]
-        assert "refuses to tell turns" in tab.run(NOTICE)
+        assert "cannot show turns" in tab.run(NOTICE)
         turns = ["turns=" in one for one in sockets_of(tab)]
         assert turns == [True, True, False]  # it may have been full when it was asked first
 
@@ -1126,7 +1126,7 @@ def test_a_server_that_tells_no_turns_any_more_is_come_back_to(
         tab.wait(f"/lost.*refuses the connection/.test({NOTICE})")
         tab.wait(IDLE)
         assert tab.run(WORDS) == said[ANSWERS]
-        assert "refuses to tell turns" in tab.run(NOTICE)
+        assert "cannot show turns" in tab.run(NOTICE)
 
 
 @needs_chromium

@@ -194,7 +194,10 @@ class Driver:
         try:
             while not self._is_over():
                 try:
-                    self.drive(lambda: not self._needs_worker)
+                    # A stream that was given up in the round in which it ended is swept as well.
+                    self.drive(
+                        lambda: not (self._needs_worker or self._rounds.sessions.has_leaving)
+                    )
                 except BaseException as error:
                     if not self._ending:  # a mistake of kiku's own: those that wait must see it
                         _LOG.exception("the driver failed; all streams end")

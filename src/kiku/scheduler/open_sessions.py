@@ -80,6 +80,11 @@ class OpenSessions:
     # Which sessions the next round asks.
 
     @property
+    def has_leaving(self) -> bool:
+        """Whether the next round frees slots."""
+        return bool(self._leaving)
+
+    @property
     def has_more(self) -> bool:
         """Whether a round would find a session to ask, or a slot to free."""
         return bool(self._awake or self._leaving)
@@ -118,8 +123,9 @@ class OpenSessions:
     def leave(self, binding: Binding, *, cut: bool) -> None:
         """Have the next `sweep` free a session's slot. Takes no lock: any thread may call it, and
         the garbage collector at any moment. See `Scheduler.release`."""
-        binding.is_leaving = True
-        self._leaving.append((binding, cut))
+        if self.holds(binding):  # a stream that has ended gives up a slot that it has not
+            binding.is_leaving = True
+            self._leaving.append((binding, cut))
 
     def sweep(self) -> int:
         """Free the slots of the sessions that leave; how many."""
