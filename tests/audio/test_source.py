@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import gc
 import io
 import signal
 import sys
@@ -170,9 +171,12 @@ def test_ctrl_c_while_the_demuxer_moves_is_no_end(record, tone, tmp_path, at) ->
 
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
-    """It is heard also where who began the tests has it ignored, as shells do in the background."""
+    """It is heard also where who began the tests has it ignored, as shells do in the background.
+    Nor does it come in a callback of the collector, which would swallow it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.disable()
     yield
+    gc.enable()
     signal.signal(signal.SIGINT, before)
 
 

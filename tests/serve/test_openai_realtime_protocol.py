@@ -17,6 +17,7 @@ from typing_extensions import get_type_hints, is_typeddict
 
 from kiku.errors import ConfigError, NoFreeSlot, StreamError
 from kiku.options import TurnPolicy
+from kiku.serve.protocols import openai_realtime_pending
 from kiku.serve.protocols.interface import (
     Action,
     Actions,
@@ -33,7 +34,7 @@ from kiku.serve.protocols.interface import (
 )
 from kiku.serve.protocols.openai_realtime import IDLE_S, PARAMETERS, RealtimeProtocol
 from kiku.serve.protocols.openai_realtime_messages import LOGPROBS, MAX_APPEND
-from kiku.serve.protocols.openai_realtime_pending import MAX_HELD, MAX_WAITING
+from kiku.serve.protocols.openai_realtime_pending import MAX_HELD
 from kiku.stream import Finalized
 from kiku.text import TurnEnd, TurnStart, Word
 from tests.serve.realtime_clients import Told
@@ -889,16 +890,19 @@ def test_what_waits_for_a_change_is_bounded() -> None:
     assert not client.told.errors
 
 
-def test_messages_that_wait_for_a_change_are_bounded() -> None:
+def test_messages_that_wait_for_a_change_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 200
+    assert most < openai_realtime_pending.MAX_WAITING
+    monkeypatch.setattr(openai_realtime_pending, "MAX_WAITING", most)
     client = Client()
     client.update(turn_detection=None)
-    for _ in range(MAX_WAITING // 2):
+    for _ in range(most // 2):
         assert not client.protocol.is_full
         client.say(1)
         client.commit()
     assert client.protocol.is_full
     client.settle()
-    assert client.transcripts == ["1"] * (MAX_WAITING // 2)
+    assert client.transcripts == ["1"] * (most // 2)
 
 
 # Sound.
