@@ -1,7 +1,7 @@
 """Kyutai's config.json, and moshi's description of a codec, to and from kiku's configs."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kiku.checkpoint.supported import Supported, check_lossless, check_supported
@@ -173,12 +173,17 @@ def read_native_codec(codec: Mapping[str, Any]) -> CodecConfig:
         ]  # fmt: skip
     except KeyError as e:
         raise ConfigError(f"the codec's description lacks {e.args[0]!r}") from e
-    if any(width != built.latent_dim for width in widths):
+    _check_widths(widths, built.latent_dim)
+    return built
+
+
+def _check_widths(widths: Sequence[int], latent_dim: int) -> None:
+    """Raise UnsupportedConfig if the parts of a codec have latents of different widths."""
+    if any(width != latent_dim for width in widths):
         raise UnsupportedConfig(
             f"the widths of seanet, quantizer and transformer differ: {widths} with d_model "
-            f"{built.latent_dim}"
+            f"{latent_dim}"
         )
-    return built
 
 
 def write_native(config: ModelConfig, *, mimi_name: str, tokenizer_name: str) -> dict[str, Any]:

@@ -54,6 +54,27 @@ class Metrics:
             "Seconds of computing for a second of sound, over the last steps.",
             registry=registry,
         )
+        self._add_delays(registry)
+        self.received = Counter(
+            "kiku_received_bytes_total", "Bytes from clients.", ["protocol"], registry=registry
+        )
+        self.sent = Counter(
+            "kiku_sent_bytes_total", "Bytes to clients.", ["protocol"], registry=registry
+        )
+        self.store_failures = Counter(
+            "kiku_session_store_failures_total", "Failed writes and claims of sessions.",
+            registry=registry,
+        )  # fmt: skip
+        self.sessions_moved = Counter(
+            "kiku_sessions_moved_total",
+            "Sessions that were taken over from another process (exactly, sound), went to "
+            "another one, or were refused.",
+            ["how"],
+            registry=registry,
+        )
+
+    def _add_delays(self, registry: CollectorRegistry) -> None:
+        """How long live streams and their clients wait."""
         self.lag = Histogram(
             "kiku_lag_seconds", "Sound of a live stream that waits to be processed when a word is "
                                 "sent.",
@@ -67,24 +88,6 @@ class Metrics:
             "kiku_final_word_seconds", "From a finalize, or the end of the sound, to its answer.",
             ["protocol"], buckets=_WORD_S, registry=registry,
         )  # fmt: skip
-        self.received = Counter(
-            "kiku_received_bytes_total", "Bytes from clients.", ["protocol"], registry=registry
-        )
-        self.sent = Counter(
-            "kiku_sent_bytes_total", "Bytes to clients.", ["protocol"], registry=registry
-        )
-
-        self.store_failures = Counter(
-            "kiku_session_store_failures_total", "Failed writes and claims of sessions.",
-            registry=registry,
-        )  # fmt: skip
-        self.sessions_moved = Counter(
-            "kiku_sessions_moved_total",
-            "Sessions that were taken over from another process (exactly, sound), went to "
-            "another one, or were refused.",
-            ["how"],
-            registry=registry,
-        )
 
     def stepped(self, num_frames: int, seconds: float, frame_s: float) -> None:
         """Count a step that the model has made; called by the thread that steps it."""
