@@ -90,7 +90,7 @@ def test_a_key_that_is_refused_is_told(
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     type(bucket).clear_instance_cache()
-    with pytest.raises(InputError, match=r"s3://calls/2026: cannot be looked at \(.+\)"):
+    with pytest.raises(InputError, match=r"s3://calls/2026: cannot be read \(.+\)"):
         run_batch(processes.make, source, output, REQUEST)
     with pytest.raises(OutputError, match=r"texts/2026 cannot be .* \(.+\): check the place"):
         RowStore(output)

@@ -85,7 +85,7 @@ def error(
 
 def unknown_model(name: str) -> Refusal:
     """The refusal of a model that is not here."""
-    message = f"there is no model {name[:100]!r} here: GET /v1/models lists the one that there is"
+    message = f"there is no model {name[:100]!r} here; GET /v1/models names the loaded one"
     return error(404, message, param="model", code="model_not_found")
 
 
