@@ -167,7 +167,7 @@ def test_machines_with_gpus_are_asked_whether_they_can_use_them(tmp_path: Path) 
         stdout=subprocess.PIPE, text=True, check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "KIKU_TEST": TOKEN},
     )  # fmt: skip
-    assert ran.stdout.startswith("device='cuda' wants a GPU: on ")
+    assert ran.stdout.startswith("device='cuda' needs a GPU: on ")
     assert why in ran.stdout
 
 
@@ -192,5 +192,5 @@ def test_what_others_hold_is_told_and_waited_for(
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "KIKU_TEST": TOKEN},
     )  # fmt: skip
     line, files = ran.stdout.splitlines()
-    assert line.startswith("1 of 1 actors wait for room (each wants CPU: 1; free are CPU: 0): ")
+    assert line.startswith("1 of 1 actors are waiting for room (each needs CPU: 1; free are CPU: 0): ")
     assert files == "1"
