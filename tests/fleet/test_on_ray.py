@@ -192,5 +192,7 @@ def test_what_others_hold_is_told_and_waited_for(
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "KIKU_TEST": TOKEN},
     )  # fmt: skip
     line, files = ran.stdout.splitlines()
-    assert line.startswith("1 of 1 actors are waiting for room (each needs CPU: 1; free are CPU: 0): ")
+    assert line.startswith(
+        "1 of 1 actors are waiting for room (each needs CPU: 1; free are CPU: 0): "
+    )
     assert files == "1"
