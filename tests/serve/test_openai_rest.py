@@ -592,8 +592,10 @@ def test_a_full_disk_is_no_fault_of_the_client(
     assert "retry-after" in answer.headers
 
 
-def test_no_folder_for_uploads(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+def test_no_folder_for_uploads(
+    service: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     assert post(service).status_code == 503
 
 

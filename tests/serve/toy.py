@@ -352,7 +352,7 @@ class ToyService:
     def __init__(self, demo: kiku.Recognizer, shift_s: float = 0.0, *, turns: bool = False) -> None:
         """`shift_s`: by how much its streams tell words later that were begun in the middle;
         `turns`: whether they tell turns."""
-        settings = Settings(session_store="/nowhere", resume_s=60, drain_s=0.0)
+        settings = Settings(session_store="/dev/null/none", resume_s=60, drain_s=0.0)
         self.app = App(Service(settings, demo))
         self._shift_s, self._turns = shift_s, turns
         keeper = self.app.sockets._keeper
