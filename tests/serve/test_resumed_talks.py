@@ -815,7 +815,13 @@ class Walk:
     async def _kill(self) -> None:
         at = self._dice.randrange(len(self._services))
         self.num_kills += 1
-        await self._services[at].kill(writes=self._dice.random() < 0.5)
+        writes = self._dice.random() < 0.5
+        if "finalizes" in self.options and "told" not in self.options:
+            # The answers to finalizes are numbered, too, and die with what was not written: by
+            # numbers alone nobody can know how many words the client has had.
+            await self._services[at].write()
+            writes = True
+        await self._services[at].kill(writes=writes)
         self._services[at] = self._service()
         if at == self._here:
             self.client.read(self._dice.choice((0, 99)))
@@ -916,6 +922,6 @@ def test_in_any_order_no_word_is_lost_and_none_told_twice(demo: kiku.Recognizer,
 @pytest.mark.parametrize("options", WALKS)
 def test_in_many_orders_no_word_is_lost_and_none_told_twice(demo: kiku.Recognizer, options: str):
     done = walks(demo, range(100, 130), options)
-    assert sum(one.client.num_resumed for one in done) > 3 * sum(
-        one.client.num_begun for one in done
-    )
+    least = 2 if "slow" in options else 3  # who finds a store that does not answer begins anew
+    num_resumed = sum(one.client.num_resumed for one in done)
+    assert num_resumed > least * sum(one.client.num_begun for one in done)
