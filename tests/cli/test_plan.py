@@ -44,8 +44,8 @@ def test_every_figure_says_where_it_is_from(run: Run, here: None) -> None:
     assert figures[1].split() == [
         "by",
         "memory",
-        "94",
-        *["measured", "1.47", "GB,", "and", "223.2", "MB", "for", "each"],
+        "89",
+        *["roofline", "1.13", "GB,", "and", "239.7", "MB", "for", "each"],
     ]
     (need,) = (line for line in ran.out.splitlines() if line.startswith("machines"))
     assert need.split()[:4] == ["machines,", "live", "3", "measured"]

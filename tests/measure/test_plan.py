@@ -182,9 +182,8 @@ def test_what_was_measured_on_this_machine_takes_the_place_of_estimates() -> Non
     found = plan("1b", HERE, KEYS, machine=EPYC)
     assert (found.streams.value, found.streams.basis) == (2, "measured")
     assert found.step_ms is not None
-    assert found.step_ms.basis == found.stream_bytes.basis == "measured"
+    assert found.step_ms.basis == "measured"
     assert found.step_ms.value == pytest.approx(65.6, abs=0.1)
-    assert found.stream_bytes.value == pytest.approx(223e6, rel=0.01)
     demo = plan("demo", cpu(2, 1, memory_gb=25), machine=EPYC)
     assert (demo.by_time.value, demo.by_time.basis) == (16, "measured")  # more were not tried
     assert plan("demo", HERE, machine=EPYC).by_time.basis == "roofline"  # which has more
