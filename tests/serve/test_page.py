@@ -291,6 +291,31 @@ def test_words_lead_to_their_place_by_keyboard(tab: Tab, service: Running, said:
         assert tab.run(tip) == ""
 
 
+@needs_chromium
+def test_words_are_coloured_by_their_probability(tab: Tab, service: Running, said: dict[Path, str]):
+    look = "((one) => [getComputedStyle(one).color, getComputedStyle(one).textDecorationLine])"
+    tab.open(service.http)
+    tab.run("""
+        window.given = [0.95, 0.9, 0.7, 0.6, 0.3];
+        const { parse } = JSON;
+        JSON.parse = (text) => {
+          const message = parse(text);
+          if (message.type === "word" && given.length) message.probability = given.shift();
+          return message;
+        };
+        null""")
+    tab.choose("#file", ANSWERS)
+    tab.wait(f"{IDLE} && {WORDS}")
+    assert tab.run(WORDS) == said[ANSWERS]
+    kinds = tab.run("[...document.querySelectorAll('#text .word')].map((one) => one.className)")
+    assert kinds[:5] == ["word sure", "word sure", "word fair", "word fair", "word doubtful"]
+    looks = tab.run(f"[...document.querySelectorAll('#text .word')].map({look})")[:5]
+    legend = tab.run(f"[...document.querySelectorAll('.legend .word')].map({look})")
+    assert looks == [legend[0], legend[0], legend[1], legend[1], legend[2]]
+    assert len({colour for colour, _ in legend}) == 3
+    assert [line for _, line in legend] == ["none", "none", "underline"]
+
+
 SLOW = """
     WebSocket.prototype.rawSend = WebSocket.prototype.send;
     window.left = 8;
@@ -1015,6 +1040,68 @@ def test_nothing_is_passed_over_in_silence(tab: Tab, service: Running, said: dic
         bar * 3, canvas.height / 2, 1, 1).data];
       return [colour(2), colour(Math.floor(canvas.clientWidth / 3) - 1)]; })()""")
     assert last == pytest.approx(first, abs=20)
+
+
+PICTURE = """(() => {
+  const canvas = document.querySelector("#wave");
+  const { width, height } = canvas;
+  const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+  const at = (x, y) => [...data.slice(4 * (y * width + x), 4 * (y * width + x) + 4)];
+  const xs = [...Array(width).keys()];
+  const heights = xs.map((x) => {
+    let count = 0;
+    for (let y = 0; y < height; y++) count += at(x, y)[3] > 0;
+    return count;
+  });
+  const pen = document.createElement("canvas").getContext("2d");
+  const style = getComputedStyle(canvas);
+  const [heard, unheard, ink] = ["--heard", "--unheard", "--ink"].map((name) => {
+    pen.fillStyle = style.getPropertyValue(name);
+    pen.fillRect(0, 0, 1, 1);
+    return String([...pen.getImageData(0, 0, 1, 1).data]);
+  });
+  const names = { [heard]: "heard", [unheard]: "unheard", [ink]: "ink" };
+  const bars = xs.filter((x) => x % 3 === 0 && x + 2 < width);
+  return {
+    width, height,
+    bars: bars.map((x) => heights[x]),
+    colours: bars.map((x) => names[String(at(x, height >> 1))]),
+    // No bar reaches the upper edge: what does is the player's place.
+    place: xs.filter((x) => at(x, 0)[3] > 0 && heights[x] === height),
+    placeColours: xs.map((x) => names[String(at(x, 0))]).filter(Boolean),
+  }; })()"""
+"""What is drawn: how high each bar is and of which colour, and the columns of the player's
+place."""
+
+
+@needs_chromium
+def test_the_picture_shows_the_sound_what_is_heard_of_it_and_the_place(tab: Tab, service: Running):
+    sound = np.abs(samples_of(ANSWERS))
+    tab.open(service.http)
+    tab.run("window.most = 0")
+    tab.run(SLOWLY)
+    tab.choose("#file", ANSWERS)
+    tab.wait("!document.querySelector('#play').hidden && waiting.length > 0")
+    tab.run(FRAMES)
+    before = tab.run(PICTURE)
+    tab.run("window.most = Infinity")
+    tab.wait(f"{IDLE} && {WORDS}")
+    tab.run("document.querySelector('#wave').focus()")
+    tab.key("ArrowRight")  # two seconds on
+    tab.run(FRAMES)
+    after = tab.run(PICTURE)
+    for picture, colour, place_s in ((before, "unheard", 0.0), (after, "heard", 2.0)):
+        edges = np.linspace(0, len(sound), len(picture["bars"]) + 1).astype(int)
+        peaks = [sound[a:b].max() for a, b in itertools.pairwise(edges)]
+        assert np.corrcoef(np.sqrt(peaks), picture["bars"])[0, 1] > 0.9
+        assert max(picture["bars"][3:60]) > picture["height"] / 3
+        place = place_s / (len(sound) / RATE) * picture["width"]
+        assert len(picture["place"]) in (2, 3)
+        assert np.mean(picture["place"]) == pytest.approx(place + 0.5, abs=1)
+        assert picture["placeColours"].count("ink") >= 1
+        there = {i // 3 for i in picture["place"]}
+        colours = {one for i, one in enumerate(picture["colours"]) if i not in there}
+        assert colours == {colour}
 
 
 WATCH = """
