@@ -1,6 +1,7 @@
 """What a service makes of clients that are broken, or want to break it. Nobody else may notice."""
 
 import logging
+import socket as system
 import time
 from collections.abc import Callable, Generator
 from typing import Any
@@ -195,6 +196,44 @@ def test_a_key_beyond_ascii_is_known_in_every_header(demo: kiku.Recognizer):
                     )
                     wanted = b"101" if status == 200 else b"401"
                     assert client.head().split()[1] == wanted, (name, given)
+
+
+# Clients that are gone.
+
+
+def test_a_connection_holds_little_and_its_system_is_asked_for(service: Running):
+    """Sound that waits in the system holds up pings, and a client that is gone says nothing."""
+    with Raw(service.port) as client, system.socket() as other:
+        other.setsockopt(system.SOL_SOCKET, system.SO_RCVBUF, 2**18)
+        client.ask_socket(SOCKETS[0])
+        client.head()
+        here = client.socket.getsockname()
+        (sock,) = (one.transport.get_extra_info("socket") for one in open_sockets(service)
+                   if one.transport.get_extra_info("peername") == here)  # fmt: skip
+        size = other.getsockopt(system.SOL_SOCKET, system.SO_RCVBUF)  # as this system counts it
+        assert sock.getsockopt(system.SOL_SOCKET, system.SO_RCVBUF) == size
+        if hasattr(system, "TCP_USER_TIMEOUT"):
+            assert sock.getsockopt(system.IPPROTO_TCP, system.TCP_USER_TIMEOUT) == 60_000
+    assert service.server.config.timeout_keep_alive == 30
+
+
+def test_a_socket_is_pinged_and_may_leave_pings_unanswered(
+    demo: kiku.Recognizer, service: Running, monkeypatch: pytest.MonkeyPatch
+):
+    """Pongs may wait behind sound, so they are not what shows that a client is there."""
+    assert service.server.config.ws_ping_interval == 10
+    assert service.server.config.ws_ping_timeout is None
+    monkeypatch.setattr("kiku.serve.server._PING_S", 0.05)
+    with running(demo) as one, Raw(one.port) as client:
+        client.socket.settimeout(15)  # uvicorn by itself pings every 20 s
+        client.ask_socket("/api/stream")
+        client.head()
+        pings = 0
+        while pings < 3:
+            pings += client.frame()[0] == PING
+        client.send(frame(TEXT, b'{"type":"close"}'))
+        while b'"type":"end"' not in client.frame()[1].replace(b" ", b""):
+            pass
 
 
 # Requests.
