@@ -2,7 +2,7 @@
 
     python ray_driver.py JOB OUT
 
-JOB is a JSON file: `sources`, and perhaps `seconds` between parts. It prints a line for each
+JOB is a JSON file: `sources`, and perhaps `rows` in a part at most. It prints a line for each
 recording that is done, and at the end those that killed their process. A recording whose name
 begins with "deadly" kills whoever opens it.
 """
@@ -38,7 +38,7 @@ def main(job: str, output: str) -> None:
     """See the top of this file."""
     on_ray._Actor = Actor  # pyright: ignore[reportPrivateUsage]
     wanted = json.loads(Path(job).read_text())
-    store.EVERY_S = wanted.get("seconds", 30.0)
+    store.MOST_ROWS = wanted.get("rows", 1_000)
     report = fleet.transcribe(
         wanted["sources"],
         output,

@@ -67,10 +67,10 @@ def recordings(shared_data: Path) -> list[dict[str, Any]]:
     return [{"path": str(shared_data / row["file"]), "duration": row["seconds"]} for row in short]
 
 
-def _start(sources: list[dict[str, Any]], output: Path, seconds: float = 30.0) -> Any:
+def _start(sources: list[dict[str, Any]], output: Path, rows: int = 1_000) -> Any:
     """A driver, under way."""
     job = output.with_suffix(".json")
-    job.write_text(json.dumps({"sources": sources, "seconds": seconds}))
+    job.write_text(json.dumps({"sources": sources, "rows": rows}))
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     return subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("ray_driver.py")), str(job), str(output)],
@@ -126,7 +126,7 @@ def test_an_actor_is_killed(recordings: list[dict[str, Any]], tmp_path: Path) ->
 def test_the_driver_is_killed_and_started_again(
     recordings: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    driver = _start(recordings, tmp_path / "out", seconds=0.0)
+    driver = _start(recordings, tmp_path / "out", rows=1)
     _until(driver, 25)
     with driver:
         driver.kill()
