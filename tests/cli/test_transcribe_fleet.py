@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -55,7 +56,9 @@ def test_rows_and_captions(
               "--dtype", "int4", "--threads", 2, "--slots", 3, "--actors", 5,
               "--hotword", "zero")  # fmt: skip
     assert (ran.code, ran.out) == (0, "")
-    assert ran.err.startswith("kiku: 2 recordings, 2.4 s of sound in ")
+    begun, done = ran.err.splitlines()
+    assert begun == "kiku: 2 recordings, about 2.4 s of sound; Ray starts"
+    assert done.startswith("kiku: 2 recordings, 2.4 s of sound in ")
     assert ran.err.endswith(f"; rows are in {out}\n")
     assert _texts(out) == ["zero", "zero one"]
     assert (out / "captions" / "in" / "b.wav.srt").is_file()
@@ -173,14 +176,23 @@ def test_how_far_it_is() -> None:
     )
 
 
-@pytest.mark.usefixtures("asked")
-def test_lines_tell_how_far_it_is(
-    run: Run, calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_lines_come_even_if_no_recording_is_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(transcribe_fleet, "LINE_EVERY_S", 0.0)
-    ran = run("transcribe", "--ray", calls, "-o", tmp_path / "out")
-    assert "kiku: 1 of 2 recordings, " in ran.err
-    assert run("transcribe", "--ray", calls, "-o", tmp_path / "more", "-q").err == ""
+    def wait_for(text: str) -> None:
+        while text not in capsys.readouterr().err:
+            time.sleep(0.01)
+
+    monkeypatch.setattr(transcribe_fleet, "LINE_EVERY_S", 0.01)
+    with transcribe_fleet.progress_lines(quiet=False) as show:
+        assert show is not None
+        show(Progress(0, 2, 0.0, 60.0, 0.0, 0))
+        wait_for("kiku: 0 of 2 recordings, 0.0 s of about 1:00 of sound, 0.0x\n")
+        show(Progress(1, 2, 30.0, 60.0, 59.8, 0))  # as long again is left
+        wait_for("kiku: 1 of 2 recordings, 30.0 s of about 1:00 of sound, 0.5x, ")
+        wait_for("x, 1:")  # time goes on
+    with transcribe_fleet.progress_lines(quiet=True) as show:
+        assert show is None
 
 
 def test_without_ray_installed_it_is_the_option_that_is_named(

@@ -40,8 +40,11 @@ def test_recordings_come_when_they_are_done_not_in_order(
     short = [speech(tmp_path / f"{number}.wav", 0.8) for number in range(3)]
     transcriber = Transcriber(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
     items = [one for path in (long, *short) for one in find_items(path)]
-    heard = [Path(one.path).name for one in transcriber.transcribe(items)]
-    assert heard == ["0.wav", "1.wav", "2.wav", "long.wav"]
+    heard = list(transcriber.transcribe(items))
+    assert [Path(one.path).name for one in heard] == ["0.wav", "1.wav", "2.wav", "long.wav"]
+    took = [one.took_s for one in heard]
+    assert took[0] > 0
+    assert took == sorted(took)  # since the block was begun
 
 
 def test_the_end_of_one_block_leaves_no_slot_idle(speech: MakeSpeech, tmp_path: Path) -> None:

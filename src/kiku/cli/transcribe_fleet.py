@@ -2,9 +2,11 @@
 
 import os
 import re
+import threading
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
@@ -21,6 +23,7 @@ from kiku.options import StreamOptions
 
 if TYPE_CHECKING:
     from kiku.fleet import Progress, Report, Survey
+    from kiku.fleet.batch import OnProgress
 
 OnRay = Annotated[
     bool,
@@ -136,11 +139,11 @@ def transcribe_on_ray(
             found = room.survey(sources, output, model=model, options=options, run=run)
             terminal.echo(columns(list(_plan(found, settings, fleet))))
             return 0
-        lines = _Lines(quiet=quiet)
-        report = room.transcribe(
-            sources, output, model=model, options=options, formats=named, run=run,
-            on_progress=lines.show,
-        )  # fmt: skip
+        with progress_lines(quiet=quiet) as show:
+            report = room.transcribe(
+                sources, output, model=model, options=options, formats=named, run=run,
+                on_progress=show,
+            )  # fmt: skip
     except InputError as error:
         raise typer.BadParameter(str(error)) from None
     except MissingExtra as error:
@@ -169,16 +172,40 @@ def _address_in(paths: Sequence[str]) -> tuple[str | None, list[str]]:
     return (found[0] if found else None), rest
 
 
-class _Lines:
-    """Prints the progress as a line now and then."""
+@contextmanager
+def progress_lines(*, quiet: bool) -> "Generator[OnProgress | None]":
+    """In the block, the progress is printed as a line at the start and every half a minute.
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet, self._next_s = quiet, time.monotonic() + LINE_EVERY_S
+    The lines come even if no recording is done: Ray may wait for room, and a recording may take
+    hours.
+    """
+    if quiet:
+        yield None
+        return
+    stopped, latest = threading.Event(), list[tuple["Progress", float]]()
 
-    def show(self, progress: "Progress") -> None:
-        if not self._quiet and time.monotonic() >= self._next_s:
-            self._next_s = time.monotonic() + LINE_EVERY_S
-            terminal.error(line_of(progress))
+    def show(progress: "Progress") -> None:
+        if not latest:
+            terminal.error(_opening(progress))
+        latest[:] = [(progress, time.monotonic())]
+
+    def tell() -> None:
+        while not stopped.wait(LINE_EVERY_S):
+            for progress, at in latest:
+                since_s = time.monotonic() - at if progress.files else 0.0
+                terminal.error(line_of(replace(progress, wall_s=progress.wall_s + since_s)))
+
+    thread = threading.Thread(target=tell, name="kiku-progress", daemon=True)
+    thread.start()
+    try:
+        yield show
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def _opening(progress: "Progress") -> str:
+    return f"{progress.of:,} recordings, about {clock(progress.of_seconds)} of sound; Ray starts"
 
 
 def line_of(progress: "Progress") -> str:

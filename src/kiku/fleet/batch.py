@@ -149,7 +149,8 @@ def transcribe(
         formats: "jsonl" or "parquet" for the rows, and captions as well: "srt", "vtt", "txt",
             "tsv".
         run: on which cluster, and how much of the batch.
-        on_progress: is called in this thread whenever a recording is done.
+        on_progress: is called in this thread before Ray is reached, and whenever a recording is
+            done.
 
     Raises:
         InputError: a source leads to no recording, or a format is unknown.
@@ -221,6 +222,7 @@ def run_batch(
         _check_owners(todo.items, request, store)
         store.begin(request)
         work = _Work(todo, request, store, counter, on_progress)
+        work.show()
         with make(request, run) as workers:
             work.all(workers)
         return Report(todo, counter.now(), output, work.killed)
@@ -320,6 +322,10 @@ class _Work:
         each = self._request.options.channel == "each"
         self._store.add(item.name, result.rows, each=each)
         failed = first["problem"] is not None
-        self._counter.add(self._seconds[item.path], first["duration"], failed=failed)
+        self._counter.add(self._seconds[item.path], first["duration"], result.took_s, failed=failed)
+        self.show()
+
+    def show(self) -> None:
+        """Report the present progress."""
         if self._on_progress is not None:
             self._on_progress(self._counter.now())
