@@ -96,11 +96,32 @@ def test_a_dry_run_tells_what_it_would_take(
     lines = [line.split(maxsplit=2) for line in ran.out.splitlines()]
     assert lines[0] == ["recordings", "2", "0 are finished"]
     assert lines[1][:2] == ["to", "do"]
-    assert "roofline, on NVIDIA L4" in ran.out
+    assert "roofline, on NVIDIA L4, 64 at once" in ran.out
     assert lines[-1][0] == "cost"
     assert float(lines[-1][1].replace(",", "")) > 0
     assert not out.exists()
     assert asked == []
+
+
+def test_a_dry_run_plans_with_the_slots_of_the_run(run: Run, calls: Path, tmp_path: Path) -> None:
+    ran = run("transcribe", "--ray", calls, "-o", tmp_path / "out", "--dry-run", "--gpu", "l4",
+              "--model", "1b", "--slots", 2)  # fmt: skip
+    (line,) = [line for line in ran.out.splitlines() if line.startswith("kiku plan")]
+    assert line.endswith("roofline, on NVIDIA L4, 2 at once")
+
+
+def test_a_dry_run_refuses_what_the_run_would(run: Run, calls: Path, tmp_path: Path) -> None:
+    dry = ("transcribe", "--ray", calls, "--dry-run", "-o")
+    ran = run(*dry, tmp_path / "out", "-f", "jsonl,parquet")
+    assert (ran.code, "rows are written in one format" in ran.err) == (2, True)
+    (tmp_path / "taken").write_text("mine")
+    ran = run(*dry, tmp_path / "taken")
+    assert ran.code == 1
+    assert "is a file: name another folder" in ran.err
+    twice = (calls / "a.wav", calls / "in" / "a.wav")
+    twice[1].write_bytes(twice[0].read_bytes())
+    ran = run("transcribe", "--ray", *twice, "--dry-run", "-o", tmp_path / "out", "-f", "srt")
+    assert (ran.code, "would both be called a.wav" in ran.err) == (2, True)
 
 
 def test_a_dry_run_on_this_processor(run: Run, calls: Path, tmp_path: Path) -> None:
@@ -129,6 +150,7 @@ def test_a_dry_run_on_this_processor(run: Run, calls: Path, tmp_path: Path) -> N
         (["--ray", "a.wav", "-o", "out", "--raw", "s16le,8000,1"], "--raw: it cannot"),
         (["--ray", "a.wav", "-o", "out", "--max-line-width", 20], "--max-line-width: it cannot"),
         (["--ray", "a.wav", "-o", "out", "-f", "json"], "'json' is not a format"),
+        (["--ray", "a.wav", "-o", "out", "-f", "all"], "choose from jsonl, parquet, srt, vtt, txt"),
         (["--ray", "nothing", "-o", "out"], "nothing: no such file"),
         (["--ray", "nothing", "-o", "out", "--limit-hours", "-1"], "limit_hours must be above 0"),
     ],

@@ -22,7 +22,7 @@ from kiku.errors import InputError, MissingExtra
 from kiku.options import StreamOptions
 
 if TYPE_CHECKING:
-    from kiku.fleet import Progress, Report, Survey
+    from kiku.fleet import ModelSettings, Progress, Report, Survey
     from kiku.fleet.batch import OnProgress
 
 OnRay = Annotated[
@@ -127,7 +127,7 @@ def transcribe_on_ray(
     output = results.place
     if output is None:
         raise typer.BadParameter("--ray writes to a folder; name one", param_hint="-o")
-    named = formats_of(results.formats, _FORMATS) or ["jsonl"]
+    named = formats_of(results.formats, _FORMATS, has_all=False) or ["jsonl"]
     settings.apply()  # processes on this machine inherit these variables
     model = room.ModelSettings(
         settings.model, settings.revision, settings.engine, settings.device, settings.dtype,
@@ -136,8 +136,10 @@ def transcribe_on_ray(
     try:
         run = room.Run(address, fleet.actors, fleet.limit_hours, fleet.retry_failed)
         if fleet.dry_run:
-            found = room.survey(sources, output, model=model, options=options, run=run)
-            terminal.echo(columns(list(_plan(found, settings, fleet))))
+            found = room.survey(
+                sources, output, model=model, options=options, formats=named, run=run
+            )
+            terminal.echo(columns(list(_plan(found, model, fleet))))
             return 0
         with progress_lines(quiet=quiet) as show:
             report = room.transcribe(
@@ -228,7 +230,7 @@ def _closing(report: "Report") -> str:
     )
 
 
-def _plan(found: "Survey", settings: ModelOptions, fleet: FleetOptions) -> Iterable[Sequence[str]]:
+def _plan(found: "Survey", model: "ModelSettings", fleet: FleetOptions) -> Iterable[Sequence[str]]:
     yield "recordings", f"{found.files:,}", f"{found.finished:,} are finished"
     if found.failed_before:
         yield (
@@ -253,13 +255,17 @@ def _plan(found: "Survey", settings: ModelOptions, fleet: FleetOptions) -> Itera
             known.described(this),
             hardware.cpu_of(this, machine.read_bandwidth(1 << 28, seconds=0.5)),
         )
-    wanted = Wanted(hours_per_day=max(found.hours, 1e-3), price=fleet.price)
-    counted = plan(settings.model, place, PlanOptions(settings.dtype), wanted, machine=here)
+    slots = model.slots_on(gpu=place.kind == "gpu")
+    wanted = Wanted(
+        hours_per_day=max(found.hours, 1e-3), price=fleet.price, recordings_at_once=slots
+    )
+    counted = plan(model.model, place, PlanOptions(model.dtype), wanted, machine=here)
     need, speed = counted.recordings_need, counted.recordings
     if need is None or speed is None:
         yield "kiku plan", "", f"the model does not fit on {place.name}"
         return
-    yield "kiku plan", f"{speed.value:,.1f}x", f"{speed.basis}, on {place.name}"
+    at_once = f"{counted.recordings_at_once:,} at once"
+    yield "kiku plan", f"{speed.value:,.1f}x", f"{speed.basis}, on {place.name}, {at_once}"
     yield "machine hours", f"{need.machine_hours_per_day:,.2f}", ""
     if need.cost_per_day is not None:
         yield "cost", f"{need.cost_per_day:,.2f}", ""

@@ -13,6 +13,9 @@ from kiku.errors import ConfigError
 from kiku.options import StreamOptions
 from kiku.recognizer import Recognizer
 
+CPU_SLOTS, GPU_SLOTS = 8, 64
+"""Recordings that a process transcribes at once, unless that is set."""
+
 _WORDS_DEPEND_ON = ("model", "revision", "engine", "device", "dtype")
 
 
@@ -38,6 +41,10 @@ class ModelSettings:
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}")
         object.__setattr__(self, "model", absolute_model(self.model))
+
+    def slots_on(self, *, gpu: bool) -> int:
+        """Recordings that one process transcribes at once."""
+        return self.slots or (GPU_SLOTS if gpu else CPU_SLOTS)
 
     def load(self) -> Recognizer:
         """Load the model.

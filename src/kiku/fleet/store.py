@@ -56,7 +56,8 @@ class RowStore:
         Args:
             folder: wherever fsspec can write.
             formats: "jsonl" or "parquet" for the rows, and captions as well: "srt", "vtt", ...
-            writing: False only reads: nothing is made or locked.
+            writing: False only reads: nothing is made or locked. A file in the folder's place is
+                refused all the same.
 
         Raises:
             InputError: the kind of place is unknown, or a package for it is not installed.
@@ -79,6 +80,8 @@ class RowStore:
                 make_place(self._files, self._folder)
             if self._is_local:
                 self._hold(folder)
+        elif self._is_local and os.path.exists(self._folder) and not os.path.isdir(self._folder):
+            raise OutputError(f"{folder} is a file: name another folder")
         try:
             self._number = 1 + max((_number_of(one) for one in self._parts()), default=-1)
         except KikuError:
