@@ -178,9 +178,12 @@ def test_a_rolling_update_never_has_fewer_replicas(deployment: Any):
 def test_the_autoscaler_goes_by_figures_that_there_are():
     (rule,) = documents("prometheus-adapter.yaml")["rules"]["custom"]
     told = Metrics().text().decode()
-    names = set(re.findall(r"kiku_\w+", rule["seriesQuery"] + rule["metricsQuery"]))
-    assert names == {"kiku_slots_used", "kiku_slots"}
-    for name in names:
+    of_a_pod = "{<<.LabelMatchers>>}) by (<<.GroupBy>>)"
+    assert rule["metricsQuery"] == (
+        f"sum(kiku_slots_used{of_a_pod} / (sum(kiku_slots{of_a_pod} > 0)"
+    )
+    assert rule["seriesQuery"].startswith("kiku_slots_used{")
+    for name in ("kiku_slots_used", "kiku_slots"):
         assert f"# TYPE {name} gauge" in told, name
     (metric,) = documents("autoscaler.yaml")["spec"]["metrics"]
     assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
