@@ -181,6 +181,26 @@ def test_sockets_are_spread_and_the_surplus_is_told(made: Callable[..., Any]):
         assert int(refused.value.response.headers["Retry-After"]) > 0
 
 
+def test_a_new_stream_goes_to_the_replica_with_the_fewest(
+    made: Callable[..., Any], local_fleet: ModuleType
+):
+    fleet = made()
+    first = fleet.replicas[0]
+    with ExitStack() as others, ExitStack() as firsts, ExitStack() as late:
+        for _ in range(4):
+            before = first.slots_used
+            client = own(fleet)
+            message(client, "ready")
+            (firsts if first.slots_used > before else others).enter_context(client)
+        assert [one.slots_used for one in fleet.replicas] == [2, 2]
+        firsts.close()
+        local_fleet.wait_until(lambda: first.slots_used == 0, "the end of two streams")
+        time.sleep(0.5)  # until the balancer has seen it, too
+        for _ in range(2):  # in turn they would go to one each
+            message(late.enter_context(own(fleet)), "ready")
+        assert [one.slots_used for one in fleet.replicas] == [2, 2]
+
+
 def test_limits_are_those_of_the_clients_own_addresses(
     made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ):

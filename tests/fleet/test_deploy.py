@@ -251,6 +251,17 @@ def test_balancers_wait_longer_than_the_service_lets_clients_be_silent():
     assert settings.max_upload_bytes == 2**30
 
 
+def test_balancers_send_a_new_stream_to_the_replica_with_the_fewest():
+    for name in ("haproxy.cfg", "wyoming.cfg"):
+        text = (DEPLOY / "haproxy" / name).read_text()
+        assert re.findall(r"^ *balance +(.*)$", text, re.MULTILINE) == ["leastconn"], name
+    text = (DEPLOY / "nginx" / "nginx.conf").read_text()
+    upstreams = dict(re.findall(r"upstream (\w+) \{(.*?)\}", text, re.DOTALL))
+    assert "least_conn;" in upstreams["kiku"]
+    assert "zone kiku " in upstreams["kiku"]  # without it each worker counts only its own
+    assert re.search(r'""\s+kiku;', text)  # which those without a session go to
+
+
 def test_balancers_send_to_the_ports_of_the_service():
     texts = [(DEPLOY / "haproxy" / "haproxy.cfg"), (DEPLOY / "nginx" / "kiku-replicas.conf")]
     for path in texts:
