@@ -387,6 +387,7 @@ class Talk:
                 count as silence of the client.
         """
         settings, connection = self._service.settings, self._connection
+        self.counters.look(self._stream.waiting_s)
         if connection is not None and connection.reads_since:
             connection.reads_since = min(now, connection.reads_since + held_up_s)
         self._outbox.held_up(now, held_up_s)
