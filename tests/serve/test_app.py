@@ -256,14 +256,14 @@ def test_a_body_that_does_not_come_is_a_client_that_left(demo: kiku.Recognizer):
         async def never() -> Any:
             await asyncio.sleep(3_600)
 
-        assert await app._patient(never)() == {"type": "http.disconnect"}
+        assert await app._patient({}, never)() == {"type": "http.disconnect"}
 
         pieces = iter([{"type": "http.request", "more_body": True}, {"type": "http.request"}])
 
         async def some() -> Any:
             return next(pieces)
 
-        take = app._patient(some)
+        take = app._patient({}, some)
         assert (await take())["more_body"]
         assert await take() == {"type": "http.request"}
         # It is over: whoever asks again waits for the client to leave, for as long as it stays.
@@ -276,7 +276,7 @@ def test_a_body_that_does_not_come_is_a_client_that_left(demo: kiku.Recognizer):
             await asyncio.sleep(0.1)
             return {"type": "http.disconnect", "late": True}
 
-        take = app._patient(whole)
+        take = app._patient({}, whole)
         await take()
         assert await take() == {"type": "http.disconnect", "late": True}
 

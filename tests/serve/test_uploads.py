@@ -11,6 +11,7 @@ import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import httpx
 import numpy as np
@@ -19,6 +20,7 @@ import pytest
 import kiku
 from kiku.errors import AudioError, TruncatedAudio
 from kiku.options import StreamOptions
+from kiku.serve import decoder as decoder_module
 from kiku.serve.admission import Busy
 from kiku.serve.decoder import RecordingDecoders
 from kiku.serve.service import Service, languages_of
@@ -102,6 +104,60 @@ def test_uploads_wait_in_the_queue_and_the_surplus_is_told(demo: kiku.Recognizer
     assert service.admission.num_taken == 0
 
 
+def test_recordings_that_wait_have_no_process(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+):
+    service, num_started = service_of(demo, max_queue=3), 0
+    start = decoder_module._start
+
+    async def counted() -> Any:
+        nonlocal num_started
+        num_started += 1
+        return await start()
+
+    monkeypatch.setattr(decoder_module, "_start", counted)
+
+    async def work() -> list[Any]:
+        held = service.permit(4)
+        tasks = [asyncio.create_task(heard_by(service, DIGITS)) for _ in range(20)]
+        refused, waiting = await asyncio.wait(tasks, timeout=0.1)
+        assert (len(refused), len(waiting)) == (17, 3)
+        assert num_started == 0
+        for one in waiting:
+            one.cancel()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        held.release()
+        await heard_by(service, DIGITS)
+        assert 0 < num_started <= 2  # one is kept ahead
+        await service.decoders.close()
+        return [one for one in found if isinstance(one, Busy)]
+
+    assert len(play(work)) == 17
+    assert service.admission.num_taken == service.num_open == 0
+
+
+def test_few_decoders_start_at_the_same_time(monkeypatch: pytest.MonkeyPatch):
+    num_starting = most = 0
+
+    async def slow() -> Any:
+        nonlocal num_starting, most
+        num_starting += 1
+        most = max(most, num_starting)
+        await asyncio.sleep(0.01)
+        num_starting -= 1
+        return MagicMock(returncode=None)
+
+    monkeypatch.setattr(decoder_module, "_start", slow)
+
+    async def work() -> None:
+        decoders = RecordingDecoders(MEMORY)
+        await asyncio.gather(*(decoders.decode(DIGITS) for _ in range(12)))
+        decoders.prepare()
+
+    play(work)
+    assert most == 2
+
+
 def test_each_channel_takes_a_slot(demo: kiku.Recognizer, tmp_path: Path):
     one, two = (np.concatenate(list(kiku.audio.read_chunks(path, 16_000))) for path in
                 (ANSWERS, DIGITS))  # fmt: skip
@@ -114,7 +170,12 @@ def test_each_channel_takes_a_slot(demo: kiku.Recognizer, tmp_path: Path):
 
     async def work() -> kiku.Transcript:
         try:
-            return await heard_by(service, path, channel="each")
+            options = StreamOptions(channel="each")
+            async with service.transcribe_upload(path, options, "test") as heard:
+                assert service.admission.num_taken == 2
+                async for _ in heard:
+                    pass
+            return heard.transcript
         finally:
             await service.decoders.close()
 
@@ -353,7 +414,7 @@ def test_recordings_that_outlast_the_end_are_told(
         for thread in threads:
             thread.start()
         until = time.monotonic() + PATIENCE_S
-        while service.service.admission.num_taken < 4:
+        while demo.free_slots:
             assert time.monotonic() < until
             time.sleep(0.02)
     for thread in threads:
@@ -386,6 +447,24 @@ def test_a_recording_that_is_still_being_sent_at_the_end_is_told(
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
 
 
+def test_a_recording_that_could_not_even_wait_is_refused_before_it_is_sent(demo: kiku.Recognizer):
+    with running(demo, max_queue=0) as service:
+
+        async def take() -> Any:
+            return service.service.permit(4)
+
+        held = service.call(take)
+        for door in DOORS:
+            with socket.create_connection(("127.0.0.1", service.port), PATIENCE_S) as raw:
+                head = f"POST {door} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n"
+                raw.sendall(head.encode() + b"RIFF")
+                answer = raw.recv(4_096).lower()
+                assert answer.startswith(b"http/1.1 503"), door
+                assert b"retry-after" in answer
+                assert answer.count(b"connection: close") == 1
+        service.loop.call_soon_threadsafe(held.release)
+
+
 @pytest.mark.parametrize("door", DOORS)
 def test_a_body_that_does_not_come_on_is_answered(demo: kiku.Recognizer, door: str):
     kind = "multipart/form-data; boundary=x" if door == DOORS[0] else "audio/wav"
@@ -405,6 +484,13 @@ def test_a_body_that_does_not_come_on_is_answered(demo: kiku.Recognizer, door: s
         assert "did not arrive" in told["err_msg"]
     else:
         assert "did not arrive" in str(told["error"])
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_refusal_of_what_has_come_whole_keeps_the_connection(service: Running, door: str):
+    answer = posted(service, door, b"no sound here " * 99)
+    assert answer.status_code == 400
+    assert "connection" not in answer.headers
 
 
 def test_languages_are_read_from_the_models_name():

@@ -195,7 +195,7 @@ def _refusal_of(error: Exception) -> Refusal:
 
 async def _transcribe(exchange: _Exchange) -> None:
     exchange.began = time.monotonic()
-    _check_room(exchange.service)
+    exchange.service.check_queue()
     async with UploadedFile() as upload:
         request = await _request(exchange, upload)
         work = _stream if request.stream else _document
@@ -216,16 +216,6 @@ def _log(exchange: _Exchange, began: float) -> None:
     if exchange.text is not None:
         values["text"] = exchange.text
     _LOG.info("upload " + " ".join(f"{name}=%({name})s" for name in values), values)
-
-
-def _check_room(service: Service) -> None:
-    """Refuse a recording before it is sent, if it could not even wait. Raises Busy."""
-    admission = service.admission
-    is_full = admission.num_taken >= admission.num_slots
-    if is_full and admission.num_waiting >= service.settings.max_queue:
-        raise Busy("too many recordings are waiting", admission.retry_after_s)
-    if service.is_draining:
-        raise Busy("the service is shutting down", 5)
 
 
 async def _request(exchange: _Exchange, upload: UploadedFile) -> TranscriptionRequest:

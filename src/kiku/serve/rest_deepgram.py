@@ -22,6 +22,7 @@ from kiku.serve.protocols.deepgram_query import FileQuery, busy, file_query, ref
 from kiku.serve.protocols.deepgram_rest import answer
 from kiku.serve.protocols.deepgram_sound import written_header
 from kiku.serve.protocols.interface import ClientRequest, Refusal, in_a_header
+from kiku.serve.refusals import Refused
 from kiku.serve.service import Service
 from kiku.serve.uploads import STALLED, Encoded, TooLarge, body, transcript_headers, while_there
 from kiku.serve.wire import Gone, request_of
@@ -53,7 +54,7 @@ def deepgram_routes(service: Service) -> list[BaseRoute]:
         except (ClientDisconnect, Gone):
             return Response(status_code=499)  # nobody reads it
         except Refusal as refused:
-            return JSONResponse(refused.body, refused.status, refused.headers)
+            return Refused(refused)
         headers = {"dg-request-id": request.id, **transcript_headers(transcript)}
         if transcript.problem is not None:  # the body has no place for it
             headers["dg-error"] = in_a_header(str(transcript.problem))
@@ -68,6 +69,7 @@ async def _listen(service: Service, http: HttpRequest, request: ClientRequest) -
         if http.headers.get("content-type", "").startswith("application/json"):
             raise refusal(request, "this service does not fetch recordings from other addresses: "
                                    "send the recording itself as the body")  # fmt: skip
+        service.check_queue()
         max_bytes = service.settings.max_upload_bytes
         async with _saved(http, max_bytes, query.raw, request) as upload:
             return await while_there(http.receive, _transcribe(service, upload, query, request))
@@ -121,9 +123,7 @@ async def _saved(
             async for piece in body(http.headers, http.receive, max_bytes):
                 await asyncio.to_thread(file.write, piece)
         except Gone:
-            stalled = refusal(request, STALLED, 408, "Request Timeout")
-            stalled.headers["connection"] = "close"  # the rest of the body may still come
-            raise stalled from None
+            raise refusal(request, STALLED, 408, "Request Timeout") from None
         finally:
             await asyncio.to_thread(file.close)
         if not file.num_bytes:

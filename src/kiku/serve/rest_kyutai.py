@@ -9,7 +9,6 @@ import logging
 import platform
 import sys
 import time
-from contextlib import suppress
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
@@ -22,7 +21,7 @@ from kiku.options import StreamOptions
 from kiku.serve.admission import Busy
 from kiku.serve.protocols.interface import ModelCard, Refusal
 from kiku.serve.protocols.kyutai import word_messages
-from kiku.serve.refusals import linger
+from kiku.serve.refusals import Refused
 from kiku.serve.service import Service
 from kiku.serve.uploads import (
     STALLED,
@@ -33,7 +32,7 @@ from kiku.serve.uploads import (
     transcript_headers,
     while_there,
 )
-from kiku.serve.wire import Gone, Receive, Scope, SendMessage, request_of
+from kiku.serve.wire import Gone, request_of
 
 _LOG = logging.getLogger("kiku.serve")
 
@@ -59,7 +58,7 @@ def kyutai_routes(service: Service) -> list[BaseRoute]:
         except Gone:
             return Response(status_code=499)  # nobody reads it
         except Refusal as refusal:
-            return _Unread(refusal)
+            return Refused(refusal)
 
     async def build_info(http: HttpRequest) -> Response:
         return JSONResponse(_build_info())
@@ -68,31 +67,13 @@ def kyutai_routes(service: Service) -> list[BaseRoute]:
         try:
             return JSONResponse([_module_info(service)])
         except Busy as error:
-            refusal = _refusal_of(error)
-            return JSONResponse(refusal.body, refusal.status, refusal.headers)
+            return Refused(_refusal_of(error))
 
     return [
         Route(_PATH, transcribe, methods=["POST"]),
         Route("/api/build_info", build_info),
         Route("/api/modules_info", modules_info),
     ]
-
-
-class _Unread(JSONResponse):
-    """A refusal that is sent while the client may still be sending."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.body, refusal.status, {**refusal.headers, "connection": "close"})
-
-    async def __call__(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
-        """See ASGI."""
-        head = {"type": "http.response.start", "status": self.status_code,
-                "headers": self.raw_headers}  # fmt: skip
-        with suppress(OSError):  # the client has left
-            await send(head)
-            await send({"type": "http.response.body", "body": self.body, "more_body": True})
-            await linger(receive)
-            await send({"type": "http.response.body", "body": b""})
 
 
 async def _transcribe(service: Service, http: HttpRequest) -> _Answer:
@@ -105,6 +86,7 @@ async def _transcribe(service: Service, http: HttpRequest) -> _Answer:
     request, began = request_of(http.scope, http.scope["kiku.id"]), time.monotonic()
     status = 499
     try:
+        service.check_queue()
         async with UploadedFile() as upload:
             max_bytes = service.settings.max_upload_bytes
             received = service.metrics.received.labels(_PROTOCOL)
