@@ -347,6 +347,10 @@ def test_a_recording_on_the_socket(service: Running, demo: kiku.Recognizer, reco
     assert words_of(finals(messages)) == heard(expected.words)
 
 
+def test_a_socket_for_a_recording_may_be_closed_without_one(service: Running) -> None:
+    assert [one["type"] for one in talk(service, [])] == ["Metadata"]
+
+
 def test_ogg_opus_on_the_socket(service: Running, tmp_path: Path) -> None:
     path = tmp_path / "digits.ogg"
     with av.open(str(path), "w") as out, av.open(str(EXAMPLES / "digits.wav")) as source:

@@ -99,6 +99,11 @@ class SoundIntake:
         self._begins, self._held = True, b""
 
     @property
+    def has_come(self) -> bool:
+        """Whether any sound was pushed."""
+        return self._num_taken > 0
+
+    @property
     def taken_s(self) -> float | None:
         """Seconds of sound that were pushed; None for a recording, which does not say."""
         if self._container:
