@@ -8,11 +8,11 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from kiku.errors import AudioError, ConfigError, KikuError
@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 
 _PROTOCOL = "deepgram-file"
 
-_Answer = tuple[dict[str, Any], Transcript]
+_Answer = tuple[bytes, Transcript]
 """The body, and the transcript that it was made of."""
 
 
@@ -50,7 +50,7 @@ def deepgram_routes(service: Service) -> list[BaseRoute]:
     async def listen(http: HttpRequest) -> Response:
         request = request_of(http.scope, http.scope["kiku.id"])
         try:
-            answered, transcript = await _listen(service, http, request)
+            document, transcript = await _listen(service, http, request)
         except (ClientDisconnect, Gone):
             return Response(status_code=499)  # nobody reads it
         except Refusal as refused:
@@ -58,7 +58,7 @@ def deepgram_routes(service: Service) -> list[BaseRoute]:
         headers = {"dg-request-id": request.id, **transcript_headers(transcript)}
         if transcript.problem is not None:  # the body has no place for it
             headers["dg-error"] = in_a_header(str(transcript.problem))
-        return JSONResponse(answered, headers=headers)
+        return Response(document, headers=headers, media_type="application/json")
 
     return [Route("/v1/listen", listen, methods=["POST"])]
 
@@ -96,12 +96,16 @@ async def _transcribe(
     async with service.transcribe_upload(upload.path, query.options, _PROTOCOL) as transcription:
         async for _ in transcription:
             pass
-        transcript = transcription.transcript
+    transcript, channels = transcription.transcript, transcription.num_channels
+
+    def document() -> bytes:
         fields = answer(
-            transcript, query, request, service.card,
-            sha256=upload.sha256, channels=transcription.num_channels,
-        )  # fmt: skip
-        return fields, transcript
+            transcript, query, request, service.card, sha256=upload.sha256, channels=channels
+        )
+        return msgspec.json.encode(fields)
+
+    # For a recording of hours this takes longer than a socket may stand still.
+    return await asyncio.to_thread(document), transcript
 
 
 @asynccontextmanager

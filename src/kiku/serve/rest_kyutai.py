@@ -5,12 +5,13 @@ GET  /api/build_info      what was built, and where
 GET  /api/modules_info    the model, and how many of its slots are taken
 """
 
+import asyncio
 import logging
 import platform
 import sys
 import time
-from typing import Any
 
+import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -39,8 +40,8 @@ _LOG = logging.getLogger("kiku.serve")
 _PATH = "/api/asr-streaming"
 _PROTOCOL = "kyutai-file"
 
-_Answer = tuple[list[dict[str, Any]], dict[str, str]]
-"""Messages of the body, and headers."""
+_Answer = tuple[bytes, dict[str, str]]
+"""The body, and headers."""
 
 _UNKNOWN = "unknown"
 
@@ -53,8 +54,8 @@ def kyutai_routes(service: Service) -> list[BaseRoute]:
 
     async def transcribe(http: HttpRequest) -> Response:
         try:
-            words, headers = await _transcribe(service, http)
-            return JSONResponse(words, headers=headers)
+            document, headers = await _transcribe(service, http)
+            return Response(document, headers=headers, media_type="application/json")
         except Gone:
             return Response(status_code=499)  # nobody reads it
         except Refusal as refusal:
@@ -120,13 +121,19 @@ async def _words(service: Service, upload: UploadedFile) -> _Answer:
     async with service.transcribe_upload(upload.path, StreamOptions(), _PROTOCOL) as transcription:
         async for _ in transcription:
             pass
-        transcript = transcription.transcript
-    messages = [message for word in transcript.words for message in word_messages(word)]
-    if isinstance(transcript.problem, TruncatedAudio):
-        messages.append({"type": "Error", "message": str(transcript.problem)})
-    elif transcript.problem is not None:
-        raise transcript.problem
-    return messages, transcript_headers(transcript)
+    transcript = transcription.transcript
+    problem = transcript.problem
+    if problem is not None and not isinstance(problem, TruncatedAudio):
+        raise problem
+
+    def document() -> bytes:
+        messages = [message for word in transcript.words for message in word_messages(word)]
+        if problem is not None:
+            messages.append({"type": "Error", "message": str(problem)})
+        return msgspec.json.encode(messages)
+
+    # For a recording of hours this takes longer than a socket may stand still.
+    return await asyncio.to_thread(document), transcript_headers(transcript)
 
 
 def _refusal_of(error: KikuError) -> Refusal:
