@@ -472,6 +472,9 @@ def test_what_cannot_be_is_refused_at_the_handshake(service: Running) -> None:
         body = json.loads(response.body or b"")
         assert body["request_id"] == response.headers["dg-request-id"]
         assert "redact" in body["err_msg"]
+        with pytest.raises(websockets.exceptions.InvalidStatus) as told:
+            _knock(service, path, keyterm="日本")
+        assert told.value.response.headers["dg-error"].startswith("keyterm: the model's vocabulary")
 
 
 def _knock(service: Running, path: str, **query: Any) -> None:
@@ -580,6 +583,11 @@ def test_recordings_that_cannot_be_heard(service: Running) -> None:
         with pytest.raises(ApiError) as told:
             media.transcribe_file(request=b"x", summarize="v2")
         assert "summarize" in told.value.body["err_msg"]
+        with pytest.raises(ApiError) as told:
+            media.transcribe_file(
+                request=Path(EXAMPLES / "digits.wav").read_bytes(), keyterm="日本"
+            )
+        assert told.value.body["err_msg"].startswith("keyterm: the model's vocabulary")
     empty = posted(service, b"")
     assert (empty.status_code, empty.json()["err_code"]) == (400, "Bad Request")
     assert empty.headers["dg-request-id"] == empty.json()["request_id"]

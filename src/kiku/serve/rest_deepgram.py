@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 from kiku.errors import AudioError, ConfigError, KikuError
 from kiku.options import AudioFormat
 from kiku.serve.admission import Busy
-from kiku.serve.protocols.deepgram_query import FileQuery, busy, file_query, refusal
+from kiku.serve.protocols.deepgram_query import FileQuery, busy, file_query, refusal, unsupported
 from kiku.serve.protocols.deepgram_rest import answer
 from kiku.serve.protocols.deepgram_sound import written_header
 from kiku.serve.protocols.interface import ClientRequest, Refusal, in_a_header
@@ -82,7 +82,9 @@ async def _listen(service: Service, http: HttpRequest, request: ClientRequest) -
         raise encoded from error
     except Busy as error:
         raise busy(request, error.retry_after_s, str(error)) from error
-    except (AudioError, ConfigError) as error:
+    except ConfigError as error:
+        raise unsupported(request, error) from error
+    except AudioError as error:
         raise refusal(request, f"failed to process audio: {error}") from error
     except KikuError as error:
         _LOG.warning("%s: the recording could not be transcribed: %s", request.id, error)

@@ -2,7 +2,7 @@
 
 from kiku.errors import TruncatedAudio
 from kiku.options import StreamOptions
-from kiku.serve.protocols.deepgram_query import busy, refusal
+from kiku.serve.protocols.deepgram_query import busy, unsupported
 from kiku.serve.protocols.deepgram_sound import SoundIntake
 from kiku.serve.protocols.interface import (
     Action,
@@ -39,7 +39,7 @@ class DeepgramBase(Base):
 
     def unsupported(self, error: Exception) -> Refusal:
         """400, and why."""
-        return refusal(self._request, str(error))
+        return unsupported(self._request, error)
 
     def quiet(self, seconds: float) -> Actions:
         """End the sound: the client gets what was heard, then why the connection ends."""
