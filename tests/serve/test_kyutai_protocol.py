@@ -392,6 +392,8 @@ def test_a_session_is_told_where_it_stands():
 
 
 def test_quiet_tells_the_open_word_once_and_then_ends():
+    assert KyutaiProtocol.quiet_after_s == (1.0, 120.0)
+    assert KyutaiProtocol.awaits_sound
     one = protocol()
     assert one.quiet(1.0) == ()
     one.received(packed(type="Audio", pcm=[0.0]))

@@ -38,7 +38,7 @@ from kiku.text import Word
 SAMPLE_RATE = 24_000
 
 TELL_AFTER_S = 1.0
-"""Seconds without a message after which the client is sent the word that is open: some clients
+"""Seconds without sound after which the client is sent the word that is open: some clients
 never send a `Marker`."""
 
 IDLE_S = 120.0
@@ -142,6 +142,7 @@ class KyutaiProtocol(Base):
 
     name = "kyutai"
     quiet_after_s = (TELL_AFTER_S, IDLE_S)
+    awaits_sound = True
 
     def __init__(self, request: ClientRequest, model: ModelCard) -> None:
         """Accept any request, as the key was checked before. Raises `Refusal` for a session whose
