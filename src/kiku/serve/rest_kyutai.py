@@ -43,6 +43,9 @@ _PROTOCOL = "kyutai-file"
 _Answer = tuple[bytes, dict[str, str]]
 """The body, and headers."""
 
+_OPTIONS = StreamOptions(channel=0)
+"""Of several channels moshi-server takes the first."""
+
 _UNKNOWN = "unknown"
 
 _BUSY_S = 5
@@ -118,7 +121,7 @@ async def _transcribe(service: Service, http: HttpRequest) -> _Answer:
 
 
 async def _words(service: Service, upload: UploadedFile) -> _Answer:
-    async with service.transcribe_upload(upload.path, StreamOptions(), _PROTOCOL) as transcription:
+    async with service.transcribe_upload(upload.path, _OPTIONS, _PROTOCOL) as transcription:
         async for _ in transcription:
             pass
     transcript = transcription.transcript
