@@ -42,6 +42,7 @@ from kiku.serve.wire import (
     Scope,
     SendMessage,
     address_of,
+    has_all,
     request_of,
 )
 
@@ -94,7 +95,10 @@ class App:
         if path not in OPEN_PATHS and not path.startswith(FOLDER):
             try:
                 request = request_of(scope, id)
-                owner = self.guard.admit(request, address_of(scope), is_socket=path == OWN_PATH)
+                owner = self.guard.admit(
+                    request, address_of(scope), is_socket=path == OWN_PATH,
+                    stays=path == OWN_PATH or not has_all(scope),
+                )  # fmt: skip
                 if path in SOCKETS and scope["method"] not in EXTRA_METHODS.get(path, ()):
                     raise no_socket(request, scope["method"], EXTRA_METHODS.get(path, ()))
             except Refusal as refusal:

@@ -92,11 +92,11 @@ class Settings:
     queue_s: float = 60.0
     """Seconds that an upload waits for a slot before it is refused."""
     max_connections: int = 2_000
-    """Most connections that are open at the same time."""
+    """Sockets and uploads that are open at the same time, at most."""
     max_connections_per_key: int = 1_000
-    """Most connections of one API key; without keys, of one address."""
+    """Most of them with one API key; without keys, from one address."""
     max_requests_per_minute: int = 6_000
-    """Most requests in a minute with one API key; without keys, from one address."""
+    """Most requests in a minute with one API key; without a known key, from one address."""
     max_message_bytes: int = 21 * 2**20
     """Most bytes in one message on a socket; OpenAI's may be 15 MiB in base64."""
     max_upload_bytes: int = 2**30
