@@ -627,7 +627,8 @@ def test_a_recording_that_finds_no_slot_is_told_to_come_later(demo: kiku.Recogni
     with running(demo, max_queue=0) as service, live(service, channels=4, multichannel=True):
         told = posted(service, data)
         assert told.status_code == 503
-        assert int(told.headers["Retry-After"]) > 0
+        wait_s = int(told.headers["Retry-After"])
+        assert told.json()["err_msg"] == f"all 4 slots are taken: try again in {wait_s} s"
         assert told.json()["request_id"] == told.headers["dg-request-id"]
 
 

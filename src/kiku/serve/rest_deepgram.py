@@ -81,7 +81,7 @@ async def _listen(service: Service, http: HttpRequest, request: ClientRequest) -
         encoded.headers.update(error.headers)
         raise encoded from error
     except Busy as error:
-        raise busy(request, error.retry_after_s, str(error)) from error
+        raise busy(request, error.retry_after_s, error.message) from error
     except ConfigError as error:
         raise unsupported(request, error) from error
     except AudioError as error:
