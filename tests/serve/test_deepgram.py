@@ -36,6 +36,7 @@ from tests.serve.deepgram_talk import (
     words_of,
 )
 from tests.serve.deepgram_types import V1, V2, checked, checked_answer
+from tests.serve.recordings import g711
 from tests.serve.running import Running, running
 
 # The SDK's own websockets client is deprecated by websockets.
@@ -300,14 +301,6 @@ def linear32(samples: np.ndarray) -> bytes:
     return (samples.astype(np.float32) / 32_768).astype("<f4").tobytes()
 
 
-def g711(samples: np.ndarray, name: str) -> bytes:
-    """Telephone sound, by FFmpeg's encoder."""
-    encoder = av.CodecContext.create(name, "w")
-    encoder.sample_rate, encoder.layout, encoder.format = 16_000, "mono", "s16"
-    encoder.time_base = Fraction(1, 16_000)
-    return b"".join(bytes(one) for one in encoder.encode(_frame(samples)))
-
-
 def opus_packets(samples: np.ndarray) -> list[bytes]:
     """Packets of 20 ms."""
     encoder = av.CodecContext.create("libopus", "w")
@@ -335,7 +328,7 @@ def test_encodings(service: Running, encoding: str) -> None:
     elif encoding == "opus":
         messages = list(opus_packets(samples))
     else:
-        messages = parts(g711(samples, f"pcm_{encoding}"), 1_001)
+        messages = parts(g711(samples, f"pcm_{encoding}", 16_000), 1_001)
     assert said(talk(service, messages, encoding=encoding, sample_rate=16_000)) == DIGITS
 
 
