@@ -493,9 +493,12 @@ def test_keys(demo: kiku.Recognizer) -> None:
             _knock(service, "v1")
         assert told.value.response.status_code == 401
         assert told.value.response.headers["dg-error"]
+        assert told.value.response.headers["dg-request-id"]
         with client(service) as one, pytest.raises(ApiError) as refused:
             one.listen.v1.media.transcribe_file(request=b"x")
         assert refused.value.status_code == 401
+        headers = refused.value.headers or {}
+        assert headers["dg-request-id"] == refused.value.body["request_id"]
         with live(service, "secret") as door:
             door.send_close_stream()
             assert [message.type for message in door] == ["Metadata"]
