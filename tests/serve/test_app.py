@@ -17,6 +17,7 @@ from kiku.serve.app import app as from_environment
 from kiku.serve.server import listening_socket, make_server
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
+from kiku.serve.wire import IS_LATE
 
 HOST = [(b"host", b"127.0.0.1:8080")]
 
@@ -256,7 +257,7 @@ def test_a_body_that_does_not_come_is_a_client_that_left(demo: kiku.Recognizer):
         async def never() -> Any:
             await asyncio.sleep(3_600)
 
-        assert await app._patient({}, never)() == {"type": "http.disconnect"}
+        assert await app._patient({}, never)() == {"type": "http.disconnect", IS_LATE: True}
 
         pieces = iter([{"type": "http.request", "more_body": True}, {"type": "http.request"}])
 

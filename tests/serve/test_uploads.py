@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import logging
+import os
 import socket
+import tempfile
 import threading
 import time
 import wave
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -21,11 +24,13 @@ import pytest
 
 import kiku
 from kiku.errors import AudioError, TruncatedAudio
-from kiku.options import StreamOptions
+from kiku.options import AudioFormat, StreamOptions
 from kiku.serve import decoder as decoder_module
 from kiku.serve import rest_deepgram, rest_kyutai
 from kiku.serve.admission import Busy
 from kiku.serve.decoder import RecordingDecoders
+from kiku.serve.protocols.deepgram_sound import written_header
+from kiku.serve.rest_deepgram import _saved
 from kiku.serve.service import Service, languages_of
 from kiku.serve.settings import Settings
 from kiku.serve.uploads import transcript_headers
@@ -34,6 +39,7 @@ from tests.audio.sounds import voice
 from tests.serve.conftest import EXAMPLES
 from tests.serve.recordings import opus, silence
 from tests.serve.running import Running, running
+from tests.serve.talks import wait_for
 
 PATIENCE_S = 60.0
 MEMORY = 2**30
@@ -450,6 +456,87 @@ def test_a_recording_that_is_still_being_sent_at_the_end_is_told(
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
 
 
+def line_of(caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
+    """The values of an upload's line, which is written behind the answer."""
+    wait_for(lambda: any(one.msg.startswith("upload ") for one in caplog.records), PATIENCE_S)
+    (record,) = [one for one in caplog.records if one.msg.startswith("upload ")]
+    assert isinstance(record.args, dict)
+    caplog.clear()
+    return dict(record.args)
+
+
+PROTOCOLS = ["openai_rest", "deepgram-file", "kyutai-file"]
+
+
+def test_each_upload_is_counted_and_has_a_line(
+    demo: kiku.Recognizer, caplog: pytest.LogCaptureFixture
+):
+    data, wanted = DIGITS.read_bytes(), demo.transcribe(DIGITS)
+    caplog.set_level("INFO", "kiku")
+    with running(demo, log_text=True) as service:
+        for door, protocol in zip(DOORS, PROTOCOLS, strict=True):
+            answer = posted(service, door, data)
+            line = line_of(caplog)
+            assert list(line) == [
+                "protocol", "id", "owner", "seconds", "sound", "words", "received", "sent",
+                "status", "text",
+            ]  # fmt: skip
+            assert (line["protocol"], line["owner"]) == (protocol, "127.0.0.1")
+            assert (line["status"], line["text"]) == (200, wanted.text)
+            assert line["words"] == len(wanted.words)
+            assert line["sound"] == round(wanted.duration, 2)
+            assert len(data) <= line["received"] <= len(data) + 1_000
+            assert line["sent"] == len(answer.content)
+            told = service.service.metrics.text().decode()
+            for name, number in (("received", line["received"]), ("sent", line["sent"])):
+                sample = f'kiku_{name}_bytes_total{{protocol="{protocol}"}} {float(number)}'
+                assert sample in told, door
+
+
+def test_what_became_of_an_upload_that_failed_stands_in_its_line(
+    service: Running, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", "kiku")
+    for door, protocol in zip(DOORS, PROTOCOLS, strict=True):
+        assert posted(service, door, b"no sound").status_code == 400
+        line = line_of(caplog)
+        assert (line["protocol"], line["status"], line["words"]) == (protocol, 400, 0)
+        with socket.create_connection(("127.0.0.1", service.port)) as raw:  # and leaves
+            kind = "multipart/form-data; boundary=x"
+            head = f"POST {door} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\n"
+            raw.sendall(f"{head}Content-Length: 1000\r\n\r\n--x\r\n".encode())
+        line = line_of(caplog)
+        assert (line["protocol"], line["status"], line["received"]) == (protocol, 499, 5)
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_a_full_disk_is_no_fault_of_the_client(
+    service: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_folder: bool,
+    caplog: pytest.LogCaptureFixture,
+):  # fmt: skip
+    def full(number: int, *args: Any, **kwargs: Any) -> Any:
+        os.close(number)
+        return open("/dev/full", *args, **kwargs)
+
+    if is_folder:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    else:
+        monkeypatch.setattr("kiku.serve.uploads.os.fdopen", full)
+    for door in DOORS:
+        answer = posted(service, door, DIGITS.read_bytes())
+        assert answer.status_code == 503, door
+        assert int(answer.headers["retry-after"]) > 0
+        told = answer.json()
+        if door == "/v1/listen":
+            assert told["err_msg"].startswith("the upload cannot be stored now")
+            assert told["request_id"] == answer.headers["dg-request-id"]
+        else:
+            assert "the upload cannot be stored now" in str(told["error"])
+        assert "make room in" in caplog.text  # the one who runs the service
+        assert "Traceback" not in caplog.text
+        caplog.clear()
+
+
 def test_a_recording_that_could_not_even_wait_is_refused_before_it_is_sent(demo: kiku.Recognizer):
     with running(demo, max_queue=0) as service:
 
@@ -567,6 +654,22 @@ def test_a_decoder_that_is_stopped_is_waited_for_by_one_alone(monkeypatch: pytes
         assert process.returncode == -9
         assert True not in asked
         assert process._transport._closed
+
+    asyncio.run(play())
+
+
+def test_raw_samples_are_stored_with_their_header():
+    form, samples = AudioFormat(encoding="s16le", sample_rate=16_000), b"\0\1\2\3" * 200_000
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for first in range(0, len(samples), 65_536):
+            yield samples[first : first + 65_536]
+
+    async def play() -> None:
+        async with _saved(pieces(), form, MagicMock()) as upload:
+            assert upload.path.read_bytes() == written_header(form, len(samples)) + samples
+            assert upload.sha256 == hashlib.sha256(samples).hexdigest()
+        assert not upload.path.exists()
 
     asyncio.run(play())
 

@@ -37,6 +37,8 @@ from kiku.serve.sockets import MakeProtocol, Sockets
 from kiku.serve.upgrade import no_socket
 from kiku.serve.wire import (
     HAS_ALL,
+    IS_LATE,
+    OWNER,
     AsgiMessage,
     Receive,
     Scope,
@@ -103,11 +105,13 @@ class App:
                     raise no_socket(request, scope["method"], EXTRA_METHODS.get(path, ()))
             except Refusal as refusal:
                 self.service.metrics.errors.labels("refused", str(refusal.status)).inc()
+                self.guard.refusals.add(refusal.status, path, id, address_of(scope))
                 if path == "/" and refusal.status == 401:  # the page asks for the key
                     return await self._page.front(401, refusal.headers)(scope, receive, send)
                 if openai_rest.is_openais(path):
                     refusal = openai_rest.in_form(refusal)
                 return await Refused(refusal)(scope, receive, send)
+            scope[OWNER] = owner
             with self.guard.connection(owner):
                 return await self._http(scope, self._patient(scope, receive), send)
         await self._http(scope, receive, send)
@@ -132,7 +136,7 @@ class App:
                 is_told = True
                 raise
             except TimeoutError:
-                return {"type": "http.disconnect"}
+                return {"type": "http.disconnect", IS_LATE: True}
             if not message.get("more_body", False):
                 scope[HAS_ALL] = True
             return message

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from kiku.serve.keys import Keys
+from kiku.serve.logs import RefusalLog
 from kiku.serve.protocols.interface import ClientRequest, Refusal
 from kiku.serve.settings import Settings, is_loopback
 
@@ -25,6 +26,7 @@ class Guard:
         self._open: Counter[str] = Counter()
         self._requests: Counter[str] = Counter()
         self._counted_since = 0.0
+        self.refusals = RefusalLog()
 
     def admit(
         self, request: ClientRequest, address: str, *, is_socket: bool, stays: bool = True

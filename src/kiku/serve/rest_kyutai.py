@@ -9,7 +9,6 @@ import asyncio
 import logging
 import platform
 import sys
-import time
 
 import msgspec
 from starlette.requests import Request as HttpRequest
@@ -17,14 +16,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 import kiku
-from kiku.errors import AudioError, ConfigError, KikuError, NoFreeSlot, TruncatedAudio
+from kiku.errors import AudioError, ConfigError, NoFreeSlot, OutputError, TruncatedAudio
 from kiku.options import StreamOptions
 from kiku.serve.admission import Busy
 from kiku.serve.protocols.interface import ModelCard, Refusal
 from kiku.serve.protocols.kyutai import word_messages
 from kiku.serve.refusals import Refused
 from kiku.serve.service import Service
+from kiku.serve.upload_counters import LEFT, UploadCounters
 from kiku.serve.uploads import (
+    NO_ROOM,
+    NO_ROOM_RETRY_S,
     STALLED,
     Encoded,
     TooLarge,
@@ -56,13 +58,20 @@ def kyutai_routes(service: Service) -> list[BaseRoute]:
     """The routes that moshi-server has besides its sockets."""
 
     async def transcribe(http: HttpRequest) -> Response:
+        counters = UploadCounters(service, _PROTOCOL, http.scope)
         try:
-            document, headers = await _transcribe(service, http)
-            return Response(document, headers=headers, media_type="application/json")
-        except Gone:
-            return Response(status_code=499)  # nobody reads it
-        except Refusal as refusal:
-            return Refused(refusal)
+            document, headers = await _transcribe(service, http, counters)
+            response = Response(document, headers=headers, media_type="application/json")
+        except Gone as gone:
+            response = Response(status_code=LEFT)  # nobody reads it
+            if gone.may_listen:
+                response = Refused(Refusal(408, {"error": STALLED}))
+        except Exception as error:
+            refusal = _refusal_of(error)
+            if isinstance(error, TooLarge | Encoded):  # others are counted already
+                counters.refused(refusal.status)
+            response = Refused(refusal)
+        return counters.answered(response)
 
     async def build_info(http: HttpRequest) -> Response:
         return JSONResponse(_build_info())
@@ -80,51 +89,31 @@ def kyutai_routes(service: Service) -> list[BaseRoute]:
     ]
 
 
-async def _transcribe(service: Service, http: HttpRequest) -> _Answer:
+async def _transcribe(service: Service, http: HttpRequest, counters: UploadCounters) -> _Answer:
     """The words of the recording in a request, and headers for what else there is to say.
 
     Raises:
-        Refusal: the recording cannot be transcribed.
-        Gone: the client has left.
+        KikuError: the recording cannot be transcribed.
+        Gone: the client has left, or (with `may_listen`) sends nothing more.
     """
-    request, began = request_of(http.scope, http.scope["kiku.id"]), time.monotonic()
-    status = 499
-    try:
-        service.check_queue()
-        async with UploadedFile() as upload:
-            max_bytes = service.settings.max_upload_bytes
-            received = service.metrics.received.labels(_PROTOCOL)
-            try:
-                async for piece in body(request.headers, http.receive, max_bytes):
-                    received.inc(len(piece))
-                    await upload.write(piece)
-            except Gone:
-                status = 408
-                raise Refusal(status, {"error": STALLED}) from None
-            if not upload.num_bytes:
-                raise AudioError("the body is empty: send the recording in it")
-            await upload.flush()
-            answer = await while_there(http.receive, _words(service, upload))
-        status = 200
-        return answer
-    except KikuError as error:
-        refusal = _refusal_of(error)
-        status = refusal.status
-        if isinstance(error, TooLarge | Encoded):  # others are counted already
-            service.metrics.errors.labels(_PROTOCOL, str(status)).inc()
-        raise refusal from error
-    finally:
-        _LOG.info(
-            "upload protocol=%s id=%s seconds=%.2f status=%d",
-            _PROTOCOL, request.id, time.monotonic() - began, status,
-        )  # fmt: skip
+    service.check_queue()
+    headers = request_of(http.scope, "").headers
+    async with UploadedFile() as upload:
+        async for piece in body(headers, http.receive, service.settings.max_upload_bytes):
+            counters.received(len(piece))
+            await upload.write(piece)
+        if not upload.num_bytes:
+            raise AudioError("the body is empty: send the recording in it")
+        await upload.flush()
+        return await while_there(http.receive, _words(service, upload, counters))
 
 
-async def _words(service: Service, upload: UploadedFile) -> _Answer:
+async def _words(service: Service, upload: UploadedFile, counters: UploadCounters) -> _Answer:
     async with service.transcribe_upload(upload.path, _OPTIONS, _PROTOCOL) as transcription:
         async for _ in transcription:
-            pass
+            counters.num_words += 1
     transcript = transcription.transcript
+    counters.heard(transcript)
     problem = transcript.problem
     if problem is not None and not isinstance(problem, TruncatedAudio):
         raise problem
@@ -139,7 +128,7 @@ async def _words(service: Service, upload: UploadedFile) -> _Answer:
     return await asyncio.to_thread(document), transcript_headers(transcript)
 
 
-def _refusal_of(error: KikuError) -> Refusal:
+def _refusal_of(error: Exception) -> Refusal:
     """The answer to a client for an error."""
     headers: dict[str, str] = {}
     match error:
@@ -152,6 +141,8 @@ def _refusal_of(error: KikuError) -> Refusal:
             headers = {"Retry-After": str(error.retry_after_s)}
         case NoFreeSlot():
             status, text, headers = 503, str(error), {"Retry-After": str(_BUSY_S)}
+        case OutputError():
+            status, text, headers = 503, NO_ROOM, {"Retry-After": str(NO_ROOM_RETRY_S)}
         case AudioError() | ConfigError():
             status, text = 400, f"the recording cannot be transcribed: {error}"
         case _:

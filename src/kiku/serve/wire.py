@@ -22,6 +22,12 @@ connection was lost. ASGI has no such thing; kiku's server adds it, and other se
 HAS_ALL = "kiku.has_all"
 """Key in a request's scope, set once the whole body has been read."""
 
+OWNER = "kiku.owner"
+"""Key in a request's scope of its owner, for the log."""
+
+IS_LATE = "kiku.is_late"
+"""Key in a message of ASGI, set if the client is there, and the next piece of its body is not."""
+
 _MAX_FIELDS = 1_000
 """Number of parameters of a query, at most."""
 
