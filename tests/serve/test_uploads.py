@@ -12,7 +12,9 @@ import threading
 import time
 import wave
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -24,6 +26,7 @@ import kiku
 from kiku.errors import AudioError, TruncatedAudio
 from kiku.options import AudioFormat, StreamOptions
 from kiku.serve import decoder as decoder_module
+from kiku.serve import rest_deepgram, rest_kyutai
 from kiku.serve.admission import Busy
 from kiku.serve.decoder import RecordingDecoders
 from kiku.serve.protocols.deepgram_sound import written_header
@@ -669,3 +672,33 @@ def test_raw_samples_are_stored_with_their_header():
         assert not upload.path.exists()
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "path"),
+    [
+        (rest_deepgram, "answer", "/v1/listen"),
+        (rest_kyutai, "word_messages", "/api/asr-streaming"),
+    ],
+)
+def test_others_are_answered_while_an_answer_is_made(
+    service: Running, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, path: str
+):
+    make, began, may_end = getattr(module, name), threading.Event(), threading.Event()
+
+    def held(*given: Any, **named: Any) -> Any:
+        began.set()
+        assert may_end.wait(PATIENCE_S)
+        return make(*given, **named)
+
+    monkeypatch.setattr(module, name, held)
+    with ThreadPoolExecutor(1) as others:
+        answer = others.submit(
+            httpx.post, service.http + path, content=DIGITS.read_bytes(), timeout=PATIENCE_S
+        )
+        try:
+            assert began.wait(PATIENCE_S)
+            assert httpx.get(f"{service.http}/health", timeout=PATIENCE_S / 2).status_code == 200
+        finally:
+            may_end.set()
+    assert answer.result().status_code == 200

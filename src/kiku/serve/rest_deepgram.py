@@ -7,16 +7,16 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from kiku.errors import AudioError, ConfigError, NoFreeSlot, OutputError
 from kiku.options import AudioFormat
 from kiku.serve.admission import Busy
-from kiku.serve.protocols.deepgram_query import FileQuery, busy, file_query, refusal
+from kiku.serve.protocols.deepgram_query import FileQuery, busy, file_query, refusal, unsupported
 from kiku.serve.protocols.deepgram_rest import answer
 from kiku.serve.protocols.deepgram_sound import written_header
 from kiku.serve.protocols.interface import ClientRequest, Refusal, in_a_header
@@ -44,7 +44,7 @@ _PROTOCOL = "deepgram-file"
 _BUSY_S = 5
 """Seconds after which a client is asked to come back, if nothing better is known."""
 
-_Answer = tuple[dict[str, Any], Transcript]
+_Answer = tuple[bytes, Transcript]
 """The body, and the transcript that it was made of."""
 
 
@@ -63,7 +63,7 @@ def deepgram_routes(service: Service) -> list[BaseRoute]:
         request = request_of(http.scope, http.scope["kiku.id"])
         counters = UploadCounters(service, _PROTOCOL, http.scope)
         try:
-            answered, transcript = await _listen(service, http, request, counters)
+            document, transcript = await _listen(service, http, request, counters)
         except Gone as gone:
             response = Response(status_code=LEFT)  # nobody reads it
             if gone.may_listen:
@@ -77,7 +77,8 @@ def deepgram_routes(service: Service) -> list[BaseRoute]:
         headers = {"dg-request-id": request.id, **transcript_headers(transcript)}
         if transcript.problem is not None:  # the body has no place for it
             headers["dg-error"] = in_a_header(str(transcript.problem))
-        return counters.answered(JSONResponse(answered, headers=headers))
+        response = Response(document, headers=headers, media_type="application/json")
+        return counters.answered(response)
 
     return [Route("/v1/listen", listen, methods=["POST"])]
 
@@ -116,7 +117,9 @@ def _refusal_of(error: Exception, request: ClientRequest) -> Refusal:
             full = refusal(request, NO_ROOM, 503, "Service Unavailable")
             full.headers["Retry-After"] = str(NO_ROOM_RETRY_S)
             return full
-        case AudioError() | ConfigError():
+        case ConfigError():
+            return unsupported(request, error)
+        case AudioError():
             return refusal(request, f"failed to process audio: {error}")
         case _:
             _LOG.error("a recording could not be transcribed", exc_info=error)
@@ -135,13 +138,17 @@ async def _transcribe(
     async with service.transcribe_upload(upload.path, query.options, _PROTOCOL) as transcription:
         async for _ in transcription:
             counters.num_words += 1
-        transcript = transcription.transcript
-        counters.heard(transcript)
+    transcript, channels = transcription.transcript, transcription.num_channels
+    counters.heard(transcript)
+
+    def document() -> bytes:
         fields = answer(
-            transcript, query, request, service.card,
-            sha256=upload.sha256, channels=transcription.num_channels,
-        )  # fmt: skip
-        return fields, transcript
+            transcript, query, request, service.card, sha256=upload.sha256, channels=channels
+        )
+        return msgspec.json.encode(fields)
+
+    # For a recording of hours this takes longer than a socket may stand still.
+    return await asyncio.to_thread(document), transcript
 
 
 @asynccontextmanager

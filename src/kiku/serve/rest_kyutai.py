@@ -5,11 +5,12 @@ GET  /api/build_info      what was built, and where
 GET  /api/modules_info    the model, and how many of its slots are taken
 """
 
+import asyncio
 import logging
 import platform
 import sys
-from typing import Any
 
+import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -41,8 +42,11 @@ _LOG = logging.getLogger("kiku.serve")
 _PATH = "/api/asr-streaming"
 _PROTOCOL = "kyutai-file"
 
-_Answer = tuple[list[dict[str, Any]], dict[str, str]]
-"""Messages of the body, and headers."""
+_Answer = tuple[bytes, dict[str, str]]
+"""The body, and headers."""
+
+_OPTIONS = StreamOptions(channel=0)
+"""Of several channels moshi-server takes the first."""
 
 _UNKNOWN = "unknown"
 
@@ -56,8 +60,8 @@ def kyutai_routes(service: Service) -> list[BaseRoute]:
     async def transcribe(http: HttpRequest) -> Response:
         counters = UploadCounters(service, _PROTOCOL, http.scope)
         try:
-            words, headers = await _transcribe(service, http, counters)
-            response = JSONResponse(words, headers=headers)
+            document, headers = await _transcribe(service, http, counters)
+            response = Response(document, headers=headers, media_type="application/json")
         except Gone as gone:
             response = Response(status_code=LEFT)  # nobody reads it
             if gone.may_listen:
@@ -105,17 +109,23 @@ async def _transcribe(service: Service, http: HttpRequest, counters: UploadCount
 
 
 async def _words(service: Service, upload: UploadedFile, counters: UploadCounters) -> _Answer:
-    async with service.transcribe_upload(upload.path, StreamOptions(), _PROTOCOL) as transcription:
+    async with service.transcribe_upload(upload.path, _OPTIONS, _PROTOCOL) as transcription:
         async for _ in transcription:
             counters.num_words += 1
-        transcript = transcription.transcript
+    transcript = transcription.transcript
     counters.heard(transcript)
-    messages = [message for word in transcript.words for message in word_messages(word)]
-    if isinstance(transcript.problem, TruncatedAudio):
-        messages.append({"type": "Error", "message": str(transcript.problem)})
-    elif transcript.problem is not None:
-        raise transcript.problem
-    return messages, transcript_headers(transcript)
+    problem = transcript.problem
+    if problem is not None and not isinstance(problem, TruncatedAudio):
+        raise problem
+
+    def document() -> bytes:
+        messages = [message for word in transcript.words for message in word_messages(word)]
+        if problem is not None:
+            messages.append({"type": "Error", "message": str(problem)})
+        return msgspec.json.encode(messages)
+
+    # For a recording of hours this takes longer than a socket may stand still.
+    return await asyncio.to_thread(document), transcript_headers(transcript)
 
 
 def _refusal_of(error: Exception) -> Refusal:

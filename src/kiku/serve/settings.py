@@ -16,14 +16,18 @@ from kiku.errors import ConfigError
 
 DEFAULT_ALIASES = (
     "whisper-*",
-    "gpt-4o-*transcribe*",
+    "gpt-4o-transcribe",
+    "gpt-4o-transcribe-20*",
+    "gpt-4o-mini-transcribe",
+    "gpt-4o-mini-transcribe-20*",
     "gpt-transcribe",
     "gpt-live-transcribe",
     "gpt-realtime-whisper",
     "nova-*",
     "flux-*",
 )
-"""Names under which vendors' clients ask for a model by default."""
+"""Names under which vendors' clients ask for a model by default. Those of models that tell speakers
+apart (`gpt-4o-transcribe-diarize`) are not among them: their answers are of another form."""
 
 SECRET = frozenset({"api_key", "session_key", "session_store"})
 """Settings whose values are in no error, as they may hold passwords."""
