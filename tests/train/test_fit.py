@@ -18,7 +18,7 @@ from kiku.train.augment import read_augmentation
 from kiku.train.fit import fit, rate_at
 from kiku.train.lora import adapted
 from kiku.train.model import load_for_training
-from kiku.train.settings import FitSettings, TrainSettings, read_settings
+from kiku.train.settings import CodecSettings, FitSettings, TrainSettings, read_settings
 from tests.train.packs import write_config, write_pack
 from tests.train.recordings import write_corpus
 from tests.train.runs import curve_of, quiet, state_of
@@ -282,7 +282,9 @@ def test_other_pause_heads(config, heads: int) -> None:
     assert torch.equal(old(x, states[0], active).logits, new(x, states[1], active).logits)
 
 
-def test_new_pause_heads_learn(config, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", ["", LORA])
+def test_new_pause_heads_learn(config, tmp_path: Path, more: str) -> None:
+    """With adapters on frozen weights as well; where they could not learn, they are refused."""
     from dataclasses import replace
 
     from kiku.checkpoint import save_native
@@ -296,7 +298,14 @@ def test_new_pause_heads_learn(config, tmp_path: Path) -> None:
         bare, replace(model, lm=tiny.lm_config(0)), lm=tiny.lm(num_pause_heads=0).state_dict(),
         codec=tiny.codec().state_dict(), vocabulary=vocabulary,
     )  # fmt: skip
-    settings = replace(config(), model=str(bare), pause_heads=4)
+    settings = replace(config(more=more), model=str(bare), pause_heads=4)
+    deaf = replace(settings, loss=replace(settings.loss, pauses=0.0))
+    with pytest.raises(TrainingError, match=r"new ones would learn nothing, because loss\.pauses"):
+        load_for_training(deaf)
+    if not more:
+        alone = replace(settings, codec=CodecSettings(alone=True))
+        with pytest.raises(TrainingError, match=r"the model has 0; .* because codec\.alone"):
+            load_for_training(alone)
     fit(settings, on_progress=quiet)
     heads = [v for n, v in state_of(settings).weights.items() if n.startswith("pause_heads")]
     assert len(heads) == 4

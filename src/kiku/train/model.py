@@ -63,11 +63,14 @@ def load_for_training(
 
     Raises:
         CheckpointError: the model cannot be loaded.
-        TrainingError: an adapter cannot be read, or does not fit.
+        TrainingError: an adapter cannot be read, or does not fit; or new pause heads would never
+            learn.
     """
     frozen = settings.lora is not None and settings.train.precision == "bfloat16"
     # Frozen weights need no more precision than the products they are used in.
     loaded = load(settings.model, dtype=torch.bfloat16 if frozen and trains else torch.float32)
+    has = loaded.config.lm.num_pause_heads
+    _refuse_zero_heads(settings, has)
     config, lm = _with_heads(loaded, settings.pause_heads)
     # Loaded weights are mapped from the file, which must not change. Taking a part copies it.
     if not in_parts or settings.lora is not None:
@@ -81,6 +84,7 @@ def load_for_training(
         new = new_pieces_of(loaded, -1 if settings.lora is None else settings.lora.new_pieces)
     if settings.lora is not None:
         adapt(lm, settings.lora, new)
+        lm.pause_heads[has:].requires_grad_(True)  # new ones are zero, and must learn
         if settings.lora.start and trains:
             load_adapter(Path(settings.lora.start), lm)
         # Trained weights are float32, also if the frozen ones are bfloat16.
@@ -92,6 +96,22 @@ def load_for_training(
     return TrainableModel(
         loaded, config, lm, digest_of([identity, rows]) if rows else identity, new
     )
+
+
+def _refuse_zero_heads(settings: FitSettings, has: int) -> None:
+    """Check that new pause heads, which begin as zero, are trained."""
+    if settings.pause_heads <= has:
+        return
+    why = ""
+    if settings.codec is not None and settings.codec.alone:
+        why = "codec.alone does not train the decoder: leave pause_heads or codec.alone out"
+    elif settings.loss.pauses == 0:
+        why = "loss.pauses is 0: leave pause_heads out, or give loss.pauses a weight"
+    if why:
+        raise TrainingError(
+            f"pause_heads is {settings.pause_heads}, and the model has {has}; new ones would learn "
+            f"nothing, because {why}"
+        )
 
 
 def _with_heads(loaded: Loaded, wanted: int) -> tuple[ModelConfig, LM]:
