@@ -297,12 +297,21 @@ def test_an_adapter_and_back(run: Path, base: Path, packed: Path, tmp_path: Path
     """Through PEFT's files: merged again they are the same model; another run begins with them."""
     export(run, tmp_path / "a", layout="adapter")
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert names == ["adapter_config.json", "adapter_model.safetensors"]
+    assert names == ["adapter_config.json", "adapter_model.safetensors", "kiku_adapter.json"]
     export(tmp_path / "a", tmp_path / "back", model=str(base), dtype="float32")
     export(run, tmp_path / "m", dtype="float32")
-    one, two = load(tmp_path / "back").lm, load(tmp_path / "m").lm
-    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+    one, two = load(tmp_path / "back"), load(tmp_path / "m")
+    for a, b in zip(one.lm.parameters(), two.lm.parameters(), strict=True):
         assert torch.equal(a, b)
+    assert one.config == two.config
+    assert (one.config.text_delay_s, load(base).config.text_delay_s) == (0.8, 0.5)
+    delay = tmp_path / "a" / "kiku_adapter.json"
+    for text in ("{}", "[", '{"text_delay_s": -1}'):
+        delay.write_text(text)
+        with pytest.raises(TrainingError, match=r"kiku_adapter\.json .*: export the adapter again"):
+            export(tmp_path / "a", tmp_path / "x", model=str(base))
+    delay.unlink()  # an adapter of PEFT's alone
+    assert export(tmp_path / "a", tmp_path / "plain", model=str(base)).config.text_delay_s == 0.5
     with pytest.raises(TrainingError, match="give --model"):
         export(tmp_path / "a", tmp_path / "x")
     from kiku.train.model import load_for_training

@@ -18,7 +18,12 @@ from kiku.serial import from_plain
 from kiku.train.lora import merged_state
 from kiku.train.model import CODEC, TrainableModel, load_for_training, trained_weights
 from kiku.train.model_files import write_model
-from kiku.train.peft_files import load_adapter, read_adapter_settings, save_adapter
+from kiku.train.peft_files import (
+    load_adapter,
+    read_adapter_delay,
+    read_adapter_settings,
+    save_adapter,
+)
 from kiku.train.places import check_model_folder, in_place_of_model, refuse_to_replace
 from kiku.train.settings import FitSettings
 from kiku.train.state import read_state
@@ -73,6 +78,7 @@ def export(
         settings, trainable, weights, step, delay_s = _from_run(run, which, model)
     for read in (run, trainable.loaded.files.config.parent):
         refuse_to_replace(folder, read)
+    config = replace(trainable.config, text_delay_s=delay_s)
     if layout == "adapter":
         if settings is None or settings.lora is None:
             raise TrainingError(f"{run} trained whole weights, not adapters: export it as a model")
@@ -83,9 +89,8 @@ def export(
             )
         base = model or settings.model
         with in_place_of_model(folder) as place:
-            left = save_adapter(place, trainable.lm, weights, settings.lora, base)
-        return Exported(folder, trainable.config, step, tuple(left))
-    config = replace(trainable.config, text_delay_s=delay_s)
+            left = save_adapter(place, trainable.lm, weights, settings.lora, base, delay_s)
+        return Exported(folder, config, step, tuple(left))
     stored = load(trainable.loaded.files, dtype="auto").lm.out_norm.weight.dtype
     wanted = stored if dtype == "auto" else as_dtype(dtype)
     lm = as_stored(merged_state(trainable.lm, weights), wanted)
@@ -130,4 +135,5 @@ def _from_adapter(
     trainable = load_for_training(FitSettings(pack="", model=model, lora=lora), trains=False)
     load_adapter(run, trainable.lm)
     weights = {name: w.detach() for name, w in trained_weights(trainable.lm).items()}
-    return trainable, weights, 0, trainable.config.text_delay_s
+    delay_s = read_adapter_delay(run)
+    return trainable, weights, 0, trainable.config.text_delay_s if delay_s is None else delay_s

@@ -5,10 +5,12 @@
 transformers orders the rows of query and key differently, and so the rows of their B. Tables of
 which all or some rows were trained with the adapters are written whole, as `modules_to_save`:
 PEFT's trainable token rows do not work with transformers' class, which reads an attribute of the
-embedding that PEFT's wrapper hides.
+embedding that PEFT's wrapper hides. PEFT has no place for the text delay, which is in a file of
+kiku's own beside its files.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,7 +33,7 @@ from kiku.train.lora import PLACES, adapted, merged_state
 from kiku.train.new_pieces import NewRows
 from kiku.train.settings import TARGETS, LoRASettings
 
-FILE, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
+FILE, _CONFIG, DELAY = "adapter_model.safetensors", "adapter_config.json", "kiku_adapter.json"
 _PREFIX = "base_model.model."
 _UNREAD = (
     "use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "trainable_token_indices",
@@ -73,7 +75,12 @@ def _sides(lm: LM) -> Iterator[tuple[_Side, _Side]]:
 
 
 def save_adapter(
-    folder: Path, lm: LM, trained: Mapping[str, Tensor], settings: LoRASettings, base: str
+    folder: Path,
+    lm: LM,
+    trained: Mapping[str, Tensor],
+    settings: LoRASettings,
+    base: str,
+    delay_s: float,
 ) -> list[str]:
     """Write the adapters, and tables trained with them, as PEFT would on transformers' model.
 
@@ -83,6 +90,7 @@ def save_adapter(
         trained: values of trained weights, by their names in `lm`.
         settings: rank, alpha, targets.
         base: the model that the adapters belong to, for PEFT to load.
+        delay_s: by how many seconds text lags sound, as it was trained.
 
     Returns:
         Names of other trained weights, for which these files have no place.
@@ -107,6 +115,8 @@ def save_adapter(
     folder.mkdir(parents=True, exist_ok=True)
     with durable(folder / FILE) as beside:
         save_file(tensors, beside, metadata={"format": "pt"})
+    with durable(folder / DELAY) as beside:
+        beside.write_text(json.dumps({"text_delay_s": delay_s}) + "\n")
     with durable(folder / _CONFIG) as beside:
         beside.write_text(json.dumps(config, indent=2) + "\n")
     held = {part for place in tables for part in _TABLES[place]}
@@ -184,6 +194,24 @@ def read_adapter_settings(folder: Path) -> LoRASettings:
         )
     also = tuple(part for place in tables for part in _TABLES[place])
     return LoRASettings(rank=rank, alpha=alpha, targets=targets, also=also, new_pieces=0)
+
+
+def read_adapter_delay(folder: Path) -> float | None:
+    """Seconds by which text lags sound with an adapter; None if only PEFT's files are there.
+
+    Raises:
+        TrainingError: the file cannot be read.
+    """
+    path = folder / DELAY
+    if not path.exists():
+        return None
+    try:
+        delay_s = float(json.loads(path.read_text(encoding="utf-8"))["text_delay_s"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{path} is damaged ({error}): export the adapter again") from error
+    if not 0 <= delay_s < math.inf:
+        raise TrainingError(f"{path} has a text_delay_s of {delay_s:g}: export the adapter again")
+    return delay_s
 
 
 @torch.no_grad()

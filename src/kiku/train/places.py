@@ -17,7 +17,7 @@ from kiku.writing import reason_of
 _MODEL = {
     "config.json", "model.safetensors", "mimi.safetensors", "mimi_config.json", "tokenizer.model",
     "tokenizer.json", "preprocessor_config.json", "kiku_vocabulary.json", "adapter_config.json",
-    "adapter_model.safetensors",
+    "adapter_model.safetensors", "kiku_adapter.json",
 }  # fmt: skip
 """Names of the files in the folder of a model or an adapter."""
 
