@@ -12,14 +12,11 @@ from kiku.errors import ConfigError, TrainingError
 from kiku.train.align import (
     AlignOptions,
     align,
-    letters_of,
     page_of,
-    sign_without_letters,
-    spoken_words,
-    widen_words,
 )
 from kiku.train.folders import read_rows
-from kiku.train.forced import force
+from kiku.train.forced import force, widen_words
+from kiku.train.letters import letters_of, sign_without_letters, spoken_words
 from kiku.train.manifest import read_training_manifest
 from kiku.train.manifest import write_manifest as write_rows
 from tests.train.recordings import RATE, some_words, spoken, write_manifest, write_wav
@@ -136,6 +133,8 @@ def test_what_cannot_be_aligned(loaded: Loaded, tmp_path: Path) -> None:
             {"path": "short.wav", "text": "one two three go one two three go"},
             {"path": "000.wav", "words": [["one", 0.1, 0.2]]},
             {"path": "000.wav", "text": ""},
+            {"path": "001.wav", "text": "one two", "words": []},
+            {"path": "002.wav"},
         ):
             file.write(json.dumps(row) + "\n")
     options = AlignOptions(steps=3, width=16, most_s=2.9)
@@ -144,7 +143,9 @@ def test_what_cannot_be_aligned(loaded: Loaded, tmp_path: Path) -> None:
     assert "no such file" in said["none.wav"]
     assert said["000.wav"] == "its text has no letters"
     assert said["short.wav"] == "its letters do not fit its length"
-    assert len(done.rows) == 5
+    assert said["001.wav"] == "a text, but an empty list of words: leave the list out, or the text"
+    assert said["002.wav"] == "no transcript"
+    assert (len(done.rows), done.timed) == (5, 3)
     assert [row.words and row.words[0].start for row in done.rows[3:]] == [0.1, None]
     with pytest.raises(TrainingError, match=r"none of 5 rows can be aligned"):
         align(read_rows(path)[:5], loaded, options)
@@ -180,15 +181,16 @@ def test_what_is_written_comes_back_whole(loaded: Loaded, tmp_path: Path) -> Non
 def test_the_command(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, _ = corpus(tmp_path, 3)
     with path.open("a") as file:
-        file.write('{"path": "none.wav", "text": "one"}\n')
+        file.write('{"path": "none.wav", "text": "one"}\n{"path": "001.wav", "words": []}\n')
     out = tmp_path / "timed" / "aligned.jsonl"
     arguments = ["train", "align", str(path), "-o", str(out), "--model", str(tiny_folder)]
     assert main([*arguments, "--steps", "5"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("3 rows now have times")
+    assert said.startswith(f"3 rows now have times, 1 more needed none: {out}\n")
     assert "none.wav: " in said
     rows = read_training_manifest(out)
-    assert all(row.words for row in rows)
+    assert all(row.words and row.text for row in rows[:3])
+    assert len(rows) == 4
     assert rows[0].path == tmp_path / "000.wav"
     report = json.loads((tmp_path / "timed" / "aligned.report.json").read_text())
     assert report["aligned"] == 3

@@ -38,6 +38,9 @@ def test_a_row_and_back(tmp_path: Path) -> None:
     write_manifest([row, TrainingRow(tmp_path / "x.wav", "said")], tmp_path / "back.jsonl")
     back = read_training_manifest(tmp_path / "back.jsonl")
     assert back == [row, TrainingRow(tmp_path / "x.wav", "said")]
+    both = TrainingRow(tmp_path / "x.wav", "said", ())  # wrong, and not to become silence
+    write_manifest([both], tmp_path / "back.jsonl")
+    assert read_training_manifest(tmp_path / "back.jsonl") == [both]
 
 
 def test_words_as_kiku_evaluate_has_them(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -14,11 +14,8 @@ from kiku.cli import terminal
 from kiku.cli.outputs import make_folder, refuse_existing, refuse_no_file, same_file, write_result
 from kiku.cli.progress import Meter
 from kiku.cli.themes import themed
+from kiku.cli.train_reports import align_report, pack_report, vocab_report
 from kiku.errors import InputError
-
-if TYPE_CHECKING:
-    from kiku.train.pack import Packed
-    from kiku.train.vocab import Grown
 
 app = typer.Typer(
     help="Train a model: vocab, align, pack, fit, export. See docs/teach.md.",
@@ -47,9 +44,6 @@ class _Kind(StrEnum):
     BPE = "bpe"
     UNIGRAM = "unigram"
 
-
-_SHOWN = 20
-"""Dropped rows that are printed; pack.json has them all."""
 
 _Manifest = Annotated[
     list[Path],
@@ -125,7 +119,7 @@ def vocab_command(
     done = make_vocabulary(rows, model, output, options, layout=layout.value, force=force)
     if done.left_out:
         terminal.error(f"{layout} cannot store {', '.join(done.left_out)}, so this was left out")
-    terminal.echo(_vocab_report(done))
+    terminal.echo(vocab_report(done))
     return 0
 
 
@@ -203,7 +197,7 @@ def pack_command(
     done = pack(
         rows, load(model), output, options, device=choose_device(device), on_unit=counter.update
     )
-    terminal.echo(_pack_report(done))
+    terminal.echo(pack_report(done))
     if not done.examples:
         raise InputError("nothing could be packed; the reasons are listed above")
     return 0
@@ -252,15 +246,8 @@ def align_command(
     done = align(rows, load(model), options, device=choose_device(device), on_progress=meter.note)
     write_manifest(done.rows, output)
     write_result(report, json.dumps(report_of(done), indent=1, ensure_ascii=False) + "\n")
-    lines = [f"{len(done.rows):,} rows now have times: {output}"]
     write_result(drawn, page_of(done))
-    for name, found in (("left out", done.left_out), ("to check", done.doubtful)):
-        if found:
-            lines.append(f"{name}: {len(found):,} (all of them are in {report})")
-            lines += [f"  {one.row}: {one.why}" for one in found[:_SHOWN]]
-    if done.pictures:
-        lines.append(f"pictures of them: {drawn}")
-    terminal.echo("\n".join(lines) + "\n")
+    terminal.echo(align_report(done, output, report, drawn))
     return 0
 
 
@@ -373,46 +360,3 @@ class _Counter:
         if done / of >= self._next and done < of:
             self._next = done / of + 0.1
             self._meter.note(f"{self._what} {done:,} of {of:,}, {seconds / 3600:.2f} h of sound")
-
-
-def _vocab_report(done: "Grown") -> str:
-    size, new = len(done.vocabulary), done.new
-    lines = [f"{done.folder}: {size:,} pieces, {len(new):,} of them new (ids {new.start} on)"]
-    if done.letters:
-        lines.append(f"letters that were missing: {' '.join(done.letters)}")
-    longest = sorted((done.vocabulary.piece(i) for i in new), key=len, reverse=True)
-    lines.append(f"longest new pieces: {' '.join(longest[:_SHOWN])}")
-    if done.recut:
-        lines.append(
-            f"{len(done.recut):,} words that the model could already spell are now split "
-            f"differently, and have to be learned again: {' '.join(done.recut[:_SHOWN])}"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _pack_report(done: "Packed") -> str:
-    counts = ", ".join(f"{split} {count:,}" for split, count in sorted(done.examples.items()))
-    lines = [
-        f"{done.rows:,} rows -> {counts or 'no'} examples, {done.seconds / 3600:.3f} h of sound, "
-        f"in {done.folder}"
-    ]
-    if done.resumed_at:
-        lines.append(f"continued from {done.resumed_at:,} of {done.index.num_units:,}")
-    unknown = done.index.unknown
-    if unknown:
-        lines.append(
-            "letters that the vocabulary has no pieces for ( kiku train vocab  makes a model "
-            "that has them):"
-        )
-        lines += [
-            f"  {one.letter!r} in {one.words:,} words, first in {one.word!r} at {one.at_s:.2f} s "
-            f"of {one.row}"
-            for one in unknown[:_SHOWN]
-        ]
-    dropped = done.index.dropped
-    if dropped:
-        lines.append(f"dropped {len(dropped):,} rows:")
-        lines += [f"  {one.row}: {one.why}" for one in dropped[:_SHOWN]]
-    if len(dropped) > _SHOWN:
-        lines.append(f"  ... all of them are in {done.folder / 'pack.json'}")
-    return "\n".join(lines) + "\n"

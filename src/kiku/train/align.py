@@ -12,7 +12,6 @@ begins and ends where the sound around its letters does, or half way to the next
 no pause between them.
 """
 
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -27,8 +26,9 @@ from torch.nn import functional as F
 from kiku.checkpoint import Loaded
 from kiku.errors import AudioError, ConfigError, TrainingError
 from kiku.nn.state import all_active
-from kiku.train.forced import force
-from kiku.train.manifest import TimedWord, TrainingRow
+from kiku.train.forced import force, widen_words
+from kiku.train.letters import letters_of, sign_without_letters, spoken_words
+from kiku.train.manifest import TimedWord, TrainingRow, problem_of
 from kiku.train.pictures import pictures_page, words_svg
 from kiku.train.sounds import pieces_of
 
@@ -37,8 +37,6 @@ _PER_LATENT = 2
 _DILATIONS = (1, 2, 1)
 _MEASURED = 200
 """Recordings from which the mean and the spread of the network's input are computed."""
-_SILENT = 0.3
-"""A row is silent below this fraction of the way from a recording's softest to its loudest."""
 _FAST = 25.0
 """Letters a second; nobody speaks faster."""
 PICTURED = 50
@@ -82,7 +80,9 @@ class Aligned:
     """The result of aligning a manifest."""
 
     rows: list[TrainingRow]
-    """The rows whose words have times, in order."""
+    """The rows that can be packed, in order: with times found here, or in need of none."""
+    timed: int = 0
+    """How many of `rows` got their times here."""
     left_out: list[Doubt] = field(default_factory=list[Doubt])
     doubtful: list[Doubt] = field(default_factory=list[Doubt])
     """Those of `rows` that look wrong."""
@@ -90,40 +90,6 @@ class Aligned:
     """SVG drawings of the first doubtful rows."""
     loss: float = 0.0
     """Loss per letter, the mean of the last hundred steps."""
-
-
-def letters_of(word: str) -> str:
-    """The letters and digits of a word, in lower case: the part of it that is spoken."""
-    return "".join(c for c in word.casefold() if c.isalnum())
-
-
-def spoken_words(text: str) -> list[str]:
-    """The words of a text, each with at least one letter or digit.
-
-    A part without any ("?", "-", "%") is joined to the word before it, or at the beginning of the
-    text to the first word.
-    """
-    words: list[str] = []
-    before = ""
-    for part in text.split():
-        if letters_of(part):
-            words.append(f"{before} {part}".strip())
-            before = ""
-        elif words:
-            words[-1] += f" {part}"
-        else:
-            before = f"{before} {part}".strip()
-    return words
-
-
-def sign_without_letters(text: str) -> str | None:
-    """The first part of a text that is spoken but has no letters that tell how: "%", "&", "+"."""
-    parts = (part for part in text.split() if not letters_of(part))
-    return next((part for part in parts if any(map(_is_spoken, part))), None)
-
-
-def _is_spoken(letter: str) -> bool:
-    return letter in "%&@#" or unicodedata.category(letter) in ("Sc", "Sm")
 
 
 class LetterNet(nn.Module):
@@ -166,6 +132,8 @@ def align(
     on_progress: Callable[[str], None] = lambda line: None,
 ) -> Aligned:
     """Put times on the words of a manifest; rows that have them keep them.
+
+    Rows with which something is wrong, or that have no transcript, are left out.
 
     Args:
         rows: rows of the manifest.
@@ -243,10 +211,21 @@ class Aligner:
             held = features.get(index) or self._features_of(self.rows[index])
             words = [word.moved(-timed[index].start) for word in timed[index].words or ()]
             self.result.pictures.append(words_svg(words, held.loudness, self.row_s))
-        for i, row in enumerate(self.rows):
-            if i in timed or i not in self.wanted:
-                self.result.rows.append(timed.get(i, row))
+        self._collect(timed)
         return self.result
+
+    def _collect(self, timed: dict[int, TrainingRow]) -> None:
+        """Put the rows of the result in order; leave out those that packing would refuse."""
+        self.result.timed = len(timed)
+        wanted = set(self.wanted)
+        for i, row in enumerate(self.rows):
+            if i in timed:
+                self.result.rows.append(timed[i])
+            elif i not in wanted:
+                if (problem := problem_of(row)) is None:
+                    self.result.rows.append(row)
+                else:
+                    self._leave_out(i, problem)
 
     def _leave_out(self, index: int, why: str) -> None:
         self.result.left_out.append(Doubt(self.rows[index].label, why))
@@ -385,37 +364,6 @@ class Aligner:
         return found
 
 
-def widen_words(cores: NDArray[np.int64], loudness: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Widen each word to where its sound begins and ends.
-
-    Args:
-        cores: [N, 2] the first row and the row after the last in which each word's letters were
-            found.
-        loudness: [T] loudness of all rows.
-
-    Returns:
-        [N, 2]; no two overlap.
-    """
-    loud = 20 * np.log10(loudness + 1e-6)
-    low, high = np.percentile(loud, [10, 95])
-    silent = loud < low + _SILENT * (high - low)
-    found = cores.copy()
-    # The gaps between words, the one before the first word and the one after the last.
-    gaps = [(0, int(cores[0, 0]))]
-    gaps += [(int(a), int(b)) for a, b in zip(cores[:-1, 1], cores[1:, 0], strict=True)]
-    gaps.append((int(cores[-1, 1]), len(loud)))
-    for number, (begin, end) in enumerate(gaps):
-        quiet = begin + np.flatnonzero(silent[begin:end])
-        first, last = number == 0, number == len(cores)
-        if not last:
-            shared = begin if first else (begin + end) // 2
-            found[number, 0] = quiet[-1] + 1 if len(quiet) else shared
-        if not first:
-            shared = end if last else (begin + end) // 2
-            found[number - 1, 1] = quiet[0] if len(quiet) else shared
-    return found
-
-
 def page_of(done: Aligned) -> str:
     """Drawings of the rows that look wrong: HTML for a file next to the manifest."""
     shown = [
@@ -430,7 +378,8 @@ def page_of(done: Aligned) -> str:
 def report_of(done: Aligned) -> dict[str, Any]:
     """A report for a JSON file next to the manifest."""
     return {
-        "aligned": len(done.rows),
+        "aligned": done.timed,
+        "rows": len(done.rows),
         "loss_per_letter": round(done.loss, 4),
         "left_out": [{"row": one.row, "why": one.why} for one in done.left_out],
         "doubtful": [{"row": one.row, "why": one.why} for one in done.doubtful],

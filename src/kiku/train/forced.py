@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+_SILENT = 0.3
+"""A row is silent below this fraction of the way from a recording's softest to its loudest."""
+
 
 def force(
     log_probs: NDArray[np.floating], labels: Sequence[int]
@@ -44,3 +47,34 @@ def force(
             spans[state // 2, 1] = max(spans[state // 2, 1], t)
         state -= int(moves[t, state])
     return spans, best / len(log_probs)
+
+
+def widen_words(cores: NDArray[np.int64], loudness: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Widen each word to where its sound begins and ends.
+
+    Args:
+        cores: [N, 2] the first row and the row after the last in which each word's letters were
+            found.
+        loudness: [T] loudness of all rows.
+
+    Returns:
+        [N, 2]; no two overlap.
+    """
+    loud = 20 * np.log10(loudness + 1e-6)
+    low, high = np.percentile(loud, [10, 95])
+    silent = loud < low + _SILENT * (high - low)
+    found = cores.copy()
+    # The gaps between words, the one before the first word and the one after the last.
+    gaps = [(0, int(cores[0, 0]))]
+    gaps += [(int(a), int(b)) for a, b in zip(cores[:-1, 1], cores[1:, 0], strict=True)]
+    gaps.append((int(cores[-1, 1]), len(loud)))
+    for number, (begin, end) in enumerate(gaps):
+        quiet = begin + np.flatnonzero(silent[begin:end])
+        first, last = number == 0, number == len(cores)
+        if not last:
+            shared = begin if first else (begin + end) // 2
+            found[number, 0] = quiet[-1] + 1 if len(quiet) else shared
+        if not first:
+            shared = end if last else (begin + end) // 2
+            found[number - 1, 1] = quiet[0] if len(quiet) else shared
+    return found

@@ -96,7 +96,7 @@ class TrainingRow:
         found: dict[str, Any] = {"path": str(self.path.absolute())}
         if self.words is not None:
             found["words"] = [[word.text, word.start, word.end] for word in self.words]
-        elif self.text is not None:
+        if self.text is not None:
             found["text"] = self.text
         if self.start:
             found["start"] = self.start
