@@ -38,6 +38,7 @@ from kiku.manifest_rows import (
     text_in,
     words_in,
 )
+from kiku.train.letters import letters_of
 from kiku.writing import reason_of
 
 _KEYS = (*PATHS, *TEXTS, "words", "start", "end", "language", "speaker", "split", "keep")
@@ -233,6 +234,8 @@ def problem_of(row: TrainingRow) -> str | None:
         return None if (row.text or "").strip() == "" and row.text is not None else "no transcript"
     if not row.words and (row.text or "").strip():
         return "a text, but an empty list of words: leave the list out, or the text"
+    if (row.text or "").strip() and (differs := _differs(row.text or "", row.words)) is not None:
+        return f"{differs}: correct one of the two, or leave the text out if the words are right"
     before: TimedWord | None = None
     for word in row.words:
         if not word.text.strip():
@@ -251,3 +254,19 @@ def problem_of(row: TrainingRow) -> str | None:
             )
         before = word
     return None
+
+
+def _differs(text: str, words: Sequence[TimedWord]) -> str | None:
+    """How words differ from a text in more than spaces, case and punctuation; None if they do not.
+
+    Such words would be taught in the place of the text.
+    """
+    wanted, at = letters_of(text), 0
+    for word in words:
+        letters = letters_of(word.text)
+        if not wanted.startswith(letters, at):
+            return f"{word.text!r} at {word.start:g} s is not the next word of its text"
+        at += len(letters)
+    if at == len(wanted):
+        return None
+    return f"its text goes on after {words[-1].text!r}, its last word"
