@@ -12,7 +12,7 @@ from kiku.train.manifest import (
     TrainingRow,
     problem_of,
     read_training_manifest,
-    refuse_shared_speakers,
+    refuse_shared_splits,
     refuse_untimed,
     write_manifest,
 )
@@ -137,8 +137,21 @@ def test_speakers_in_two_splits_are_named() -> None:
         TrainingRow(Path("e")),
     ]
     with pytest.raises(TrainingError, match=r"two splits: ann \(dev and train\); put"):
-        refuse_shared_speakers(rows)
-    refuse_shared_speakers(rows[:2] + rows[3:])
+        refuse_shared_splits(rows)
+    refuse_shared_splits(rows[:2] + rows[3:])
+
+
+def part(path: str, start: float, end: float | None, split: str) -> TrainingRow:
+    return TrainingRow(Path(path), start=start, end=end, split=split)
+
+
+def test_sound_in_two_splits_is_named() -> None:
+    first, second = part("a.wav", 0, 2, "train"), part("a.wav", 2, None, "dev")
+    refuse_shared_splits([second, first, part("a.wav", 1, 2, "train")])
+    for path, start, end in (("b/../a.wav", 1.5, 3), ("a.wav", 0, None), ("a.wav", 0.5, 1)):
+        other = part(path, start, end, "dev")
+        with pytest.raises(TrainingError, match=r"a\.wav.* is in two splits, (train|dev) and"):
+            refuse_shared_splits([second, first, other])
 
 
 def test_a_text_without_times_is_refused() -> None:

@@ -16,12 +16,14 @@ from kiku.cli import main
 from kiku.errors import ConfigError, TrainingError
 from kiku.nn.state import all_active
 from kiku.train import sounds
+from kiku.train.align import align
 from kiku.train.atomic_files import locked_folder
 from kiku.train.augment import Augmentation
 from kiku.train.examples import Packer, PackOptions
 from kiku.train.folders import read_rows
 from kiku.train.pack import pack
 from kiku.train.shards import PackReader, read_index
+from kiku.train.vocab import VocabOptions, make_vocabulary
 from tests.train.recordings import RATE, spoken, write_corpus, write_manifest, write_wav
 
 
@@ -362,6 +364,14 @@ def test_speakers_in_two_splits(loaded: Loaded, tmp_path: Path) -> None:
         file.write('{"path": "000.wav", "words": [], "speaker": "s0", "split": "dev"}\n')
     with pytest.raises(TrainingError, match=r"two splits: s0 \(dev and train\)"):
         pack(read_rows(path), loaded, tmp_path / "pack", PackOptions())
+    path.write_text(path.read_text().replace('"s0"', "null"))
+    said = "000.wav is in two splits, train and dev: put each part"
+    with pytest.raises(TrainingError, match=said):
+        pack(read_rows(path), loaded, tmp_path / "pack", PackOptions())
+    with pytest.raises(TrainingError, match=said):  # before anything is learned
+        align(read_rows(path), loaded)
+    with pytest.raises(TrainingError, match=said):  # before a model is loaded
+        make_vocabulary(read_rows(path), "none", tmp_path / "m", VocabOptions())
     assert loaded.config.sample_rate == RATE
 
 

@@ -28,7 +28,7 @@ from kiku.errors import AudioError, ConfigError, TrainingError
 from kiku.nn.state import all_active
 from kiku.train.forced import force, widen_words
 from kiku.train.letters import letters_of, sign_without_letters, spoken_words
-from kiku.train.manifest import TimedWord, TrainingRow, problem_of
+from kiku.train.manifest import TimedWord, TrainingRow, problem_of, refuse_shared_splits
 from kiku.train.pictures import pictures_page, words_svg
 from kiku.train.sounds import pieces_of
 
@@ -143,8 +143,10 @@ def align(
         on_progress: is called with lines of progress.
 
     Raises:
-        TrainingError: no row has a text without times, or none of them can be aligned.
+        TrainingError: no row has a text without times, or none of them can be aligned; or a
+            speaker or a part of a recording is in two splits.
     """
+    refuse_shared_splits(rows)
     return Aligner(rows, loaded, options or AlignOptions(), device, on_progress).run()
 
 

@@ -17,6 +17,8 @@ Knows rows; does not open recordings.
 """
 
 import json
+import math
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -149,12 +151,17 @@ def write_manifest(rows: Iterable[TrainingRow], path: Path) -> None:
             file.write(json.dumps(values, ensure_ascii=False) + "\n")
 
 
-def refuse_shared_speakers(rows: Sequence[TrainingRow]) -> None:
-    """Check that no speaker is in two splits: a speaker of train must not be in dev or test.
+def refuse_shared_splits(rows: Sequence[TrainingRow]) -> None:
+    """Check that no speaker, and no part of a recording, is in two splits.
 
     Raises:
-        TrainingError: speakers are in two splits; the error names them.
+        TrainingError: something is; the error names it.
     """
+    _refuse_shared_speakers(rows)
+    _refuse_shared_sound(rows)
+
+
+def _refuse_shared_speakers(rows: Sequence[TrainingRow]) -> None:
     splits: defaultdict[str, set[str]] = defaultdict(set)
     for row in rows:
         if row.speaker is not None:
@@ -167,6 +174,23 @@ def refuse_shared_speakers(rows: Sequence[TrainingRow]) -> None:
             f"these speakers are in two splits: {named}{more}; put each speaker in one split, or "
             "the figures on the held-out ones mean nothing"
         )
+
+
+def _refuse_shared_sound(rows: Sequence[TrainingRow]) -> None:
+    files: defaultdict[str, list[TrainingRow]] = defaultdict(list)
+    for row in rows:
+        files[os.path.abspath(row.path)].append(row)
+    for parts in files.values():
+        ends: dict[str, float] = {}  # of the parts so far, by split
+        for row in sorted(parts, key=lambda one: one.start):
+            other = next((s for s, end in ends.items() if s != row.split and row.start < end), None)
+            if other is not None:
+                raise TrainingError(
+                    f"{row.label} is in two splits, {other} and {row.split}: put each part of a "
+                    "recording in one split, or the figures on the held-out ones mean nothing"
+                )
+            end = math.inf if row.end is None else row.end
+            ends[row.split] = max(end, ends.get(row.split, 0.0))
 
 
 def refuse_untimed(rows: Sequence[TrainingRow]) -> None:

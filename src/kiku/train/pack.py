@@ -20,7 +20,7 @@ from kiku.train.atomic_files import locked_folder
 from kiku.train.columns import TextLayout
 from kiku.train.examples import Packer, PackOptions, Unit, kind_of
 from kiku.train.identity import codec_digest, vocabulary_digest
-from kiku.train.manifest import TrainingRow, refuse_shared_speakers, refuse_untimed
+from kiku.train.manifest import TrainingRow, refuse_shared_splits, refuse_untimed
 from kiku.train.places import check_pack_folder
 from kiku.train.shards import (
     SOUND,
@@ -123,12 +123,12 @@ def pack(
             far.
 
     Raises:
-        TrainingError: rows have no times, speakers are in two splits, the folder holds another
-            pack or anything else, or cannot be written.
+        TrainingError: rows have no times, a speaker or a part of a recording is in two splits, the
+            folder holds another pack or anything else, or cannot be written.
     """
     check_pack_folder(folder)
     refuse_untimed(rows)
-    refuse_shared_speakers(rows)
+    refuse_shared_splits(rows)
     _refuse_without_text(rows, loaded, options)
     units = units_of(rows, options)
     settings = _settings(rows, loaded, options)

@@ -24,7 +24,7 @@ from kiku.errors import TrainingError
 from kiku.text import Vocabulary
 from kiku.text.extension import VocabularyKind, extended, trained
 from kiku.text.vocabulary import NUM_SPECIAL
-from kiku.train.manifest import TrainingRow
+from kiku.train.manifest import TrainingRow, refuse_shared_splits
 from kiku.train.model_files import write_model
 from kiku.train.new_pieces import write_new_pieces
 from kiku.train.places import check_model_folder, in_place_of_model, refuse_to_replace
@@ -91,12 +91,13 @@ def make_vocabulary(
         force: replace a model in the folder, unless it is `model`.
 
     Raises:
-        TrainingError: the manifest has no words, there is nothing to add, or the folder holds a
-            model already or anything else.
+        TrainingError: the manifest has no words or something in two splits, there is nothing to
+            add, or the folder holds a model already or anything else.
         VocabularyError: the vocabulary cannot be extended, or `options.pieces` are too few to spell
             the words.
         CheckpointError: the model cannot be read, or the folder cannot be written.
     """
+    refuse_shared_splits(rows)
     words = count_words(rows)
     if not words:
         raise TrainingError(
