@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import weakref
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -221,6 +222,48 @@ def test_a_recording_is_never_held_whole(
     assert most <= 3
 
 
+def test_a_long_recording_is_written_shard_by_shard(loaded: Loaded, tmp_path: Path) -> None:
+    """Its copies, too; what stopped in the middle goes on there, and ends as the whole."""
+    write_wav(tmp_path / "a.wav", spoken([("one", 3.2, 3.5), ("go", 9.2, 9.5)], 20.0))
+    rows = read_rows(write_manifest(tmp_path, [{"path": "a.wav", "words": []}]))
+    options = PackOptions(most_s=2.0, shard_s=5.0, augmentation=Augmentation(copies=1, join=2))
+    whole = pack(rows, loaded, tmp_path / "whole", options)
+    assert max(shard.frames for shard in whole.index.shards) < 2 * 5.0 * 12.5
+    told = list[tuple[int, int, float]]()
+
+    def stop(*progress: float) -> None:
+        told.append(progress)
+        if len(told) % 8 == 0:
+            raise KeyboardInterrupt
+
+    for _ in range(5):
+        with suppress(KeyboardInterrupt):
+            pack(rows, loaded, tmp_path / "parts", options, on_progress=stop)
+    assert [done for done, _, _ in told[:9]] == [0] * 9
+    assert told[0][2] < told[1][2]
+    pack(rows, loaded, tmp_path / "parts", options)
+    files = {p.name: p.read_bytes() for p in (tmp_path / "whole").iterdir()}
+    assert files == {p.name: p.read_bytes() for p in (tmp_path / "parts").iterdir()}
+
+
+@pytest.mark.parametrize(("shard_s", "kept"), [(3600.0, 0), (5.0, 9)])
+def test_a_fault_late_in_a_long_recording(
+    loaded: Loaded, tmp_path: Path, shard_s: float, kept: int
+) -> None:
+    """Nothing of the row is kept but what is in a shard by then, and this is told."""
+    words = [("one", 0.4, 0.7), *(("go", float(at), at + 0.5) for at in range(1, 20)),
+             ("one", 27.0, 27.2)]  # fmt: skip
+    write_wav(tmp_path / "a.wav", spoken([], 20.0))
+    rows = [{"path": "a.wav", "words": [["one", 0.4, 0.7]]}, {"path": "a.wav", "words": words}]
+    options = PackOptions(most_s=2.0, shard_s=shard_s)
+    done = pack(read_rows(write_manifest(tmp_path, rows)), loaded, tmp_path / "pack", options)
+    (dropped,) = done.index.dropped
+    assert dropped.why.startswith("'one' begins 7.00 s after the end of the sound")
+    assert dropped.why.endswith(f"(its first {kept} examples are kept)") == bool(kept)
+    assert done.examples == {"train": 10 + kept}
+    assert sum(len(one.text) for one in all_of(tmp_path / "pack")) == round(done.seconds * 12.5)
+
+
 def test_a_joined_copy_is_no_longer_than_may_be(loaded: Loaded, tmp_path: Path) -> None:
     path = write_corpus(tmp_path, 6, seconds=2.0)
     how = Augmentation(copies=1, join=6, speed=(1, 1))
@@ -246,7 +289,7 @@ def told(done, of, seconds):
     if done == 5:
         os.kill(os.getpid(), signal.SIGKILL)
 pack(read_rows(Path({str(path)!r})), load({str(tiny_folder)!r}), Path({str(tmp_path / "killed")!r}),
-     {options}, on_unit=told)
+     {options}, on_progress=told)
 """
     killed = subprocess.run([sys.executable, "-c", program], check=False)
     assert killed.returncode == -9
@@ -339,13 +382,20 @@ def test_a_full_disk_keeps_what_was_finished(
     assert not list((tmp_path / "pack").glob(".kiku-*"))
 
 
-def test_the_command(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    tiny_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     path = write_corpus(tmp_path, 2, dev=1)
     with path.open("a") as file:
         file.write('{"path": "none.wav", "words": []}\n')
     arguments = ["train", "pack", str(path), "-o", str(tmp_path / "p"), "--model", str(tiny_folder)]
+    monkeypatch.setattr("kiku.cli.train._LINE_EVERY_S", 0.0)
     assert main([*arguments, "--delay", "1"]) == 0
-    said = capsys.readouterr().out
+    said, progress = capsys.readouterr()
+    assert progress.startswith("kiku: packed 0 of 4, 0.00 h of sound")  # before a row is whole
     assert said.startswith("4 rows -> dev 1, train 2 examples, 0.003 h of sound")
     assert "dropped 1 rows:" in said
     assert "none.wav" in said

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from time import monotonic
 from typing import Annotated
 
 import typer
@@ -36,6 +37,10 @@ class _ModelLayout(StrEnum):
 
     NATIVE = "native"
     TRANSFORMERS = "transformers"
+
+
+_LINE_EVERY_S = 60.0
+"""Seconds after which another line of progress is printed."""
 
 
 class _Kind(StrEnum):
@@ -195,7 +200,7 @@ def pack_command(
     )  # fmt: skip
     counter = _Counter("packed")
     done = pack(
-        rows, load(model), output, options, device=choose_device(device), on_unit=counter.update
+        rows, load(model), output, options, device=choose_device(device), on_progress=counter.update
     )
     terminal.echo(pack_report(done))
     if not done.examples:
@@ -354,9 +359,11 @@ class _Counter:
 
     def __init__(self, what: str) -> None:
         self._meter, self._what, self._next = Meter(quiet=False, forced=True), what, 0.1
+        self._last = monotonic()
 
     def update(self, done: int, of: int, seconds: float) -> None:
-        """Print a line at every tenth of the way."""
-        if done / of >= self._next and done < of:
-            self._next = done / of + 0.1
+        """Print a line at every tenth of the way, and when there was none for a minute."""
+        late = monotonic() - self._last >= _LINE_EVERY_S
+        if done < of and (late or done / of >= self._next):
+            self._next, self._last = max(self._next, done / of + 0.1), monotonic()
             self._meter.note(f"{self._what} {done:,} of {of:,}, {seconds / 3600:.2f} h of sound")

@@ -5,6 +5,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from math import ceil
 from typing import Any
 
@@ -104,20 +105,21 @@ class Packer:
         self.bad: set[int] = set()
         """Numbers of rows that were dropped; their copies are skipped."""
 
-    def unit(self, unit: Unit) -> tuple[list[Made], list[Dropped]]:
-        """The examples of a unit, and what was dropped."""
-        dropped: list[Dropped] = []
+    def unit(self, unit: Unit, dropped: list[Dropped], first: int = 0) -> Iterator[Made]:
+        """The examples of a unit, one at a time.
+
+        Args:
+            unit: which rows.
+            dropped: rows that turn out to be unusable are added here; the fault may be found after
+                some of their examples.
+            first: how many examples to skip.
+        """
+        pieces = self._pieces_of_unit(unit, dropped)
         if unit.copy:
             rng = np.random.default_rng([self.options.seed, unit.copy, *unit.rows])
-            return list(self._surrounded(self._pieces_of_unit(unit, dropped), rng)), dropped
-        made: list[Made] = []
-        for number in unit.rows:
-            row = self.rows[number]
-            try:
-                made += [(row.split, self.example(row, one)) for one in self._pieces(row)]
-            except (AudioError, UnusableRow, VocabularyError) as error:
-                self._drop(number, error, dropped)
-        return made, dropped
+            pieces = self._surrounded(pieces, rng)
+        for row, piece in islice(pieces, first, None):
+            yield row.split, self.example(row, piece)
 
     def _pieces_of_unit(
         self, unit: Unit, dropped: list[Dropped]
@@ -129,17 +131,16 @@ class Packer:
             try:
                 for piece in self._pieces(self.rows[number]):
                     yield self.rows[number], piece
-            except (AudioError, UnusableRow) as error:
-                self._drop(number, error, dropped)
-
-    def _drop(self, number: int, error: Exception, dropped: list[Dropped]) -> None:
-        self.bad.add(number)
-        dropped.append(Dropped(number, self.rows[number].label, str(error)))
+            except (AudioError, UnusableRow, VocabularyError) as error:
+                self.bad.add(number)
+                dropped.append(Dropped(number, self.rows[number].label, str(error)))
 
     def _pieces(self, row: TrainingRow) -> Iterator[SpokenPiece]:
         problem = problem_of(row)
         if problem is not None:
             raise UnusableRow(problem)
+        for word in row.words or ():
+            self.vocabulary.encode(word.text)  # raises for a word that it cannot spell
         count = 0
         for piece in pieces_of(row, self.config.sample_rate, self.options.most_s):
             # The last piece of a long recording may be shorter than a frame.
@@ -151,7 +152,7 @@ class Packer:
 
     def _surrounded(
         self, pieces: Iterable[tuple[TrainingRow, SpokenPiece]], rng: Rng
-    ) -> Iterator[Made]:
+    ) -> Iterator[tuple[TrainingRow, SpokenPiece]]:
         if self.augmenter is None:
             return
         # One after the other: memory holds one example, even of a recording of hours.
@@ -159,7 +160,7 @@ class Packer:
         for group in self._groups(changed):
             row = group[0][0]
             whole = self.augmenter.joined([piece for _, piece in group], rng)
-            yield row.split, self.example(row, self.augmenter.surrounded(whole, rng))
+            yield row, self.augmenter.surrounded(whole, rng)
 
     def _groups(
         self, pieces: Iterable[tuple[TrainingRow, SpokenPiece]]

@@ -18,13 +18,13 @@ from kiku.serial import to_plain
 from kiku.text import Vocabulary
 from kiku.train.atomic_files import locked_folder
 from kiku.train.columns import TextLayout
-from kiku.train.examples import Packer, PackOptions, Unit, kind_of
+from kiku.train.examples import Made, Packer, PackOptions, Unit, kind_of
 from kiku.train.identity import codec_digest, vocabulary_digest
 from kiku.train.manifest import TrainingRow, refuse_shared_splits, refuse_untimed
 from kiku.train.places import check_pack_folder
 from kiku.train.shards import (
     SOUND,
-    Example,
+    Dropped,
     Index,
     UnknownLetter,
     read_index,
@@ -109,7 +109,7 @@ def pack(
     options: PackOptions,
     *,
     device: str = "cpu",
-    on_unit: Callable[[int, int, float], None] | None = None,
+    on_progress: Callable[[int, int, float], None] = lambda done, of, seconds: None,
 ) -> Packed:
     """Pack a manifest, or resume a pack that was begun.
 
@@ -119,8 +119,8 @@ def pack(
         folder: folder of the pack.
         options: how to pack.
         device: where the codec runs.
-        on_unit: is called with the units done, the number of units, and the seconds of sound so
-            far.
+        on_progress: is called after each example and each unit, with the units done, the number of
+            units, and the seconds of sound so far.
 
     Raises:
         TrainingError: rows have no times, a speaker or a part of a recording is in two splits, the
@@ -139,36 +139,69 @@ def pack(
         done = Packed(folder, index, len(rows), resumed_at=index.next_unit)
         packer = Packer(rows, loaded, options, device)
         packer.bad.update(one.number for one in index.dropped)
-        waiting: list[tuple[str, Example]] = []
-        rate = loaded.config.frame_rate
+        writer = _Writer(folder, index, round(options.shard_s * loaded.config.frame_rate))
         for number in range(index.next_unit, len(units)):
-            examples, dropped = packer.unit(units[number])
-            waiting += examples
-            index.dropped += dropped
-            seconds = sum(len(one.text) for _, one in waiting) / rate
-            if seconds >= options.shard_s or number + 1 == len(units):
-                _write(folder, index, waiting, number + 1)
-                waiting = []
-            if on_unit is not None:
-                so_far = sum(shard.frames for shard in index.shards) / rate
-                on_unit(number + 1, len(units), so_far + (seconds if waiting else 0.0))
-        done.seconds = sum(shard.frames for shard in index.shards) / rate
+            first = index.next_example if number == index.next_unit else 0
+            dropped: list[Dropped] = []
+            for made in packer.unit(units[number], dropped, first):
+                writer.add(number, first, made)
+                on_progress(number, len(units), writer.frames / loaded.config.frame_rate)
+                first += 1
+            writer.end_unit(units[number], dropped, number + 1)
+            on_progress(number + 1, len(units), writer.frames / loaded.config.frame_rate)
+        done.seconds = writer.frames / loaded.config.frame_rate
         for shard in index.shards:
             done.examples[shard.split] = done.examples.get(shard.split, 0) + shard.examples
         return done
 
 
-def _write(
-    folder: Path, index: Index, waiting: Sequence[tuple[str, Example]], next_unit: int
-) -> None:
-    """Write shards, then the index that names them; after a kill in between they are made again."""
-    for split in sorted({split for split, _ in waiting}):
-        number = sum(shard.split == split for shard in index.shards)
-        examples = [one for of, one in waiting if of == split]
-        file = f"{split}-{number:05}.safetensors"
-        index.shards.append(write_shard(folder, file, split, examples))
-    index.next_unit = next_unit
-    write_index(folder, index)
+class _Writer:
+    """Keeps examples until they fill a shard."""
+
+    def __init__(self, folder: Path, index: Index, shard_frames: int) -> None:
+        self._folder, self._index, self._shard_frames = folder, index, shard_frames
+        self.frames = sum(shard.frames for shard in index.shards)
+        """Frames of all examples so far."""
+        self._waiting: list[Made] = []
+        self._waiting_frames = 0
+        self._of_unit = 0
+        """How many of those waiting are of the present unit."""
+
+    def add(self, unit: int, number: int, made: Made) -> None:
+        """Add the example with this number of a unit."""
+        if self._waiting_frames >= self._shard_frames:  # inside a long recording
+            self._write(unit, number)
+        self._waiting.append(made)
+        self._count(made, 1)
+
+    def end_unit(self, unit: Unit, dropped: list[Dropped], next_unit: int) -> None:
+        """Note what was dropped; of a dropped row only examples that are in a shard are kept."""
+        if dropped and not unit.copy:
+            while self._of_unit:
+                self._count(self._waiting.pop(), -1)
+            if kept := self._index.next_example if next_unit - 1 == self._index.next_unit else 0:
+                why = f"{dropped[0].why} (its first {kept} examples are kept)"
+                dropped = [replace(dropped[0], why=why)]
+        self._of_unit = 0
+        self._index.dropped += dropped
+        if self._waiting_frames >= self._shard_frames or next_unit == self._index.num_units:
+            self._write(next_unit, 0)
+
+    def _count(self, made: Made, sign: int) -> None:
+        self.frames += sign * len(made[1].text)
+        self._waiting_frames += sign * len(made[1].text)
+        self._of_unit += sign
+
+    def _write(self, next_unit: int, next_example: int) -> None:
+        """Write shards, then the index that names them; a kill in between makes them again."""
+        for split in sorted({split for split, _ in self._waiting}):
+            number = sum(shard.split == split for shard in self._index.shards)
+            examples = [one for of, one in self._waiting if of == split]
+            file = f"{split}-{number:05}.safetensors"
+            self._index.shards.append(write_shard(self._folder, file, split, examples))
+        self._waiting, self._waiting_frames, self._of_unit = [], 0, 0
+        self._index.next_unit, self._index.next_example = next_unit, next_example
+        write_index(self._folder, self._index)
 
 
 def _refuse_without_text(rows: Sequence[TrainingRow], loaded: Loaded, options: PackOptions) -> None:

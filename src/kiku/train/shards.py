@@ -95,6 +95,8 @@ class Index:
     format: str = _FORMAT
     next_unit: int = 0
     """The first unit that is not packed yet: all before it are in the shards, or dropped."""
+    next_example: int = 0
+    """The first example of that unit that is not in a shard yet."""
     shards: list[Shard] = field(default_factory=list[Shard])
     dropped: list[Dropped] = field(default_factory=list[Dropped])
     unknown: list[UnknownLetter] = field(default_factory=list[UnknownLetter])
