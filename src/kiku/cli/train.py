@@ -116,7 +116,7 @@ def vocab_command(
     from kiku.train.folders import read_rows
 
     need_torch("kiku train vocab")
-    rows = [row for one in manifest for row in read_rows(one)]
+    rows = [row for one in manifest for row in read_rows(one, terminal.error)]
     from kiku.train.vocab import VocabOptions, make_vocabulary
 
     kind = "" if wanted.new is None else wanted.new.value
@@ -187,7 +187,7 @@ def pack_command(
             f"{example.lead!r} is not possible; give zero or pad", param_hint="--lead"
         )
     augmentation = None if example.augment is None else read_augmentation(example.augment)
-    rows = [row for one in manifest for row in read_rows(one)]
+    rows = [row for one in manifest for row in read_rows(one, terminal.error)]
     check_pack_folder(output)  # before a model is loaded
     from kiku.checkpoint import load
     from kiku.train.device import choose_device
@@ -241,7 +241,7 @@ def align_command(
     need_torch("kiku train align")
     report, drawn = output.with_suffix(".report.json"), output.with_suffix(".report.html")
     _check_aligned([output, report, drawn], manifest, force=force)
-    rows = [row for one in manifest for row in read_rows(one)]
+    rows = [row for one in manifest for row in read_rows(one, terminal.error)]
     from kiku.checkpoint import load
     from kiku.train.align import AlignOptions, align, page_of, report_of
     from kiku.train.device import choose_device

@@ -10,8 +10,8 @@ Knows folders; recordings are not opened.
 
 import csv
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 
@@ -22,8 +22,17 @@ from kiku.writing import reason_of
 Reader = Callable[[Path], Iterator[TrainingRow]]
 
 
-def read_rows(source: Path) -> list[TrainingRow]:
+def read_rows(
+    source: Path, on_note: Callable[[str], None] = lambda line: None
+) -> list[TrainingRow]:
     """The rows of a manifest, or of a folder in a known format.
+
+    A corpus whose texts are all in capitals, as LibriSpeech's, is read in small letters: its
+    capitals say nothing, and a model would learn to write them. A manifest is read as it is.
+
+    Args:
+        source: a file of JSON lines, or a folder.
+        on_note: is called with a line if texts are changed.
 
     Raises:
         TrainingError: it is neither, or its content is invalid.
@@ -38,12 +47,26 @@ def read_rows(source: Path) -> list[TrainingRow]:
                 raise TrainingError(f"{source} cannot be read ({reason_of(error)})") from error
             if not rows:
                 raise TrainingError(f"{source} has the files of a corpus, but no recordings")
-            return rows
+            if not _is_in_capitals(rows):
+                return rows
+            on_note(f"{source} has all its texts in capitals: they are read in small letters")
+            return [_lower_case(row) for row in rows]
     raise TrainingError(
         f"{source} does not have the files of a known corpus: LibriSpeech has *.trans.txt in it, "
         "Common Voice validated.tsv or train.tsv, LJSpeech metadata.csv, Kaldi wav.scp and text; "
         "name such a folder, or write a manifest of JSON lines"
     )
+
+
+def _is_in_capitals(rows: Sequence[TrainingRow]) -> bool:
+    texts = [row.text or "" for row in rows]
+    some = any(letter.isupper() for text in texts for letter in text)
+    return some and not any(letter.islower() for text in texts for letter in text)
+
+
+def _lower_case(row: TrainingRow) -> TrainingRow:
+    words = row.words and tuple(replace(word, text=word.text.lower()) for word in row.words)
+    return replace(row, text=row.text and row.text.lower(), words=words)
 
 
 def _text_of(path: Path) -> str:
