@@ -185,6 +185,9 @@ def test_a_crossed_error_is_of_words_that_were_not_learned_from() -> None:
     together = [one for group in groups for one in group]
     assert ece(calibrated(together, fit_calibration(together))) < found < ece(together)
     assert crossed_ece(groups[:4], "isotonic") is None
+    # The halves err to opposite sides: each is right by its own curve, and wrong by the other's.
+    halves = ([Trust(0.7, i < 9) for i in range(10)], [Trust(0.7, i < 5) for i in range(10)])
+    assert crossed_ece([halves[i % 2] for i in range(40)], "isotonic") == pytest.approx(0.4)
 
 
 def test_too_little_to_learn_from() -> None:
