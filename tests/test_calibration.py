@@ -35,6 +35,14 @@ def test_a_temperature_divides_the_log_odds() -> None:
     assert 0 < SOFTER(0.0) < 0.01
 
 
+def test_another_model_is_warned_of() -> None:
+    assert SOFTER.warning_for("demo") is None
+    assert SOFTER.warning_for("/copies/demo") is None
+    assert CURVE.warning_for("demo") is None  # nobody knows whose it is
+    warning = SOFTER.warning_for("kyutai/stt-1b-en_fr") or ""
+    assert "measured with the model demo, and says nothing about kyutai/stt-1b-en_fr" in warning
+
+
 @given(RISING, RISING, st.floats(0.05, 20), st.floats(0, 1), st.floats(0, 1))
 def test_who_was_surer_stays_at_least_as_sure(
     xs: list[float], ys: list[float], temperature: float, one: float, other: float

@@ -108,6 +108,16 @@ class Calibration:
         (x, y), (next_x, next_y) = points[index - 1], points[index]
         return y + (next_y - y) * (probability - x) / (next_x - x)
 
+    def warning_for(self, model: str) -> str | None:
+        """A warning for who applies it to the model of this name; None if it belongs to it."""
+        # A model has the same last name as a repository and as a copy of it in a folder.
+        if not self.model or Path(self.model).name == Path(model).name:
+            return None
+        return (
+            f"the calibration was measured with the model {self.model}, and says nothing about "
+            f"{model}: measure one with  kiku evaluate --calibrate"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return to_plain(self)

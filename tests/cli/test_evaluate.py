@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,10 +131,16 @@ def test_a_calibration_is_written_and_applied(run: Run, speech: Speech, tmp_path
     assert made(0.9) == pytest.approx(92 / 110, abs=0.01)
     short = speech(tmp_path / "short.wav", 0.8)
     file = tmp_path / "out" / "calibration.json"
-    words = run("transcribe", short, "--words", "--calibration", file).out.split()
-    assert float(words[2]) == pytest.approx(made(0.9), abs=1e-3)
-    again = run("evaluate", path, "-o", tmp_path / "two", "--calibration", file, "--calibrate",
-                "isotonic", "--recorded")  # fmt: skip
+    own = run("transcribe", short, "--words", "--calibration", file)
+    assert float(own.out.split()[2]) == pytest.approx(made(0.9), abs=1e-3)
+    assert "the calibration was measured" not in own.err
+    replace(made, model="other").save(tmp_path / "other.json")
+    others = run("transcribe", short, "--calibration", tmp_path / "other.json")
+    assert others.code == 0
+    again = run("evaluate", path, "-o", tmp_path / "two", "--calibration", tmp_path / "other.json",
+                "--calibrate", "isotonic", "--recorded")  # fmt: skip
+    for ran in (others, again):
+        assert "the calibration was measured with the model other" in ran.err
     assert "already have a calibration" in again.err
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 import kiku
-from kiku.errors import CheckpointError, StreamError
+from kiku.audio import read_chunks
+from kiku.calibration import Calibration
+from kiku.errors import CheckpointError, ConfigError, StreamError
 from kiku.scheduler import Scheduler
 from kiku.serve import server as server_module
 from kiku.serve.app import App
@@ -301,6 +304,29 @@ def test_sound_that_waits_is_seen_without_words(demo: kiku.Recognizer, is_stuck:
         talk.check_client(1.0)
         talk.counters.flush()
     assert (figure("count"), figure("sum")) == ((3, 21.0) if is_stuck else (1, 0.0))
+
+
+def test_a_calibration_corrects_what_all_clients_get(
+    demo: kiku.Recognizer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    halves = Calibration(kind="temperature", temperature=1000.0, model="other")
+    halves.save(tmp_path / "c.json")
+    sound = next(iter(read_chunks(Path("examples/digits.wav"), 24000)))
+
+    async def play() -> list[float]:
+        service = Service(Settings(calibration=tmp_path / "c.json"), demo)
+        with service.permit():
+            stream = await service.open(kiku.StreamOptions())
+            await stream.push(sound)
+            await stream.close()
+            words = [one async for one in stream.events() if isinstance(one, kiku.Word)]
+        await service.decoders.close()
+        return [word.probability for word in words]
+
+    assert asyncio.run(play()) == pytest.approx([0.5], abs=0.01)
+    assert "measured with the model other, and says nothing about demo" in caplog.text
+    with pytest.raises(ConfigError, match=r"none\.json cannot be read"):  # before a model is loaded
+        Service(Settings(calibration=tmp_path / "none.json"))
 
 
 def test_a_body_that_does_not_come_is_a_client_that_left(demo: kiku.Recognizer):

@@ -179,12 +179,14 @@ def test_paths_in_a_file_count_from_where_it_lies(tmp_path: Path, monkeypatch: p
     folder.mkdir()
     monkeypatch.chdir(tmp_path)
     file = folder / "kiku.toml"
-    file.write_text('api-keys-file = "keys"\nsession-store = "kept"')
+    file.write_text('api-keys-file = "keys"\nsession-store = "kept"\ncalibration = "c.json"')
     for named in (file, Path("etc/kiku.toml")):
         settings = Settings.gathered({}, {}, named)
         assert settings.api_keys_file is not None
         assert settings.session_store is not None
+        assert settings.calibration is not None
         assert settings.api_keys_file.resolve() == folder / "keys"
+        assert settings.calibration.resolve() == folder / "c.json"
         assert Path(settings.session_store).resolve() == folder / "kept"
     file.write_text('api-keys-file = "/keys"\nsession-store = "redis://host:1/0"')
     settings = Settings.gathered({}, {}, file)

@@ -165,7 +165,7 @@ def evaluate_command(
         make_folder(output, wants="a folder")
     meter = Meter(quiet=quiet)
     slots = min(rows.slots, len(manifest.utterances))
-    recognizer = load_with(model, meter, slots=slots)
+    recognizer = load_with(model, meter, slots=slots, calibration=stream.calibration)
     if recognizer is None:
         return INTERRUPTED
     if output is not None and report.fresh:  # results stay if no model is loaded

@@ -147,7 +147,9 @@ def listen(
         wanted, named, writing.captions(model.model), hearing.has_end, writing.force, quiet
     )
     meter = Meter(quiet=quiet)
-    recognizer = load_with(model, meter, slots=hearing.num_channels)
+    recognizer = load_with(
+        model, meter, slots=hearing.num_channels, calibration=options.calibration
+    )
     if recognizer is None:
         return INTERRUPTED
     options = text.prompted(options, recognizer)

@@ -7,6 +7,7 @@ from typing import ClassVar
 import typer
 
 import kiku
+from kiku.calibration import Calibration
 from kiku.checkpoint import DEMO
 from kiku.cli import terminal
 from kiku.cli.options import (
@@ -61,8 +62,21 @@ class ModelOptions:
             os.environ["KIKU_CACHE"] = str(self.model_dir.absolute())
 
 
-def load_with(settings: ModelOptions, meter: Meter, *, slots: int = 1) -> Recognizer | None:
+def load_with(
+    settings: ModelOptions,
+    meter: Meter,
+    *,
+    slots: int = 1,
+    calibration: Calibration | None = None,
+) -> Recognizer | None:
     """Load the model; None if Ctrl-C stopped that, which has been reported.
+
+    Args:
+        settings: which model.
+        meter: where it is noted.
+        slots: number of streams at the same time.
+        calibration: what will be applied to its probabilities; a warning is printed if it was
+            measured with another model.
 
     Raises:
         KikuError: see `kiku.load`.
@@ -71,7 +85,7 @@ def load_with(settings: ModelOptions, meter: Meter, *, slots: int = 1) -> Recogn
     meter.note(f"loading {settings.model}")
     try:
         with meter.noting():
-            return kiku.load(
+            recognizer = kiku.load(
                 settings.model,
                 engine=settings.engine,
                 device=settings.device,
@@ -83,3 +97,6 @@ def load_with(settings: ModelOptions, meter: Meter, *, slots: int = 1) -> Recogn
     except KeyboardInterrupt:
         terminal.error(f"interrupted while loading {settings.model}")
         return None
+    if calibration is not None and (warning := calibration.warning_for(recognizer.name)):
+        terminal.error(warning)
+    return recognizer

@@ -89,6 +89,15 @@ class ServedModelOptions:
         int | None,
         _option("--threads", "N", "Number of threads that compute. Default: all available."),
     ] = None
+    calibration: Annotated[
+        Path | None,
+        _option(
+            "--calibration",
+            "FILE",
+            "Correct the words' probabilities with this file, written by kiku evaluate "
+            "--calibrate.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,10 @@ def _run(
     options = request.options
     each = options.channel == "each"
     slots = max(one.num_channels(request.raw, options.track) if each else 1 for one in recordings)
-    recognizer = load_with(settings, meter, slots=slots * min(request.at_once, len(recordings)))
+    recognizer = load_with(
+        settings, meter, slots=slots * min(request.at_once, len(recordings)),
+        calibration=options.calibration,
+    )  # fmt: skip
     if recognizer is None:
         return INTERRUPTED
     request = replace(request, options=text.prompted(options, recognizer))

@@ -11,6 +11,7 @@ from typing import Any
 
 import kiku
 from kiku.audio import ChannelChanges, Chunk, StreamWarning
+from kiku.calibration import Calibration
 from kiku.errors import AudioError, KikuError
 from kiku.live import AsyncStream
 from kiku.options import AudioFormat, StreamOptions
@@ -50,9 +51,15 @@ class Service:
     """A model that answers clients. Lives in one event loop, except `load`."""
 
     def __init__(self, settings: Settings, recognizer: Recognizer | None = None) -> None:
-        """Begin without a model until `load`, unless one is given."""
+        """Begin without a model until `load`, unless one is given.
+
+        Raises:
+            ConfigError: a file that the settings name cannot be read.
+        """
         self.settings = settings
         self.keys = Keys(settings.keys())
+        file = settings.calibration
+        self._calibration = None if file is None else Calibration.load(file)
         self.metrics = Metrics()
         self.decoders = RecordingDecoders(settings.decoder_bytes)
         self.is_draining = False
@@ -110,6 +117,8 @@ class Service:
         self.metrics.queue.set_function(lambda: self.admission.num_waiting)
         if self.settings.session_key:
             recognizer.state_key = self.settings.session_key.encode()
+        if self._calibration and (warning := self._calibration.warning_for(recognizer.name)):
+            _LOG.warning("%s", warning)
         self._recognizer = recognizer
 
     @property
@@ -257,6 +266,7 @@ class Service:
         self, options: StreamOptions, *, recorded: bool = False, state: bytes | None = None
     ) -> AsyncStream:
         """Open a stream, for which a permit is held; from a saved one if `state` is given."""
+        options = replace(options, calibration=self._calibration)
         return await self.recognizer.astream(
             options, state=state, timeout=_OPEN_S, recorded=recorded
         )

@@ -88,6 +88,8 @@ class Settings:
     """int8, int4 or float32; also bfloat16 or float16 with torch and cuda."""
     threads: int | None = None
     """Number of threads that compute, at most all available; None means all of them."""
+    calibration: Path | None = None
+    """File that `kiku evaluate --calibrate` wrote, which corrects the words' probabilities."""
     slots: int | None = None
     """Streams and uploads at the same time; None means 8 on a processor and 64 on a GPU."""
 
@@ -152,6 +154,8 @@ class Settings:
         """Raise ConfigError for values that are not valid."""
         if self.api_keys_file is not None:
             self._set("api_keys_file", Path(_at_home(self.api_keys_file)))
+        if self.calibration is not None:
+            self._set("calibration", Path(_at_home(self.calibration)))
         if self.session_store is not None:
             self._set("session_store", _at_home(self.session_store))
         self._set("model", _at_home(self.model))
@@ -281,7 +285,7 @@ def _from_file(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-_PATHS = ("api_keys_file", "session_store")
+_PATHS = ("api_keys_file", "calibration", "session_store")
 
 
 def _is_path(name: str, value: Any) -> bool:
