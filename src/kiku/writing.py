@@ -3,6 +3,8 @@
 This module does not know what is in the files. If one cannot be written, it raises OSError.
 """
 
+import os
+import re
 import secrets
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -49,9 +51,15 @@ def is_device(path: Path) -> bool:
     return False
 
 
-def reason_of(error: OSError) -> str:
-    """The operating system's reason in small letters, for use within a sentence."""
-    return (error.strerror or str(error)).lower()
+def reason_of(error: Exception) -> str:
+    """The operating system's reason in small letters, for use within a sentence.
+
+    safetensors' own errors have its number in their text.
+    """
+    if isinstance(error, OSError):
+        return (error.strerror or str(error)).lower()
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return (os.strerror(int(number[1])) if number else str(error)).lower()
 
 
 def _write(path: Path, text: str, mode: str) -> None:

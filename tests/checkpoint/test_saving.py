@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from kiku.checkpoint import load, save_native, save_transformers
 from kiku.checkpoint.saving import as_stored
@@ -63,7 +64,7 @@ def test_what_cannot_be_written_leaves_the_old_and_nothing_else(
     loaded = load(native_folder)
     before = sorted(path.name for path in native_folder.iterdir())
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(CheckpointError, match="No space left"):
+    with pytest.raises(CheckpointError, match="no space left"):
         save_native(
             native_folder, loaded.config,
             lm=loaded.lm.state_dict(), codec=loaded.codec.state_dict(),
@@ -114,6 +115,27 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, native_folder: Path) -> 
             codec=tiny.codec().state_dict(),
             vocabulary=native_folder / "tokenizer.json",
         )
+
+
+@pytest.mark.parametrize("save", [save_native, save_transformers])
+def test_a_full_disk(
+    save: Callable[..., None],
+    tmp_path: Path,
+    native_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object, **__: object) -> None:  # as safetensors says it
+        raise SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        )
+
+    monkeypatch.setattr("kiku.checkpoint.saving.save_file", full)
+    said = r"m cannot be written \(no space left on device\): make room or give another folder"
+    with pytest.raises(CheckpointError, match=said):
+        save(
+            tmp_path / "m", tiny.model_config(), lm=tiny.lm().state_dict(),
+            codec=tiny.codec().state_dict(), vocabulary=native_folder / "tokenizer.json",
+        )  # fmt: skip
 
 
 def test_a_start_id_inside_the_vocabulary_survives_kyutais_layout(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from kiku.checkpoint import Loaded, load
 from kiku.cli import main
@@ -367,14 +368,14 @@ def test_a_full_disk_keeps_what_was_finished(
         nonlocal written
         written += 1
         if written == 3:
-            raise OSError(28, "No space left on device")
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
         real(arrays, path, metadata)
 
     import kiku.train.shards as shards
 
     real = shards.save_file
     monkeypatch.setattr(shards, "save_file", save)
-    with pytest.raises(TrainingError, match="no space left on device"):
+    with pytest.raises(TrainingError, match=r"cannot be written \(no space left on device\): make"):
         pack(rows, loaded, tmp_path / "pack", options)
     done = pack(rows, loaded, tmp_path / "pack", options)
     assert done.resumed_at == 4

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from kiku.checkpoint.mimi_decoder import mimi_decoder_to_transformers
 from kiku.checkpoint.names import native_codec, native_lm, transformers_codec, transformers_lm
 from kiku.config import ModelConfig
 from kiku.errors import CheckpointError
-from kiku.writing import in_place_of
+from kiku.writing import in_place_of, reason_of
 
 _CODEC_FILE = "mimi.safetensors"
 _CODEC_CONFIG_FILE = "mimi_config.json"
@@ -81,8 +82,8 @@ def save_native(
         _write_tensors(folder / _CODEC_FILE, {**codec_tensors, **(mimi_decoder or {})})
         _copy(vocabulary, folder / tokenizer_name)
         _write_json(folder / "config.json", values)
-    except OSError as e:
-        raise CheckpointError(f"{folder} cannot be written: {e}") from e
+    except (OSError, SafetensorError) as e:
+        raise _unwritten(folder, e) from e
 
 
 def save_transformers(
@@ -123,8 +124,14 @@ def save_transformers(
             _copy(vocabulary, folder / "tokenizer.json")
         _write_json(folder / "preprocessor_config.json", preprocessor)
         _write_json(folder / "config.json", values)
-    except OSError as e:
-        raise CheckpointError(f"{folder} cannot be written: {e}") from e
+    except (OSError, SafetensorError) as e:
+        raise _unwritten(folder, e) from e
+
+
+def _unwritten(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{folder} cannot be written ({reason_of(error)}): make room or give another folder"
+    )
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -29,10 +29,11 @@ def durable(path: Path) -> Generator[Path]:
             yield beside
             _to_disk(beside)
         _to_disk(path.parent)
-    except SafetensorError as error:
-        raise _refused(path, str(error)) from error
-    except OSError as error:
-        raise _refused(path, reason_of(error)) from error
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"{path} cannot be written ({reason_of(error)}): make room or give another folder, and "
+            "run it again; what was finished before is kept"
+        ) from error
 
 
 @contextmanager
@@ -56,13 +57,6 @@ def locked_folder(folder: Path) -> Generator[None]:
         yield
     finally:
         lock.release()
-
-
-def _refused(path: Path, why: str) -> TrainingError:
-    return TrainingError(
-        f"{path} cannot be written ({why}): make room or give another folder, and run it again; "
-        "what was finished before is kept"
-    )
 
 
 def _to_disk(path: Path) -> None:
