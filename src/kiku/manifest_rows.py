@@ -109,16 +109,20 @@ def _word(value: Any, number: int) -> tuple[str, float, float]:
     if not isinstance(text, str):
         raise BadRow(f"word {number} must have text, not {shown(text)}")
     if not (_is_time(start) and _is_time(end)):
+        has = "impossible" if all(map(_is_number, (start, end))) else "no"
         raise BadRow(
-            f"word {number} ({text}) has no times: words must have start and end in seconds, at "
+            f"word {number} ({text}) has {has} times: words must have start and end in seconds, at "
             f"least 0, not {shown(start)} and {shown(end)}"
         )
     return text, float(start), float(end)
 
 
 def _is_time(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and 0 <= value < _LONGEST_S and math.isfinite(value)
+    return _is_number(value) and 0 <= value < _LONGEST_S and math.isfinite(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def shown(value: Any) -> str:

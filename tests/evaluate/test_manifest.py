@@ -75,6 +75,7 @@ def test_words_alone_are_a_text(manifest: Make) -> None:
         ('{"path": "good.wav", "text": "one", "end": NaN}', '"end" must be seconds'),
         ({**GOOD, "words": "one"}, "words must be a list"),
         ({**GOOD, "words": [{"text": "one"}]}, "word 1 (one) has no times"),
+        ({**GOOD, "words": [["one", -1, 2]]}, "word 1 (one) has impossible times"),
         ({**GOOD, "words": [{"start": 0, "end": 1}]}, "word 1 must have text"),
         ({**GOOD, "words": [{"text": "a", "start": 1, "end": 0}]}, "ends at 0.0 s, before its"),
         (

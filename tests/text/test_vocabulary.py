@@ -117,7 +117,7 @@ def test_from_pieces_prefers_long_pieces_and_refuses_the_rest() -> None:
     vocabulary = Vocabulary.from_pieces([*special, "▁", "o", "n", "e", "▁one", "▁on"])
     assert vocabulary.encode("one on noe") == [8, 9, 4, 6, 5, 7]
     assert vocabulary.decode([0, 8, 3, 9]) == "one on"
-    with pytest.raises(VocabularyError, match=r"cannot spell 'one zed'.*'one e' of it"):
+    with pytest.raises(VocabularyError, match=r"cannot spell 'one zed': .* for 'z', 'd'$"):
         vocabulary.encode("one zed")
     again = Vocabulary.from_bytes(vocabulary.to_tokenizer_json().encode())
     assert again.encode("one on") == [8, 9]

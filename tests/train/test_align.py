@@ -131,6 +131,7 @@ def test_what_cannot_be_aligned(loaded: Loaded, tmp_path: Path) -> None:
             {"path": "none.wav", "text": "one"},
             {"path": "000.wav", "text": "- !"},
             {"path": "short.wav", "text": "one two three go one two three go"},
+            {"path": "001.wav", "text": "one", "start": 60.0},
             {"path": "000.wav", "words": [["one", 0.1, 0.2]]},
             {"path": "000.wav", "text": ""},
             {"path": "001.wav", "text": "one two", "words": []},
@@ -145,6 +146,7 @@ def test_what_cannot_be_aligned(loaded: Loaded, tmp_path: Path) -> None:
     assert said["short.wav"] == "its letters do not fit its length"
     assert said["001.wav"] == "a text, but an empty list of words: leave the list out, or the text"
     assert said["002.wav"] == "no transcript"
+    assert said["001.wav from 60 s"] == "no sound from 60 s on: that is its end, or later"
     assert (len(done.rows), done.timed) == (5, 3)
     assert [row.words and row.words[0].start for row in done.rows[3:]] == [0.1, None]
     with pytest.raises(TrainingError, match=r"none of 5 rows can be aligned"):

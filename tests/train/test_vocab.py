@@ -218,7 +218,7 @@ def test_pack_names_unknown_letters_and_where(
     assert "kiku train vocab  makes a model that has them" in said
     assert f"'é' in 2 words, first in 'zéro' at 0.20 s of {manifest.parent / '0.wav'}" in said
     assert "'q' in 2 words, first in 'cinq' at 0.90 s" in said
-    assert "has none" in said
+    assert "has no piece for" in said
     unknown = json.loads((tmp_path / "p" / "pack.json").read_text())["unknown"]
     assert {one["letter"] for one in unknown} == set("zérocinqvgîte")
 

@@ -260,11 +260,9 @@ class Vocabulary:
         """
         tokens = self._encoder(_composed(text))
         if not all(map(self.is_text, tokens)):
-            known, letters = self.decode(tokens), ", ".join(map(repr, self.lacking(text)))
-            raise VocabularyError(
-                f"the vocabulary cannot spell {text!r}: only {known!r} of it has pieces"
-                + (f", {letters} has none" if letters else "")
-            )
+            letters = ", ".join(map(repr, self.lacking(text)))
+            why = f"has no piece for {letters}" if letters else "has no pieces that join to it"
+            raise VocabularyError(f"the vocabulary cannot spell {text!r}: it {why}")
         return tokens
 
 

@@ -263,8 +263,10 @@ class Aligner:
         found = pieces_of(replace(row, words=()), self.config.sample_rate, self.options.most_s)
         pieces = [piece.samples for piece in islice(found, 2)]
         if len(pieces) != 1:
-            length = f"longer than {self.options.most_s:g} s" if pieces else "no sound"
-            raise TrainingError(f"{length}: cut it into sentences")
+            if not pieces:
+                past = f" from {row.start:g} s on: that is its end, or later" if row.start else ""
+                raise TrainingError(f"no sound{past}")
+            raise TrainingError(f"longer than {self.options.most_s:g} s: cut it into sentences")
         size = self.config.frame_size
         samples = np.pad(pieces[0], (0, -len(pieces[0]) % size))
         pcm = torch.from_numpy(samples).view(1, 1, -1).to(self.device)
