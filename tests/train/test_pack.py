@@ -394,13 +394,15 @@ def test_the_command(
         file.write('{"path": "none.wav", "words": []}\n')
     arguments = ["train", "pack", str(path), "-o", str(tmp_path / "p"), "--model", str(tiny_folder)]
     monkeypatch.setattr("kiku.cli.train._LINE_EVERY_S", 0.0)
-    assert main([*arguments, "--delay", "1"]) == 0
+    assert main([*arguments, "--delay", "1"]) == 1  # a row was dropped
     said, progress = capsys.readouterr()
     assert progress.startswith("kiku: packed 0 of 4, 0.00 h of sound")  # before a row is whole
     assert said.startswith("4 rows -> dev 1, train 2 examples, 0.003 h of sound")
     assert "dropped 1 rows:" in said
     assert "none.wav" in said
     assert json.loads((tmp_path / "p" / "pack.json").read_text())["settings"]["delay_s"] == 1.0
+    path.write_text(path.read_text().splitlines()[0])
+    assert main([*arguments[:4], str(tmp_path / "whole"), *arguments[5:]]) == 0
     text = tmp_path / "text.jsonl"
     text.write_text('{"path": "000.wav", "text": "one"}\n')
     refused = ["train", "pack", str(text), "-o", str(tmp_path / "q"), "--model", str(tiny_folder)]

@@ -14,6 +14,7 @@ from kiku.checkpoint import DEMO
 from kiku.cli import terminal
 from kiku.cli.outputs import make_folder, refuse_existing, refuse_no_file, same_file, write_result
 from kiku.cli.progress import Meter
+from kiku.cli.terminal import FAILED
 from kiku.cli.themes import themed
 from kiku.cli.train_reports import align_report, pack_report, vocab_report
 from kiku.errors import InputError
@@ -174,7 +175,7 @@ def pack_command(
     """Turn recordings and their words into codes and text, ready to train on.
 
     If it was interrupted, run it again to continue. Recordings that cannot be used are listed with
-    the reason.
+    the reason; the exit code is then 1.
     """
     from kiku.train.augment import read_augmentation
     from kiku.train.extra import need_torch
@@ -205,7 +206,7 @@ def pack_command(
     terminal.echo(pack_report(done))
     if not done.examples:
         raise InputError("nothing could be packed; the reasons are listed above")
-    return 0
+    return FAILED if done.index.dropped else 0
 
 
 @app.command("align")
@@ -231,8 +232,8 @@ def align_command(
     """Find the times of the words, for recordings whose texts have none.
 
     A small network learns letters from the codes of these recordings. Rows that could not be
-    aligned, or that look wrong, are listed here and in the report next to FILE. A page shows
-    pictures of those that look wrong.
+    aligned, or that look wrong, are listed here and in the report next to FILE; if any could not
+    be aligned, the exit code is 1. A page shows pictures of those that look wrong.
     """
     from kiku.train.extra import need_torch
     from kiku.train.folders import read_rows
@@ -253,7 +254,7 @@ def align_command(
     write_result(report, json.dumps(report_of(done), indent=1, ensure_ascii=False) + "\n")
     write_result(drawn, page_of(done))
     terminal.echo(align_report(done, output, report, drawn))
-    return 0
+    return FAILED if done.left_out else 0
 
 
 def _check_aligned(files: Sequence[Path], manifests: Sequence[Path], *, force: bool) -> None:
