@@ -1,6 +1,7 @@
 """Manifests become shards: what is in them, what was dropped, and that a kill changes nothing."""
 
 import json
+import os
 import subprocess
 import sys
 import weakref
@@ -326,6 +327,10 @@ def test_a_finished_pack_is_left_alone(loaded: Loaded, tmp_path: Path) -> None:
         pack(rows[:1], loaded, tmp_path / "pack", PackOptions())
     with pytest.raises(TrainingError, match=r"another augmentation \(None, now {"):
         pack(rows, loaded, tmp_path / "pack", PackOptions(augmentation=Augmentation()))
+    sound = rows[0].path
+    os.utime(sound, ns=(0, sound.stat().st_mtime_ns + 1))
+    with pytest.raises(TrainingError, match=r"begun with other recordings of the same names"):
+        pack(rows, loaded, tmp_path / "pack", PackOptions())
 
 
 def test_what_of_the_changes_is_another_is_named(loaded: Loaded, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ has its own random generator, so a run that was killed goes on as if it had not 
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -134,8 +135,14 @@ def pack(
     settings = _settings(rows, loaded, options)
     with locked_folder(folder):
         unknown = unknown_letters(rows, loaded.vocabulary)
-        index = read_index(folder) or Index(settings, len(units), unknown=unknown)
+        recordings = _recordings(rows)
+        index = read_index(folder) or Index(settings, len(units), recordings, unknown=unknown)
         _refuse_other(index.settings, settings, folder)
+        if index.recordings != recordings:
+            raise TrainingError(
+                f"{folder} was begun with other recordings of the same names (their sizes or times "
+                "differ): pack into another folder, or delete this one"
+            )
         done = Packed(folder, index, len(rows), resumed_at=index.next_unit)
         packer = Packer(rows, loaded, options, device)
         packer.bad.update(one.number for one in index.dropped)
@@ -239,6 +246,16 @@ def _settings(rows: Sequence[TrainingRow], loaded: Loaded, options: PackOptions)
     }
     # The key is left out if there is no sound: older packs do not have it.
     return {**found, SOUND: True} if options.sound else found
+
+
+def _recordings(rows: Sequence[TrainingRow]) -> str:
+    """Digest of what changes if a recording is replaced, without reading any."""
+    found: dict[str, list[int]] = {}
+    for path in {row.path.absolute() for row in rows}:
+        with suppress(OSError):  # one that is missing is dropped when its row is packed
+            stat = path.stat()
+            found[str(path)] = [stat.st_size, stat.st_mtime_ns]
+    return digest_of(sorted(found.items()))
 
 
 def _refuse_other(begun: dict[str, Any], asked: dict[str, Any], folder: Path) -> None:

@@ -92,6 +92,8 @@ class Index:
     settings: dict[str, Any]
     """How it was packed: these values must be the same to resume it."""
     num_units: int
+    recordings: str = ""
+    """Digest of the sizes and times of all recordings: they must be the same, too."""
     format: str = _FORMAT
     next_unit: int = 0
     """The first unit that is not packed yet: all before it are in the shards, or dropped."""
