@@ -4,7 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from kiku.evaluate.aligning import align_words
 from recipes.demo.bank import BankWriter, WordSpan
 from recipes.demo.score import errors, person_strings
 
@@ -23,6 +26,12 @@ from recipes.demo.score import errors, person_strings
 )
 def test_errors(wanted: str, given: str, count: int) -> None:
     assert errors(wanted.split(), given.split()) == count
+
+
+@given(*[st.lists(st.sampled_from(["one", "two", "three", "four"]), max_size=8)] * 2)
+def test_errors_are_those_that_kiku_evaluate_counts(wanted: list[str], given: list[str]) -> None:
+    pairs = align_words(wanted, given)
+    assert errors(wanted, given) == sum(pair.kind != "equal" for pair in pairs)
 
 
 def bank():
