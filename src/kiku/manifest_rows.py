@@ -19,6 +19,12 @@ SECONDS = ("duration", "seconds")
 """Names under which a row may have its sound, its text and its length. The first is kiku's; the
 others are those of common data sets."""
 
+RECORDINGS = (
+    ".flac", ".wav", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".webm", ".mp4", ".mkv", ".aiff",
+    ".wma", ".amr",
+)  # fmt: skip
+"""Suffixes of the files in a folder that are recordings. A manifest may name any file."""
+
 _LONGEST_S = 1e9
 
 

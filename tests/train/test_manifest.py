@@ -220,6 +220,20 @@ def test_ljspeech(tmp_path: Path) -> None:
     ]
 
 
+def test_texts_beside_their_recordings(tmp_path: Path) -> None:
+    for name in ("a.wav", "b/c.MP3", "b/still.flac", "b/untold.flac", "b/notes.pdf", ".d.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for name, text in (("a", "Hello\n you "), ("b/c", "Go."), ("b/still", ""), (".d", "no")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    assert read_rows(tmp_path) == [
+        TrainingRow(tmp_path / "a.wav", "Hello you"),
+        TrainingRow(tmp_path / "b/c.MP3", "Go."),
+        TrainingRow(tmp_path / "b/still.flac", ""),
+        TrainingRow(tmp_path / "b/untold.flac"),
+    ]
+
+
 def test_kaldi(tmp_path: Path) -> None:
     (tmp_path / "wav.scp").write_text("r1 talk.wav\nr2 /elsewhere/b.wav\n")
     (tmp_path / "text").write_text("u1 hello you\nu2 go\nr2 so\n")

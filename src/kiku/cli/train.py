@@ -55,7 +55,8 @@ _Manifest = Annotated[
     list[Path],
     typer.Argument(
         metavar="MANIFEST",
-        help="Files of JSON lines, or folders: LibriSpeech, Common Voice, LJSpeech, Kaldi.",
+        help="Files of JSON lines, or folders: LibriSpeech, Common Voice, LJSpeech, Kaldi, or "
+        "with a .txt beside each recording.",
     ),
 ]
 _Model = Annotated[

@@ -8,11 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_SUFFIXES = (
-    ".flac", ".wav", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".webm", ".mp4", ".mkv", ".aiff",
-    ".wma", ".amr",
-)  # fmt: skip
-"""Suffixes of the files in a folder that are recordings. A manifest may name any file."""
+from kiku.manifest_rows import RECORDINGS
 
 _LISTED = ".trans.txt"
 _PARTS_OF_LIBRISPEECH = 3
@@ -34,7 +30,7 @@ class Found:
 def utterances_in(folder: Path) -> Iterator[Found]:
     """All recordings in a folder and its subfolders, by name."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and _is_visible(path))
-    sounds = {path.with_suffix(""): path for path in files if path.suffix.lower() in _SUFFIXES}
+    sounds = {path.with_suffix(""): path for path in files if path.suffix.lower() in RECORDINGS}
     told: set[Path] = set()
     for path in files:
         if path.name.endswith(_LISTED):
@@ -43,7 +39,7 @@ def utterances_in(folder: Path) -> Iterator[Found]:
                     told.add(found.path)
                 yield found
     for path in files:
-        if path.suffix.lower() in _SUFFIXES and path not in told:
+        if path.suffix.lower() in RECORDINGS and path not in told:
             yield _with_text_beside(path, folder)
         elif _is_text(path) and path.with_suffix("") not in sounds:
             yield Found(_id(path, folder), None, None, "is a text without a recording")

@@ -1,4 +1,4 @@
-"""Folders in common formats -> rows: LibriSpeech, Common Voice, LJSpeech, Kaldi.
+"""Folders in common formats -> rows: LibriSpeech, Common Voice, LJSpeech, Kaldi; `.txt` files.
 
 `lhotse` reads these too, but is not used: the caller must say which corpus it is, it takes only the
 official names of parts (or a language's folder inside a release), opens every recording to find its
@@ -16,6 +16,7 @@ from io import StringIO
 from pathlib import Path
 
 from kiku.errors import TrainingError
+from kiku.manifest_rows import RECORDINGS
 from kiku.train.manifest import TimedWord, TrainingRow, read_training_manifest
 from kiku.writing import reason_of
 
@@ -53,8 +54,8 @@ def read_rows(
             return [_lower_case(row) for row in rows]
     raise TrainingError(
         f"{source} does not have the files of a known corpus: LibriSpeech has *.trans.txt in it, "
-        "Common Voice validated.tsv or train.tsv, LJSpeech metadata.csv, Kaldi wav.scp and text; "
-        "name such a folder, or write a manifest of JSON lines"
+        "Common Voice validated.tsv or train.tsv, LJSpeech metadata.csv, Kaldi wav.scp and text, "
+        "others a .txt beside each recording; name such a folder, or write a manifest of JSON lines"
     )
 
 
@@ -159,6 +160,18 @@ def _ljspeech(folder: Path) -> Iterator[TrainingRow]:
         yield TrainingRow(path, cells[-1], speaker=folder.name)
     for path in sorted(set((folder / "wavs").glob("*.wav")) - with_text):
         yield TrainingRow(path, speaker=folder.name)
+
+
+def _texts_beside(folder: Path) -> Iterator[TrainingRow]:
+    """Rows of a.wav and a.txt next to it; an empty text if nothing is said."""
+    for path in _sounds(folder):
+        beside = path.with_suffix(".txt")
+        yield TrainingRow(path, " ".join(_text_of(beside).split()) if beside.exists() else None)
+
+
+def _sounds(folder: Path) -> list[Path]:
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in RECORDINGS)
+    return sorted(path for path in found if not path.name.startswith("."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,4 +283,8 @@ _SHAPES: tuple[tuple[Callable[[Path], bool], Reader], ...] = (
         _common_voice,
     ),
     (lambda folder: next(folder.rglob("*.trans.txt"), None) is not None, _librispeech),
+    (
+        lambda folder: any(one.with_suffix(".txt").exists() for one in _sounds(folder)),
+        _texts_beside,
+    ),
 )
