@@ -120,7 +120,7 @@ MaxDuration = Annotated[
     float | None,
     typer.Option(
         metavar="SECONDS",
-        help="Stop longer recordings here, because a file may claim to last days.",
+        help="Stop longer recordings here, because a file may claim to last days. Default: 86400.",
     ),
 ]
 

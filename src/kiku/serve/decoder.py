@@ -38,6 +38,9 @@ PATIENCE_S = 60.0
 _START_S = 120.0
 """Seconds a process may take to begin; one that takes longer never will."""
 
+_STARTS = 2
+"""Decoders that start at the same time: each computes for half a second, beside live streams."""
+
 _PIPE_BYTES = 2**16
 """Bytes of what a client sends that may wait for the decoder."""
 
@@ -49,23 +52,28 @@ _ENDED = (ConnectionError, RuntimeError)
 """What writing to a process that has ended raises; the second is uvloop's."""
 
 
-class RecordingDecoders:
+class DecoderProcesses:
     """Starts decoders, always one ahead, as starting one takes half a second."""
 
     def __init__(self, memory_bytes: int) -> None:
         """Start none yet; each may use `memory_bytes` of memory."""
         self._memory_bytes = memory_bytes
+        self._starts = asyncio.Semaphore(_STARTS)
         self._spare: asyncio.Task[asyncio.subprocess.Process] | None = None
         self._closed = False
 
     def prepare(self) -> None:
         """Start a process ahead, if there is none."""
         if self._spare is None and not self._closed:
-            self._spare = asyncio.create_task(_start())
+            self._spare = asyncio.create_task(self._start())
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        async with self._starts:
+            return await _start()
 
     async def decode(
         self, path: Path | None = None, *, track: int | None = None
-    ) -> "RecordingDecoder":
+    ) -> "DecoderProcess":
         """A decoder of a file, or of what is fed to it."""
         while True:
             self.prepare()
@@ -80,7 +88,7 @@ class RecordingDecoders:
             await _end(process)
         job = {"path": None if path is None else str(path), "track": track,
                "bytes": self._memory_bytes}  # fmt: skip
-        return RecordingDecoder(process, job)
+        return DecoderProcess(process, job)
 
     async def close(self) -> None:
         """Stop the process that was started ahead."""
@@ -91,11 +99,11 @@ class RecordingDecoders:
                 await _end(await spare)
 
 
-class RecordingDecoder:
+class DecoderProcess:
     """One recording being decoded."""
 
     def __init__(self, process: asyncio.subprocess.Process, job: dict[str, Any]) -> None:
-        """Only `RecordingDecoders.decode` makes decoders."""
+        """Only `DecoderProcesses.decode` makes decoders."""
         assert process.stdin is not None
         assert process.stdout is not None
         self._process, self._in, self._out = process, process.stdin, process.stdout
