@@ -62,7 +62,6 @@ SAME_AS_ELSEWHERE = {
     "Segment", "Word", "KyutaiSpeechToTextConfig", "KyutaiSpeechToTextFeatureExtractor",
     "KyutaiSpeechToTextForConditionalGeneration", "KyutaiSpeechToTextModel",
     "KyutaiSpeechToTextPreTrainedModel", "KyutaiSpeechToTextProcessor",
-    "RecordingDecoder",  # what a recognizer asks of a decoder, and the service's
 }  # fmt: skip
 
 

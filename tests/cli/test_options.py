@@ -47,6 +47,51 @@ def test_nothing_typed_is_the_default() -> None:
     assert options.to_dict() == StreamOptions().to_dict()
 
 
+def test_a_file_has_all_options_of_python_and_what_is_typed_comes_first(tmp_path: Path) -> None:
+    file = tmp_path / "options.json"
+    further = {
+        "decoding": {"num_codebooks": 4, "seed": 3, "temperature": 0.5, "hotwords": ["six"]},
+        "recovery": False, "channel": "each", "track": 1, "start_s": 1.0, "end_s": 2.0,
+        "max_duration_s": 50.0,
+    }  # fmt: skip
+    file.write_text(json.dumps(further))
+    options = heard(SoundOptions(), TextOptions(options=file))
+    assert options.to_dict() == StreamOptions.from_dict(further).to_dict()
+    sound = SoundOptions(channel="1", track=0, start=0.0, end=9.0)
+    text = TextOptions(options=file, temperature=0.0, hotwords=["one"])
+    options = heard(sound, text, 60.0)
+    decoding = options.decoding
+    assert (options.channel, options.track, options.start_s, options.end_s) == (1, 0, 0.0, 9.0)
+    assert (options.max_duration_s, decoding.temperature, decoding.seed) == (60.0, 0.0, 3)
+    assert [one.text for one in decoding.phrases] == ["one"]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (None, "no such file"),
+        ("{", "it is not JSON"),
+        ("[" * 100_000, "it is not JSON"),
+        ("[]", "must be an object"),
+        ('{"decodin": {}}', "did you mean 'decoding'"),
+        ('{"start_s": -1}', "start_s"),
+    ],
+)
+@pytest.mark.usefixtures("backend")
+def test_a_file_of_options_that_cannot_be_is_told(
+    run: Run, speech: Speech, tmp_path: Path, command: Sequence[str], written: str | None,
+    said: str,
+) -> None:  # fmt: skip
+    file = tmp_path / "options.json"
+    if written is not None:
+        file.write_text(written)
+    ran = run(*command, speech(tmp_path / "talk.wav"), "--options", file)
+    assert (ran.code, ran.out) == (2, "")
+    assert "--options" in ran.err
+    assert said in ran.err
+
+
 @BOTH
 @pytest.mark.parametrize(
     ("arguments", "said"),

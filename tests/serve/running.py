@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import kiku
 from kiku.serve.app import App
-from kiku.serve.decoder import RecordingDecoder, RecordingDecoders
+from kiku.serve.decoder import DecoderProcess, DecoderProcesses
 from kiku.serve.server import Server, listening_socket, make_server
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
@@ -38,7 +38,7 @@ class Running:
         return asyncio.run_coroutine_threadsafe(work(), self.loop).result(timeout)
 
 
-class OnDemand(RecordingDecoders):
+class OnDemand(DecoderProcesses):
     """Starts a decoder when there is something to decode, and none ahead.
 
     Starting one costs half a second of the processor, and most of the tests that have a service of
@@ -52,9 +52,7 @@ class OnDemand(RecordingDecoders):
             super().prepare()
             self._is_wanted = False
 
-    async def decode(
-        self, path: Path | None = None, *, track: int | None = None
-    ) -> RecordingDecoder:
+    async def decode(self, path: Path | None = None, *, track: int | None = None) -> DecoderProcess:
         self._is_wanted = True
         return await super().decode(path, track=track)
 

@@ -87,6 +87,11 @@ def test_the_query_says_how_the_sound_is_and_what_is_told():
         ({"channels": "9" * 5_000}, "channels"),
         ({"temperature": "9" * 5_000}, "temperature"),
         ({"colour": "red"}, "colour is not a known parameter"),
+        ({"options": "recovery"}, "options must be a JSON object"),
+        ({"options": "[" * 5_000}, "options must be a JSON object"),
+        ({"options": '{"max_queue_s": 1e9}'}, "options cannot have 'max_queue_s'"),
+        ({"options": '{"' + "x" * 5_000 + '": 1}'}, "options cannot have"),
+        ({"options": '{"decoding": {"num_codebook": 4}}'}, "did you mean 'num_codebooks'"),
     ],
 )
 def test_a_query_that_cannot_be_is_refused_by_name(query: dict[str, str], said: str):
@@ -97,6 +102,25 @@ def test_a_query_that_cannot_be_is_refused_by_name(query: dict[str, str], said: 
     assert said in json.dumps(refused.value.body)
 
 
+def test_further_options_are_those_of_python_and_parameters_come_first() -> None:
+    further = {
+        "decoding": {"num_codebooks": 4, "top_k": 5, "temperature": 0.5, "hotwords": ["six"]},
+        "turns": {"silence_s": 1.5}, "recovery": False,
+    }  # fmt: skip
+    options = protocol(options=json.dumps(further)).initial_open.options
+    assert (
+        options.to_dict()
+        == kiku.StreamOptions.from_dict({**further, "format": options.format.to_dict()}).to_dict()
+    )
+    typed = protocol(
+        options=json.dumps(further), turns="high", temperature="0", hotwords="one"
+    ).initial_open.options
+    assert typed.turn_policy == kiku.TurnPolicy.of("high")
+    assert (typed.decoding.num_codebooks, typed.decoding.temperature) == (4, 0.0)
+    assert [one.text for one in typed.decoding.phrases] == ["one"]
+    assert typed.recovery is None
+
+
 ELSEWHERE = {"after", "told", "generation", "auth_id"}
 """Read where a session is found again, and where keys are looked at."""
 
@@ -104,7 +128,8 @@ ELSEWHERE = {"after", "told", "generation", "auth_id"}
 @pytest.mark.parametrize("name", [one.name for one in PARAMETERS if one.name not in ELSEWHERE])
 def test_every_parameter_is_read(name: str):
     values = {"encoding": "f32le", "rate": "8000", "channels": "2", "channel": "each",
-              "turns": "low", "temperature": "1", "hotwords": "a", "session": "s"}  # fmt: skip
+              "turns": "low", "temperature": "1", "hotwords": "a", "session": "s",
+              "options": '{"recovery": false}'}  # fmt: skip
     asked, plain = protocol(**{name: values.get(name, "true")}), protocol()
     assert (asked.initial_open, asked.session) != (plain.initial_open, plain.session)
 
@@ -127,6 +152,12 @@ def test_commands():
     assert isinstance(decode, Decode)
     assert decode.options.phrases == ()
     assert decode.options.temperature == 1.0  # what is not named stays
+    (decode,) = one.received('{"type":"configure","decoding":{"num_codebooks":4,"top_k":5}}')
+    assert isinstance(decode, Decode)
+    assert (decode.options.num_codebooks, decode.options.top_k) == (4, 5)
+    assert decode.options.temperature == 1.0
+    (error,) = told(one.received('{"type":"configure","decoding":{"top":5}}'))
+    assert "'top'" in error["message"]
 
 
 def asked(one: OwnProtocol, **given: Any) -> tuple[list[str], float]:

@@ -28,7 +28,7 @@ from kiku.options import AudioFormat, StreamOptions
 from kiku.serve import decoder as decoder_module
 from kiku.serve import rest_deepgram, rest_kyutai
 from kiku.serve.admission import Busy
-from kiku.serve.decoder import RecordingDecoders
+from kiku.serve.decoder import DecoderProcesses
 from kiku.serve.protocols.deepgram_sound import written_header
 from kiku.serve.rest_deepgram import _saved
 from kiku.serve.service import Service, languages_of
@@ -159,7 +159,7 @@ def test_few_decoders_start_at_the_same_time(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(decoder_module, "_start", slow)
 
     async def work() -> None:
-        decoders = RecordingDecoders(MEMORY)
+        decoders = DecoderProcesses(MEMORY)
         await asyncio.gather(*(decoders.decode(DIGITS) for _ in range(12)))
         decoders.prepare()
 
@@ -300,7 +300,7 @@ class TestDecoders:
         fed: list[np.ndarray] = []
 
         async def work() -> list[np.ndarray]:
-            decoders = RecordingDecoders(MEMORY)
+            decoders = DecoderProcesses(MEMORY)
             decoder = await decoders.decode()
 
             async def feed() -> None:
@@ -331,7 +331,7 @@ class TestDecoders:
         num_bytes = 0
 
         async def work() -> None:
-            decoders = RecordingDecoders(MEMORY)
+            decoders = DecoderProcesses(MEMORY)
             decoder = await decoders.decode()
 
             async def take() -> None:
@@ -361,7 +361,7 @@ class TestDecoders:
 
     def test_a_decoder_that_dies_is_told(self):
         async def work() -> None:
-            decoders = RecordingDecoders(MEMORY)
+            decoders = DecoderProcesses(MEMORY)
             decoder = await decoders.decode()
             decoder._process.kill()
             with pytest.raises(AudioError, match="breaks its decoder"):
@@ -375,7 +375,7 @@ class TestDecoders:
         path = wav(tmp_path / "x.wav", np.zeros((4_000_000, 8), np.int16), 192_000)
 
         async def attempt(memory_bytes: int) -> int:
-            decoders = RecordingDecoders(memory_bytes)
+            decoders = DecoderProcesses(memory_bytes)
             decoder = await decoders.decode(path)
             try:
                 return sum([len(chunk) for chunk in await chunks_of(decoder)])
@@ -631,7 +631,7 @@ def test_a_decoder_that_is_stopped_is_waited_for_by_one_alone(monkeypatch: pytes
     """Who asks the system after the kill whether it has ended takes the answer from who waits."""
 
     async def play() -> None:
-        decoders = RecordingDecoders(MEMORY)
+        decoders = DecoderProcesses(MEMORY)
         decoder = await decoders.decode()
         process = decoder._process
         inner: Any = process._transport._proc

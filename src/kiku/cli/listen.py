@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import typer
 
@@ -214,10 +214,17 @@ def _live(options: StreamOptions, heard: _Heard, turns: TurnsWanted) -> StreamOp
     return replace(
         options,
         format=AudioFormat(channels=heard.num_channels, channels_axis=1),
-        turns=None if turns is TurnsWanted.OFF else turns.value,
+        turns=_turns(options, turns),
         partials=True,
         rate_check=heard.has_end,  # a header may be wrong, a microphone's driver is not
     )
+
+
+def _turns(options: StreamOptions, typed: TurnsWanted) -> Any:
+    """The turns of `--options`, unless others are typed."""
+    if options.turns is not None and typed is TurnsWanted.MEDIUM:
+        return options.turns
+    return None if typed is TurnsWanted.OFF else typed.value
 
 
 @dataclass(frozen=True, slots=True)

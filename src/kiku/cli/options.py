@@ -1,5 +1,6 @@
 """Options that several commands take: the model, where it runs, what it transcribes, and how."""
 
+import json
 import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -13,14 +14,14 @@ from kiku.calibration import Calibration
 from kiku.cli.raw import RawFormat
 from kiku.cli.themes import LISTED_LAST
 from kiku.errors import ConfigError
-from kiku.options import Channel, DecodingOptions, Hotword, StreamOptions
+from kiku.options import Channel, Hotword, StreamOptions
 from kiku.recognizer import Recognizer
 from kiku.serial import number_in
 from kiku.text import CaptionOptions
+from kiku.writing import reason_of
 
 ALL = "all"
 """The name of all formats together."""
-
 _CAPTIONS = frozenset(("srt", "vtt"))
 _LINE_WIDTH, _LINE_COUNT = 42, 2
 
@@ -71,20 +72,29 @@ Hotwords = Annotated[
     ),
 ]
 Temperature = Annotated[
-    float,
+    float | None,
     typer.Option(
         metavar="X",
         min=0.0,
-        help="0 always picks the likeliest token; above 0, tokens are drawn at random.",
+        help="0 always picks the likeliest token; above 0, tokens are drawn at random. Default: 0.",
+    ),
+]
+OptionsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--options",
+        metavar="FILE",
+        help="JSON file with further StreamOptions, by their names in Python. The command's own "
+        "options come first.",
     ),
 ]
 ChannelName = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--channel",
         metavar="mix|each|N",
         help="mix transcribes all channels mixed; each transcribes them separately and marks the "
-        "words; N takes one channel, counted from 0.",
+        "words; N takes one channel, counted from 0. Default: mix.",
     ),
 ]
 Track = Annotated[
@@ -96,21 +106,21 @@ Track = Annotated[
     ),
 ]
 Start = Annotated[
-    float,
+    float | None,
     typer.Option(
         metavar="SECONDS",
         min=0.0,
-        help="Start at this time in a recording; times still count from its beginning.",
+        help="Start at this time in a recording; times still count from its start.",
     ),
 ]
 End = Annotated[
     float | None, typer.Option(metavar="SECONDS", min=0.0, help="Stop at this time in a recording.")
 ]
 MaxDuration = Annotated[
-    float,
+    float | None,
     typer.Option(
         metavar="SECONDS",
-        help="Stop longer recordings here, because a file may claim to last days.",
+        help="Stop longer recordings here, because a file may claim to last days. Default: 86400.",
     ),
 ]
 
@@ -183,9 +193,9 @@ class SoundOptions:
     TITLE: ClassVar[str] = "Input"
 
     raw: Raw = None
-    channel: ChannelName = "mix"
+    channel: ChannelName = None
     track: Track = None
-    start: Start = 0.0
+    start: Start = None
     end: End = None
 
     @property
@@ -201,7 +211,8 @@ class WordOptions:
     TITLE: ClassVar[str] = "How words are chosen"
 
     hotwords: Hotwords = None
-    temperature: Temperature = 0.0
+    temperature: Temperature = None
+    options: OptionsFile = field(default=None, metadata=LISTED_LAST)
     calibration: CalibrationFile = field(default=None, metadata=LISTED_LAST)
 
     def stream_options(self) -> StreamOptions:
@@ -210,11 +221,15 @@ class WordOptions:
         Raises:
             typer.BadParameter: one of them is invalid.
         """
-        phrases = [_hotword(text) for text in self.hotwords or ()]
-        with mistake_in("--hotword"):
-            decoding = DecodingOptions(hotwords=phrases)
-        with mistake_in("--temperature"):
-            options = StreamOptions(decoding=replace(decoding, temperature=self.temperature))
+        options = StreamOptions() if self.options is None else _options_in(self.options)
+        decoding = options.decoding
+        if self.hotwords:
+            with mistake_in("--hotword"):
+                decoding = replace(decoding, hotwords=[_hotword(text) for text in self.hotwords])
+        if self.temperature is not None:
+            with mistake_in("--temperature"):
+                decoding = replace(decoding, temperature=self.temperature)
+        options = replace(options, decoding=decoding)
         if self.calibration is None:
             return options
         with mistake_in("--calibration"):
@@ -325,19 +340,35 @@ def heard(
         typer.BadParameter: one of them is invalid.
     """
     text.refuse()
-    options, start, end = text.stream_options(), sound.start, sound.end
-    with mistake_in("--start"):
-        options = replace(options, channel=_channel(sound.channel), start_s=start)
-    options = replace(options, track=sound.track)
-    with mistake_in("--max-duration"):
-        most_s = options.max_duration_s if max_duration is None else max_duration
-        options = replace(options, max_duration_s=most_s)
+    options = text.stream_options()
+    if sound.channel is not None:
+        options = replace(options, channel=_channel(sound.channel))
+    if sound.track is not None:
+        options = replace(options, track=sound.track)
+    if max_duration is not None:
+        with mistake_in("--max-duration"):
+            options = replace(options, max_duration_s=max_duration)
+    start = options.start_s if sound.start is None else sound.start
+    end = options.end_s if sound.end is None else sound.end
     if end is not None and not end > start:
         raise typer.BadParameter(
             f"{end:g} is not after --start {start:g}; give a later end", param_hint="--end"
         )
+    with mistake_in("--start"):
+        options = replace(options, start_s=start, end_s=None)
     with mistake_in("--end"):
         return replace(options, end_s=end)
+
+
+def _options_in(path: Path) -> StreamOptions:
+    """The options in a JSON file; BadParameter if they are invalid."""
+    with mistake_in("--options"):
+        try:
+            values = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            why = reason_of(error) if isinstance(error, OSError) else "it is not JSON"
+            raise ConfigError(f"{path} cannot be read: {why}") from error
+        return StreamOptions.from_dict(values)
 
 
 def _hotword(text: str) -> Hotword:

@@ -9,7 +9,6 @@ from kiku.cli.inputs import Recording, find_recordings
 from kiku.cli.options import MaxDuration, SoundOptions, WritingOptions
 from kiku.cli.outputs import STANDARD
 from kiku.errors import KikuError
-from kiku.options import MAX_RECORDING_S
 
 _Paths = Annotated[
     list[str],
@@ -67,7 +66,7 @@ class RecordingOptions:
 
     paths: _Paths
     recursive: _Recursive = False
-    max_duration: MaxDuration = MAX_RECORDING_S
+    max_duration: MaxDuration = None
     slots: _Slots = None
 
     def found(self) -> list[Recording | KikuError]:

@@ -52,7 +52,7 @@ _ENDED = (ConnectionError, RuntimeError)
 """What writing to a process that has ended raises; the second is uvloop's."""
 
 
-class RecordingDecoders:
+class DecoderProcesses:
     """Starts decoders, always one ahead, as starting one takes half a second."""
 
     def __init__(self, memory_bytes: int) -> None:
@@ -73,7 +73,7 @@ class RecordingDecoders:
 
     async def decode(
         self, path: Path | None = None, *, track: int | None = None
-    ) -> "RecordingDecoder":
+    ) -> "DecoderProcess":
         """A decoder of a file, or of what is fed to it."""
         while True:
             self.prepare()
@@ -88,7 +88,7 @@ class RecordingDecoders:
             await _end(process)
         job = {"path": None if path is None else str(path), "track": track,
                "bytes": self._memory_bytes}  # fmt: skip
-        return RecordingDecoder(process, job)
+        return DecoderProcess(process, job)
 
     async def close(self) -> None:
         """Stop the process that was started ahead."""
@@ -99,11 +99,11 @@ class RecordingDecoders:
                 await _end(await spare)
 
 
-class RecordingDecoder:
+class DecoderProcess:
     """One recording being decoded."""
 
     def __init__(self, process: asyncio.subprocess.Process, job: dict[str, Any]) -> None:
-        """Only `RecordingDecoders.decode` makes decoders."""
+        """Only `DecoderProcesses.decode` makes decoders."""
         assert process.stdin is not None
         assert process.stdout is not None
         self._process, self._in, self._out = process, process.stdin, process.stdout

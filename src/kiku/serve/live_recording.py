@@ -12,14 +12,14 @@ from kiku.audio import ChannelChanges, Chunk, StreamWarning
 from kiku.errors import AudioError
 from kiku.live import AsyncStream
 from kiku.options import StreamOptions
-from kiku.serve.decoder import RecordingDecoder
+from kiku.serve.decoder import DecoderProcess
 
 
 class LiveRecording:
     """One recording on its way from a decoder to a stream."""
 
     def __init__(
-        self, decoder: RecordingDecoder, stream: AsyncStream, options: StreamOptions
+        self, decoder: DecoderProcess, stream: AsyncStream, options: StreamOptions
     ) -> None:
         """Begin with nothing decoded; `options` are the stream's."""
         self._decoder, self._stream, self._options = decoder, stream, options

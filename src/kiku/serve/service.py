@@ -17,7 +17,7 @@ from kiku.live import AsyncStream
 from kiku.options import AudioFormat, StreamOptions
 from kiku.recognizer import Recognizer
 from kiku.serve.admission import Admission, Busy, Permit
-from kiku.serve.decoder import RecordingDecoder, RecordingDecoders
+from kiku.serve.decoder import DecoderProcess, DecoderProcesses
 from kiku.serve.keys import Keys
 from kiku.serve.metrics import Metrics
 from kiku.serve.protocols.interface import ModelCard
@@ -61,7 +61,7 @@ class Service:
         file = settings.calibration
         self._calibration = None if file is None else Calibration.load(file)
         self.metrics = Metrics()
-        self.decoders = RecordingDecoders(settings.decoder_bytes)
+        self.decoders = DecoderProcesses(settings.decoder_bytes)
         self.is_draining = False
         self.room_bytes = 0.0
         """Bytes of sound waiting to be heard that one stream may keep."""
@@ -320,7 +320,7 @@ class UploadTranscription:
     def __init__(self, service: Service, source: Path, options: StreamOptions) -> None:
         """Only `Service.transcribe_upload` makes these."""
         self._service, self._source, self._options = service, source, options
-        self._decoder: RecordingDecoder | None = None
+        self._decoder: DecoderProcess | None = None
         self._words: list[Word] = []
         self._warnings: list[StreamWarning] = []
         self._problem: AudioError | None = None

@@ -24,7 +24,7 @@ from kiku.live import AsyncStream
 from kiku.options import StreamOptions
 from kiku.serve.admission import HeldSlots
 from kiku.serve.client_progress import Overlap
-from kiku.serve.decoder import RecordingDecoder
+from kiku.serve.decoder import DecoderProcess
 from kiku.serve.decoding_history import PlannedChanges
 from kiku.serve.live_recording import LiveRecording
 from kiku.serve.outbox import Outbox
@@ -83,7 +83,7 @@ class TalkStream:
         self._counters, self._tasks = counters, tasks
         self._slots = HeldSlots(service.permit)
         self._stream: AsyncStream | None = None
-        self._decoder: RecordingDecoder | None = None
+        self._decoder: DecoderProcess | None = None
         self._listener: asyncio.Task[None] | None = None
         self._asking = asyncio.Lock()
         self._asks: deque[list[Action]] = deque()
@@ -378,7 +378,7 @@ class TalkStream:
         return self._protocol.opened()
 
     async def _hear(
-        self, recording: LiveRecording, decoder: RecordingDecoder, stream: AsyncStream
+        self, recording: LiveRecording, decoder: DecoderProcess, stream: AsyncStream
     ) -> None:
         """Push the sound of the client's recording, and report what is wrong with it."""
         try:

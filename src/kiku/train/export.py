@@ -1,5 +1,3 @@
-# pyright: basic
-# What torch gives is only partly typed.
 """A run -> a model in a layout that kiku, moshi and transformers read; or PEFT's adapter."""
 
 from collections.abc import Mapping

@@ -1,5 +1,3 @@
-# pyright: basic
-# What torch gives is only partly typed.
 """Low-rank adapters on the frozen weights of a decoder.
 
 A weight W becomes W + (alpha / rank) B A. kiku's attention has one matrix for query, key and value;

@@ -1,5 +1,3 @@
-# pyright: basic
-# What torch gives is only partly typed.
 """Write a decoder, with the codec of the model that it comes from, to a folder in either layout."""
 
 from collections.abc import Mapping

@@ -1,5 +1,3 @@
-# pyright: basic
-# What torch gives is only partly typed.
 """Train only the rows of a vocabulary's new pieces in the text tables; the others stay frozen.
 
 `kiku train vocab` notes in the model's folder which pieces are new; `lora.new_pieces` overrides it.

@@ -1,5 +1,3 @@
-# pyright: basic
-# What torch gives is only partly typed.
 """The output of a decoder before it was trained, and how far its output has moved since.
 
 Knows one decoder and its weights at two times; does not know batches.

@@ -1,5 +1,3 @@
-# pyright: basic
-# What torch gives is only partly typed.
 """Weights in parts on several processes, by torch's FSDP2 (`fully_shard`).
 
 Each process keeps its rows of every tensor, and has a layer or a table whole only while it computes

@@ -1,5 +1,3 @@
-# pyright: basic
-# What torch gives is only partly typed.
 """Write a safetensors file tensor by tensor.
 
 Of tensors in parts on several processes, or on a GPU, at most one is whole in memory at a time.

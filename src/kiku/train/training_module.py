@@ -1,5 +1,3 @@
-# pyright: basic
-# What torch gives is only partly typed.
 """The losses of a decoder on a batch: text, and pauses if it has pause heads.
 
 A codec that is trained with it encodes the batch's sound first.

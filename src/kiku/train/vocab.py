@@ -1,5 +1,3 @@
-# pyright: basic
-# What torch gives is only partly typed.
 """A model with another vocabulary: its own with more pieces at the end, or a new one.
 
 Pieces that the model has keep their rows. In the text embedding and the text head the row of a new

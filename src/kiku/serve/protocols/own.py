@@ -49,6 +49,12 @@ PARAMETERS = (
     Parameter("hotwords", "honoured", "a word or phrase to favour; can be repeated"),
     Parameter("temperature", "honoured", "0 always picks the likeliest token"),
     Parameter(
+        "options",
+        "honoured",
+        "further StreamOptions as JSON: decoding, turns, recovery, rate_check, signal_checks; the "
+        "other parameters come first",
+    ),
+    Parameter(
         "session", "honoured", "a name with which a client can come back after it was cut off"
     ),
     Parameter("after", "honoured", "how many events of the session the client has received"),
@@ -65,6 +71,9 @@ PARAMETERS = (
 
 _LAG_S = 0.5
 """Seconds of heard sound between two `lag` messages."""
+
+_FURTHER = ("decoding", "turns", "recovery", "rate_check", "signal_checks")
+"""What `options` may set; the rest is the service's own, or has a parameter."""
 
 _TIMES = frozenset({"start", "end", "time", "duration"})
 """Fields of events that are times, written as all protocols write them."""
@@ -96,6 +105,8 @@ class ConfigureCommand(
 
     hotwords: list[str] | None = None
     temperature: float | None = None
+    decoding: dict[str, Any] | None = None
+    """Further `DecodingOptions`."""
 
 
 Command = FinalizeCommand | CloseCommand | GapCommand | ConfigureCommand
@@ -188,13 +199,13 @@ class OwnProtocol(Base):
                 return self._configure(command)
 
     def _configure(self, command: ConfigureCommand) -> Actions:
-        given: dict[str, Any] = {}
+        given: dict[str, Any] = dict(command.decoding or {})
         if command.hotwords is not None:
             given["hotwords"] = command.hotwords
         if command.temperature is not None:
             given["temperature"] = command.temperature
         try:
-            decoding = replace(self._options.decoding, **given)
+            decoding = DecodingOptions.from_dict(self._options.decoding.to_dict() | given)
         except ConfigError as error:
             return _error(str(error))
         self._asked = replace(self._options, decoding=decoding)
@@ -256,20 +267,45 @@ def _options_of(request: ClientRequest) -> StreamOptions:
     for name, _ in request.query:
         if name not in known:
             raise ConfigError(f"{name} is not a known parameter: use {', '.join(sorted(known))}")
+    options = _further_options_of(request)
     turns = request.first("turns")
     if turns is not None and turns not in get_args(Eagerness):
         raise ConfigError(f"turns must be one of {', '.join(get_args(Eagerness))}, not {turns!r}")
-    return StreamOptions(
+    decoding, hotwords = options.decoding, request.all("hotwords")
+    temperature = _number(request, "temperature", float)
+    return replace(
+        options,
         format=_format_of(request),
         channel=_channel_of(request.first("channel", "mix") or "mix"),
-        turns=turns,  # pyright: ignore[reportArgumentType]
+        turns=options.turns if turns is None else turns,
         partials=_flag(request, "partials"),
         pauses=_flag(request, "pauses"),
-        decoding=DecodingOptions(
-            hotwords=request.all("hotwords"),
-            temperature=_number(request, "temperature", float) or 0.0,
+        decoding=replace(
+            decoding,
+            hotwords=hotwords or decoding.hotwords,
+            temperature=decoding.temperature if temperature is None else temperature,
         ),
     )
+
+
+def _further_options_of(request: ClientRequest) -> StreamOptions:
+    """What the parameter `options` says; ConfigError if it is not valid."""
+    text = request.first("options")
+    if text is None:
+        return StreamOptions()
+    try:
+        given = msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError):
+        raise ConfigError(
+            f'options must be a JSON object, such as {{"recovery": false}}, not {brief(repr(text))}'
+        ) from None
+    for name in given:
+        if name not in _FURTHER:
+            raise ConfigError(f"options cannot have {brief(repr(name))}: use {', '.join(_FURTHER)}")
+    try:
+        return StreamOptions.from_dict(given)
+    except ConfigError as error:
+        raise ConfigError(f"options: {error}") from error
 
 
 def _format_of(request: ClientRequest) -> AudioFormat:
