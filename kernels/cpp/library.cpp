@@ -1,6 +1,7 @@
 // What ONNX Runtime and Python call: the operators, and which kernels they use.
 
 #include <atomic>
+#include <cctype>
 #include <cstdlib>
 #include <cstring>
 
@@ -30,10 +31,26 @@ namespace { const Processor *const kProcessors[] = {&kNeon}; }
 
 namespace {
 
+bool is_space(char c) { return std::isspace(static_cast<unsigned char>(c)) != 0; }
+
+// Whether these are the kernels that KIKU_KERNELS asks for, in large letters or small. Without it, or
+// with blanks only, all are.
+bool is_asked_for(const char *wanted, const char *name) {
+  if (wanted == nullptr) return true;
+  while (is_space(*wanted)) wanted++;
+  size_t length = std::strlen(wanted);
+  while (length > 0 && is_space(wanted[length - 1])) length--;
+  if (length == 0) return true;
+  if (length != std::strlen(name)) return false;
+  for (size_t i = 0; i < length; i++)
+    if (std::tolower(static_cast<unsigned char>(wanted[i])) != name[i]) return false;
+  return true;
+}
+
 const Processor *choose() {
   const char *wanted = std::getenv("KIKU_KERNELS");
   for (const Processor *one : kProcessors)
-    if ((wanted == nullptr || *wanted == '\0' || std::strcmp(wanted, one->name) == 0) && one->is_here()) return one;
+    if (is_asked_for(wanted, one->name) && one->is_here()) return one;
   return nullptr;
 }
 
