@@ -17,6 +17,7 @@ from kiku.engine.gpu import slots as slot_memory
 from kiku.engine.gpu.capture import RECORDING, Graphs
 from kiku.engine.gpu.memory import Room
 from kiku.engine.gpu.rings import FLOAT8, Rings, ring_bytes, to_float8
+from kiku.engine.gpu.trays import Tray
 from kiku.errors import ConfigError, StreamError
 from tests import tiny
 from tests.engine.engines import make_engine, said, sound, step
@@ -90,6 +91,26 @@ def test_logits_come_with_the_call_that_makes_them(T: int, monkeypatch: pytest.M
         step(engine, [1, 0], frames[:, at : at + T])
         assert len(waits) == backend.num_launches - before
     assert len(picked) >= 2 * 5 * T
+
+
+def test_logits_that_nobody_reads_stay_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """32 kB a row of the 1B, in every frame of a greedy slot."""
+    engine, backend = make(slots=2)
+    fetched: list[int | None] = []
+    fetch = Tray.fetch
+
+    def noted(self: Tray, most: int | None = None) -> None:
+        if "logits" in self.host:
+            fetched.append(most)
+        fetch(self, most)
+
+    monkeypatch.setattr(Tray, "fetch", noted)
+    for _ in range(2):
+        engine.open()
+    for seed in range(4):
+        step(engine, [0, 1], np.stack([sound(1, seed), sound(1, seed + 9)]))
+    assert fetched == []
+    assert backend.launches._num_fetched == 0
 
 
 def test_logits_that_were_not_asked_for_in_time_are_fetched() -> None:
