@@ -187,6 +187,10 @@ class Fits:
         """Bytes of memory in use by `streams` streams and what all share."""
         return self.fixed.value + streams * self.stream.value
 
+    def processes(self, streams: float) -> int:
+        """Processes of the server that feed so many streams, at least."""
+        return math.ceil(streams / known.streams_a_process(self._config.frame_rate))
+
     def problem(self) -> str:
         """Why not even one stream fits; None if one does."""
         options, usable = self._options, self._usable
