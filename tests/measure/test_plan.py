@@ -166,7 +166,8 @@ def test_recordings_are_counted_by_how_fast_they_go() -> None:
 
 def test_each_process_of_the_server_feeds_so_many_streams() -> None:
     one = known.streams_a_process(12.5)
-    assert one * 12.5 * known.socket_us() <= 1e6 < (one + 1) * 12.5 * known.socket_us()
+    slowest = max(known.socket_us().values())
+    assert one * 12.5 * slowest <= 1e6 < (one + 1) * 12.5 * slowest
     assert known.streams_a_process(1e9) == 1
     found = plan("1b", gpu("h200"), wanted=Wanted(streams=one + 1, hours_per_day=1))
     assert found.processes == -(-int(found.streams.value) // one) > 1
@@ -261,6 +262,19 @@ def test_assumptions_have_their_numbers() -> None:
     assert "bfloat16 is turned into float32" in turned
     assert "turned into" not in "\n".join(plan("1b", H100).assumptions)
     assert "2 cores" in "\n".join(plan("1b", HERE).assumptions)
+
+
+def test_the_servers_work_is_that_of_the_slowest_machine_and_names_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [
+        {"what": "sockets", "model": "any", "dtype": "any", "machine": machine, "us_a_frame": us}
+        for machine, us in (("swift", 100.0), ("slow", 400.0), ("usual", 200.0))
+    ]
+    monkeypatch.setattr(known, "_rows", lambda: rows)
+    text = "\n".join(plan("1b", H100).assumptions)
+    assert "measured to be 100 to 400 microseconds of one core; as slow as on slow, one" in text
+    assert "serves up to 200 streams" in text
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), 1e300, 10**400])
