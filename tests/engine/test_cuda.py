@@ -146,6 +146,22 @@ def test_what_was_read_ahead_is_not_given_to_another_question() -> None:
     assert said_by[0] == said_by[1]
 
 
+@pytest.mark.parametrize("back", [0, 2])
+def test_what_was_read_ahead_of_a_rewind_is_not_given_after_it(back: int) -> None:
+    """The same columns at another place: the engine does not ask that, but a backend may be."""
+    engine, backend = make()
+    engine.open()
+    step(engine, [0], sound(4)[None])
+    slots, one = np.zeros(1, np.int64), np.ones(1, np.int64)
+    codes = backend.encode(slots, sound(1, 5)[None])
+    columns = np.concatenate([backend._ahead.next_tokens(slots)[:, None, None], codes], axis=2)
+    if back:
+        backend.rewind(slots, back * one)
+    before = backend.num_launches
+    backend.read(slots, columns, one, logits=False)
+    assert backend.num_launches - before == (1 if back else 0)
+
+
 @pytest.mark.parametrize("most", [3, 16, 40])
 def test_more_rows_than_a_call_takes_go_in_several(
     most: int, monkeypatch: pytest.MonkeyPatch
