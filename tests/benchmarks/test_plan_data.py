@@ -32,7 +32,7 @@ def test_the_data_in_the_package_are_those_of_the_results(plan_data: ModuleType)
         "run  python benchmarks/plan_data.py"
     )
     kinds = {(row["what"], row["model"]) for row in rows}
-    assert {("live", "1b"), ("live", "2.6b"), ("file", "demo")} <= kinds
+    assert {("live", "1b"), ("live", "2.6b"), ("memory", "1b"), ("file", "demo")} <= kinds
 
 
 def test_the_latest_row_with_full_windows_counts(plan_data: ModuleType, tmp_path: Path) -> None:
@@ -107,6 +107,8 @@ def test_a_row_becomes_streams_and_memory() -> None:
     assert (one.streams_within(1), one.exceeded(1)) == (0, True)
     assert one.noise is None  # but for a hundredth
     assert one.fixed_bytes is one.stream_bytes is None  # that row was of two slots
+    (known,) = [one for one in kept if one.stream_bytes is not None]
+    assert (known.fixed_bytes or 0) > 1e9 > (known.stream_bytes or 0) > 1e8
     assert one.speed is None
     assert measured("1b", "fp8") == measured(None, "int8") == ()
     assert all(10 < us < 1000 for us in socket_us().values())

@@ -29,6 +29,7 @@ from tests.checkpoint.models import write_native_folder
 
 H100 = GPUS["h100"]
 EPYC = "AMD EPYC (AVX2, AVX-512, AVX-512 VNNI, AVX-512 BF16), 2 cores, 25 GB"
+ZEN5 = EPYC.replace("AVX-512,", "AVX-512, AVX-VNNI,")
 HERE = cpu(2, 36.4, memory_gb=25)  # the machine of that name
 KEYS = PlanOptions(kv_dtype="float32")  # as it had them, before kiku-kernels
 
@@ -196,6 +197,10 @@ def test_what_was_measured_on_this_machine_takes_the_place_of_estimates() -> Non
     assert found.step_ms is not None
     assert found.step_ms.basis == "measured"
     assert found.step_ms.value == pytest.approx(65.6, abs=0.1)
+    zen5 = plan("1b", HERE, machine=ZEN5)
+    assert (zen5.streams.value, zen5.streams.basis) == (10, "measured")
+    assert zen5.fixed_bytes.basis == zen5.stream_bytes.basis == "measured"
+    assert zen5.stream_bytes.value == pytest.approx(116e6, rel=0.01)
     demo = plan("demo", cpu(2, 1, memory_gb=25), machine=EPYC)
     assert (demo.by_time.value, demo.by_time.basis) == (16, "measured")  # more were not tried
     assert plan("demo", HERE, machine=EPYC).by_time.basis == "roofline"  # which has more
