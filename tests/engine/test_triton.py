@@ -56,6 +56,7 @@ def in_the_interpreter(marks: str, seconds: int) -> None:
     assert " passed" in ran.stdout
 
 
+@pytest.mark.timeout(900)
 def test_it_is_right() -> None:
     in_the_interpreter("not heavy", 100)
 
