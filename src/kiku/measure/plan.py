@@ -36,12 +36,16 @@ class Wanted:
     """Hours of recordings a day."""
     price: float | None = None
     """Price of a machine for an hour, in any currency."""
+    recordings_at_once: int | None = None
+    """Recordings that a process transcribes at once; None is as few as are nearly the fastest."""
 
     def __post_init__(self) -> None:
         if self.streams is not None:
             check_within("streams", self.streams, _MOST, least=1)
         if self.hours_per_day is not None:
             check_within("hours_per_day", self.hours_per_day, _MOST)
+        if self.recordings_at_once is not None:
+            check_within("recordings_at_once", self.recordings_at_once, _MOST, least=1)
         if self.price is None:
             return
         check_within("price", self.price, _MOST, least=0)
@@ -165,7 +169,9 @@ def plan(
     if by_memory is not None and by_memory.value < by_time.value:
         streams = by_memory
     room = int(by_time.value if by_memory is None else by_memory.value)
-    recordings, at_once = fits.recordings(max(1, room)) if room or by_memory is None else (None, 0)
+    recordings, at_once = None, 0
+    if room or by_memory is None:
+        recordings, at_once = fits.recordings(max(1, room), wanted.recordings_at_once)
     return Plan(
         model=name,
         hardware=hardware,
