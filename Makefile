@@ -3,12 +3,14 @@
 # PYTHON       the Python to build on, 3.11 or newer
 # TORCH        which PyTorch; this one has wheels for processors without a GPU under its plain name
 # TORCH_FLAGS  passed to pip for it, such as the address of PyTorch's own index for a CPU or CUDA build
+# TRITON       which Triton, for make triton; PyTorch for CUDA brings its own
 # WORKERS      processes that run the tests; auto is one more than there are processors, four at most
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 TORCH ?= torch==2.13.0
 TORCH_FLAGS ?=
+TRITON ?= triton==3.9.0
 VENV ?= .venv
 WORKERS ?= auto
 ARGS ?=
@@ -17,18 +19,21 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip
 RUN_SIZE := about 0.4 GB
 DEV_SIZE := about 2 GB, more with CUDA
+TRITON_SIZE := 1 GB more
 RUN := $(VENV)/.ready-to-run
 DEV := $(VENV)/.ready-to-test
 
+TRITON_FOLDER := $(VENV)/triton
 KERNELS := $(VENV)/.ready-kernels
 KERNEL_FILES := $(wildcard kernels/*.py kernels/*.toml kernels/cpp/* kernels/src/*/*.py)
 
-.PHONY: help demo test lint bench mutants wheels clean
+.PHONY: help demo test triton lint bench mutants wheels clean
 
 help:
 	@echo "make demo     transcribe the recordings in examples/ with the model that ships with kiku"
 	@echo "make test     the tests; make test ARGS='tests/text -x' for some of them,"
 	@echo "              make test WORKERS=0 in one process, where -s and --pdb work"
+	@echo "make triton   the tests of the kernels for GPUs, by Triton's interpreter and compiler: no GPU is needed"
 	@echo "make lint     ruff, pyright, import-linter"
 	@echo "make bench    kiku beside transformers and moshi, half an hour; figures go to benchmarks/results/"
 	@echo "make mutants  how many small mistakes the tests notice, and which they miss, a quarter of an hour;"
@@ -37,7 +42,7 @@ help:
 	@echo "make clean    remove the virtual environment"
 	@echo
 	@echo "PYTHON=python3.12 builds on that one, TORCH and TORCH_FLAGS choose PyTorch (see the Makefile)."
-	@echo "What is installed goes to $(VENV): $(RUN_SIZE) for demo, $(DEV_SIZE) for the others."
+	@echo "What is installed goes to $(VENV): $(RUN_SIZE) for demo, $(DEV_SIZE) for the others, $(TRITON_SIZE) for triton."
 
 demo: $(RUN)
 	@echo "transcribing the recordings in examples/, a few seconds; the model is converted before that if it is new"
@@ -46,6 +51,11 @@ demo: $(RUN)
 # Hundreds of short processes import kiku: it is compiled once, whatever the environment says.
 test: $(DEV)
 	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
+
+# Triton lies apart from the other packages: where it can be imported, `make test` would run these
+# tests, too, which take minutes.
+triton: $(DEV) $(TRITON_FOLDER)
+	PYTHONPATH=$(abspath $(TRITON_FOLDER)) $(PY) -m pytest tests/engine/test_triton.py $(ARGS)
 
 lint: $(DEV)
 	$(PY) -m ruff check
@@ -87,3 +97,8 @@ $(DEV): pyproject.toml $(RUN)
 	$(PIP) install --quiet -e ".[dev]"
 	$(PIP) install --quiet --no-deps "moshi==0.2.13" "sphn>=0.2,<0.3"
 	@touch $@
+
+$(TRITON_FOLDER): | $(PY)
+	@echo "installing Triton into $@: $(TRITON_SIZE), a minute or two, once"
+	$(PIP) install --quiet --no-deps --target $@.part "$(TRITON)"
+	@mv $@.part $@

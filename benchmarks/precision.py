@@ -7,7 +7,9 @@ shape with random weights, in float32 and with every matrix replaced by what its
 bits stand for; what counts is the relative error of the residual stream behind each layer, and of
 the logits. Then the graphs themselves are run, which round what is multiplied to 8 bits as well.
 Words: the demo model hears strings of people whom it never heard (those of decoding.py; FOLDER is
-the same), in each precision. Codes: how many of the codec's are not those of float32.
+the same), in each precision. Codes: how many of the codec's are not those of float32. Words and
+codes go through kiku-kernels where they are installed; graphs that are changed first (layers, and
+codes of rounded weights only) always through ONNX Runtime's own operators.
 
 One line for each part is appended to results/precision.jsonl; from the latest of each come the
 tables and the picture in docs/precision.md. With --no-record all is only printed; --page measures
@@ -37,7 +39,7 @@ from kiku.checkpoint.tensor_shapes import lm_shapes
 from kiku.config import LMConfig, ModelConfig
 from kiku.converted import convert
 from kiku.engine import SlotEngine
-from kiku.engine.kernels import ONNX_RUNTIME
+from kiku.engine.kernels import ONNX_RUNTIME, kernels
 from kiku.engine.networks import WIDTH, OnnxDecoder
 from kiku.engine.onnx import onnx_engine
 from kiku.graph import (
@@ -60,6 +62,9 @@ POSITIONS = 64
 STRINGS = 200
 LEVELS = {"as recorded": None, "noise at 10 dB": 10.0}
 PARTS = ("sizes", "layers", "words", "codes")
+
+ORT = "ONNX Runtime"
+"""The operators of a row that names none: it is older than kiku-kernels."""
 
 KINDS: tuple[str, ...] = (
     "embeddings",
@@ -356,7 +361,7 @@ def layers(shape: str, folder: Path) -> dict[str, Any]:
             file.unlink()
     del found["float32"], same["float32"]
     return {
-        "shape": shape, "positions": POSITIONS, "weights": "random",
+        "shape": shape, "operators": ORT, "positions": POSITIONS, "weights": "random",
         "weights_only": {way: found[way] for way in ("int8", "int4")},
         "as_run": as_run,
         "in_4_bits": {way: found[way]["logits"] for way in ("all", *KINDS)},
@@ -400,7 +405,10 @@ def words(data: Path, count: int = STRINGS) -> dict[str, Any]:
                 "wrong_with_codes_of_float32": wrong_words(model, said, by_right_codes),
             }  # fmt: skip
             print(level, precision, rows[level][precision], flush=True)
-    return {"model": "demo", "strings": count, "speakers": "never heard", "levels": rows}
+    return {
+        "model": "demo", "operators": operators(), "strings": count, "speakers": "never heard",
+        "levels": rows,
+    }  # fmt: skip
 
 
 def wrong_words(model: Recognizer, said: Sequence[list[str]], texts: Sequence[list[int]]) -> int:
@@ -431,18 +439,26 @@ def codes(data: Path, folder: Path) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for way, precision in (("float32", "float32"), ("int8", "int8"), ("weights only", "int8")):
         made = convert("demo", precision=precision, folder=folder / way)
+        used = kernels()
         if way == "weights only":
+            used = ONNX_RUNTIME  # the operators of kiku-kernels round to 8 bits always
             path = made.folder / f"{CODEC_GRAPH}.onnx"
             model = onnx.load(str(path), load_external_data=False)
             take_products_in_float(model)
             path.write_bytes(model.SerializeToString())
-        engine = onnx_engine(
-            made.folder, made.config, slots=decoding.SLOTS, threads=1, used=ONNX_RUNTIME
-        )
+        engine = onnx_engine(made.folder, made.config, slots=decoding.SLOTS, threads=1, used=used)
         given = np.concatenate(decoding.encoded(engine, sounds, made.config.frame_size))
         right = given if right is None else right
         rows[way] = [round(float(share), 4) for share in (given != right).mean(axis=0)]
-    return {"model": "demo", "strings": len(sounds), "other_codes": rows}
+    return {
+        "model": "demo", "operators": operators(), "strings": len(sounds), "other_codes": rows,
+    }  # fmt: skip
+
+
+def operators() -> str:
+    """Whose operators run words and codes here, with the instructions of kiku's."""
+    processor = kernels().processor
+    return f"kiku-kernels ({processor})" if processor else ORT
 
 
 def latest(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -464,8 +480,9 @@ def tables(rows: Sequence[dict[str, Any]], peers: Sequence[dict[str, Any]] = ())
         lines += [*_layer_table(row), "", *_kind_table(row), ""]
     for row in (found[part] for part in PARTS if part in found):
         versions = ", ".join(f"{name} {number}" for name, number in row["versions"].items())
+        ran = "" if row["what"] == "sizes" else f"operators of {row.get('operators', ORT)}, "
         lines.append(
-            f"{row['what'].capitalize()}: {row['date']}, commit {row['commit']}, "
+            f"{row['what'].capitalize()}: {ran}{row['date']}, commit {row['commit']}, "
             f"{row['machine']}; {versions}."
         )
         lines.append("")

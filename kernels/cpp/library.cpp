@@ -1,5 +1,7 @@
 // What ONNX Runtime and Python call: the operators, and which kernels they use.
 
+#include <atomic>
+#include <cctype>
 #include <cstdlib>
 #include <cstring>
 
@@ -29,19 +31,60 @@ namespace { const Processor *const kProcessors[] = {&kNeon}; }
 
 namespace {
 
+bool is_space(char c) { return std::isspace(static_cast<unsigned char>(c)) != 0; }
+
+// Whether these are the kernels that KIKU_KERNELS asks for, in large letters or small. Without it, or
+// with blanks only, all are.
+bool is_asked_for(const char *wanted, const char *name) {
+  if (wanted == nullptr) return true;
+  while (is_space(*wanted)) wanted++;
+  size_t length = std::strlen(wanted);
+  while (length > 0 && is_space(wanted[length - 1])) length--;
+  if (length == 0) return true;
+  if (length != std::strlen(name)) return false;
+  for (size_t i = 0; i < length; i++)
+    if (std::tolower(static_cast<unsigned char>(wanted[i])) != name[i]) return false;
+  return true;
+}
+
 const Processor *choose() {
   const char *wanted = std::getenv("KIKU_KERNELS");
   for (const Processor *one : kProcessors)
-    if ((wanted == nullptr || *wanted == '\0' || std::strcmp(wanted, one->name) == 0) && one->is_here()) return one;
+    if (is_asked_for(wanted, one->name) && one->is_here()) return one;
+  return nullptr;
+}
+
+// Known when the library is loaded: no thread finds one that is half made.
+constinit ort::Operator<AttentionOp<false>> attention;
+constinit ort::Operator<AttentionOp<true>> attention_half;
+constinit ort::Operator<EmbedOp> embed;
+constinit ort::Operator<ProductOp> product;
+constinit ort::Operator<SearchOp> search;
+constinit ort::Operator<TapsOp> taps;
+const ort::CustomOp *const kOperators[] = {&attention, &attention_half, &embed, &product, &search, &taps};
+
+// A domain with all operators. Several threads may make one each: the first stays, and the others are
+// left where they are, as nothing points to them.
+ort::Status *find_domain(ort::Api api, ort::Domain **found) {
+  using ort::Place, ort::Status;
+  static constinit std::atomic<ort::Domain *> domain = nullptr;  // lives as long as the library
+  *found = domain.load();
+  if (*found != nullptr) return nullptr;
+  ort::Domain *made = nullptr;
+  if (Status *status = ort::call<Status *>(api, Place::kCreateCustomOpDomain, "kiku", &made)) return status;
+  for (const ort::CustomOp *one : kOperators)
+    if (Status *status = ort::call<Status *>(api, Place::kCustomOpDomainAdd, made, one)) return status;
+  if (domain.compare_exchange_strong(*found, made)) *found = made;  // else it is another thread's
   return nullptr;
 }
 
 }  // namespace
 
 const Processor *processor() {
-  static const Processor *chosen = nullptr;
-  if (chosen == nullptr) chosen = choose();  // threads that race for it find the same
-  return chosen;
+  static constinit std::atomic<const Processor *> chosen = nullptr;
+  const Processor *one = chosen.load(std::memory_order_relaxed);
+  if (one == nullptr) chosen.store(one = choose(), std::memory_order_relaxed);  // every thread finds the same
+  return one;
 }
 
 }  // namespace kiku
@@ -63,20 +106,7 @@ KIKU_EXPORT ort::Status *RegisterCustomOps(ort::Options *options, const ApiBase 
   ort::Api api = base->get_api(ort::kVersion);
   if (api == nullptr) return nullptr;  // too old: loading a graph tells that its operators are missing
   if (kiku::processor() == nullptr) return ort::failure(api, "kernels", "there are none for this processor");
-  static ort::Operator<kiku::AttentionOp<false>> attention;
-  static ort::Operator<kiku::AttentionOp<true>> attention_half;
-  static ort::Operator<kiku::EmbedOp> embed;
-  static ort::Operator<kiku::ProductOp> product;
-  static ort::Operator<kiku::SearchOp> search;
-  static ort::Operator<kiku::TapsOp> taps;
-  static const ort::CustomOp *const operators[] = {&attention, &attention_half, &embed, &product, &search, &taps};
-  static ort::Domain *domain = nullptr;  // lives as long as the library: sessions only point to it
-  if (domain == nullptr) {
-    ort::Domain *made = nullptr;
-    if (Status *status = ort::call<Status *>(api, Place::kCreateCustomOpDomain, "kiku", &made)) return status;
-    for (const ort::CustomOp *one : operators)
-      if (Status *status = ort::call<Status *>(api, Place::kCustomOpDomainAdd, made, one)) return status;
-    domain = made;
-  }
+  ort::Domain *domain = nullptr;  // sessions only point to it
+  if (Status *status = kiku::find_domain(api, &domain)) return status;
   return ort::call<Status *>(api, Place::kAddCustomOpDomain, options, domain);
 }

@@ -254,7 +254,7 @@ struct Operator : CustomOp {
     return SIZE_MAX;
   }
 
-  Operator() : CustomOp{} {
+  constexpr Operator() : CustomOp{} {
     version = kVersion;
     get_name = [](const CustomOp *) -> const char * { return Kernel::kName; };
     get_execution_provider = [](const CustomOp *) -> const char * { return "CPUExecutionProvider"; };

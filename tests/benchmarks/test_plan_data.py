@@ -111,7 +111,7 @@ def test_a_row_becomes_streams_and_memory() -> None:
     assert (known.fixed_bytes or 0) > 1e9 > (known.stream_bytes or 0) > 1e8
     assert one.speed is None
     assert measured("1b", "fp8") == measured(None, "int8") == ()
-    assert 100 < socket_us() < 1000
+    assert all(10 < us < 1000 for us in socket_us().values())
 
 
 def test_more_streams_that_were_within_do_not_make_up_for_fewer_that_were_not() -> None:

@@ -121,6 +121,13 @@ def test_tables_take_the_latest_rows(precision: ModuleType) -> None:
     assert text.index("| gate | 10.00 % |") < text.index("| down | 20.00 % |")
 
 
+def test_the_page_says_whose_operators_ran(precision: ModuleType) -> None:
+    text = precision.tables([*ROWS, row("codes", operators="kiku-kernels (avx2)")])
+    assert "Words: operators of ONNX Runtime, 2026-11-25" in text  # the row is older than ours
+    assert "Codes: operators of kiku-kernels (avx2), 2026-11-25" in text
+    assert "Sizes: 2026-11-25" in text
+
+
 def test_speed_stands_in_the_table_once_it_is_measured(precision: ModuleType) -> None:
     live = {
         "what": "live", "window": "full", "shape": "1b", "precision": "int4", "machine": "m",

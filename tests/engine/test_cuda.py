@@ -17,6 +17,7 @@ from kiku.engine.gpu import slots as slot_memory
 from kiku.engine.gpu.capture import RECORDING, Graphs
 from kiku.engine.gpu.memory import Room
 from kiku.engine.gpu.rings import FLOAT8, Rings, ring_bytes, to_float8
+from kiku.engine.gpu.trays import Tray
 from kiku.errors import ConfigError, StreamError
 from tests import tiny
 from tests.engine.engines import make_engine, said, sound, step
@@ -92,6 +93,26 @@ def test_logits_come_with_the_call_that_makes_them(T: int, monkeypatch: pytest.M
     assert len(picked) >= 2 * 5 * T
 
 
+def test_logits_that_nobody_reads_stay_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """32 kB a row of the 1B, in every frame of a greedy slot."""
+    engine, backend = make(slots=2)
+    fetched: list[int | None] = []
+    fetch = Tray.fetch
+
+    def noted(self: Tray, most: int | None = None) -> None:
+        if "logits" in self.host:
+            fetched.append(most)
+        fetch(self, most)
+
+    monkeypatch.setattr(Tray, "fetch", noted)
+    for _ in range(2):
+        engine.open()
+    for seed in range(4):
+        step(engine, [0, 1], np.stack([sound(1, seed), sound(1, seed + 9)]))
+    assert fetched == []
+    assert backend.launches._num_fetched == 0
+
+
 def test_logits_that_were_not_asked_for_in_time_are_fetched() -> None:
     engine, backend = make(slots=2)
     launches = backend.launches
@@ -123,6 +144,22 @@ def test_what_was_read_ahead_is_not_given_to_another_question() -> None:
             row += one.decode([0], part).tokens.tolist()
         said_by.append(row)
     assert said_by[0] == said_by[1]
+
+
+@pytest.mark.parametrize("back", [0, 2])
+def test_what_was_read_ahead_of_a_rewind_is_not_given_after_it(back: int) -> None:
+    """The same columns at another place: the engine does not ask that, but a backend may be."""
+    engine, backend = make()
+    engine.open()
+    step(engine, [0], sound(4)[None])
+    slots, one = np.zeros(1, np.int64), np.ones(1, np.int64)
+    codes = backend.encode(slots, sound(1, 5)[None])
+    columns = np.concatenate([backend._ahead.next_tokens(slots)[:, None, None], codes], axis=2)
+    if back:
+        backend.rewind(slots, back * one)
+    before = backend.num_launches
+    backend.read(slots, columns, one, logits=False)
+    assert backend.num_launches - before == (1 if back else 0)
 
 
 @pytest.mark.parametrize("most", [3, 16, 40])

@@ -1,8 +1,11 @@
 """kiku's own operators beside ONNX Runtime's: the same words, and what happens without them."""
 
+import os
+import platform
 import re
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -125,11 +128,15 @@ def test_keys_of_16_bits_take_what_is_beyond_them() -> None:
     memory.check(memory.save(0))  # no infinities
 
 
+@pytest.mark.parametrize("value", ["off", " OFF\n", "0", "none"])
 @pytest.mark.usefixtures("asked_anew")
-def test_they_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KIKU_KERNELS", "off")
+def test_they_can_be_switched_off(
+    value: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("KIKU_KERNELS", value)
     assert kernels().library is None
     assert kernels().reason == "KIKU_KERNELS is off"
+    assert not caplog.text
     assert said(*_opened(kernels()), sound(3)) == said(*_opened(ONNX_RUNTIME), sound(3))
 
 
@@ -139,20 +146,64 @@ def _opened(used: Kernels) -> tuple[SlotEngine, int]:
 
 
 @pytest.mark.usefixtures("asked_anew")
-def test_without_the_package_all_is_left_to_the_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_all_is_left_to_the_runtime(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "kiku_kernels", None)
     assert kernels() == Kernels(None, "", "kiku-kernels is not installed")
+    assert not caplog.text
 
 
 @pytest.mark.usefixtures("asked_anew")
-def test_a_package_without_its_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_without_its_library_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """pip tells of a build that failed only if it is asked for more."""
     import kiku_kernels
 
     def missing() -> Path:
         raise kiku_kernels.NoKernels("it could not be built here")
 
     monkeypatch.setattr(kiku_kernels, "library", missing)
-    assert kernels() == Kernels(None, "", "it could not be built here")
+    assert kernels() == kernels() == Kernels(None, "", "it could not be built here")
+    assert caplog.messages == ["kiku-kernels is not used: it could not be built here"]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (
+            "avx1024",
+            "KIKU_KERNELS asks for 'avx1024', which it does not know: take one of avx512, ",
+        ),
+        ("Neon", "KIKU_KERNELS asks for 'Neon', which this processor does not run: take one of "),
+    ],
+)
+def test_kernels_that_this_machine_has_not_are_told(value: str, told: str) -> None:
+    """The library looks into the environment once: so in a process of its own."""
+    if platform.machine() == "aarch64" and value == "Neon":
+        pytest.skip("it has these")
+    assert told in _asked(value)
+
+
+@pytest.mark.parametrize("change", [str.upper, " {} \n".format])
+def test_a_name_in_large_letters_or_with_blanks_is_a_name(change: Callable[[str], str]) -> None:
+    name = own_kernels().processor
+    assert _asked(change(name)) == name
+
+
+def _asked(value: str) -> str:
+    """The kernels of a process with this value of KIKU_KERNELS, or why there are none."""
+    code = (
+        "import kiku_kernels\n"
+        "try: print(kiku_kernels.processor())\n"
+        "except kiku_kernels.NoKernels as error: print(error)"
+    )
+    environment = {**os.environ, "KIKU_KERNELS": value}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
+    )
+    return done.stdout.strip()
 
 
 @pytest.mark.usefixtures("asked_anew")

@@ -47,7 +47,8 @@ def in_the_interpreter(marks: str, seconds: int) -> None:
         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marks,
         "--timeout", str(seconds), str(Path(__file__).with_name("test_triton_cases.py")),
     ]  # fmt: skip
-    env = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT / "src")}
+    places = filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")])  # Triton's, too
+    env = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(places)}
     env.pop("PYTEST_ADDOPTS", None)
     env.pop("PYTEST_XDIST_WORKER", None)
     ran = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
@@ -55,6 +56,7 @@ def in_the_interpreter(marks: str, seconds: int) -> None:
     assert " passed" in ran.stdout
 
 
+@pytest.mark.timeout(900)
 def test_it_is_right() -> None:
     in_the_interpreter("not heavy", 100)
 

@@ -91,7 +91,22 @@ def test_it_says_whose_kernels_are_used_and_why() -> None:
 
 
 def test_what_is_typical_is_slower_than_the_limit() -> None:
-    for slow, fast in zip(doctor.expected(20e9), doctor.expected(40e9), strict=True):
+    for slow, fast in zip(doctor.expected(20e9, OWN), doctor.expected(40e9, OWN), strict=True):
         assert slow.typical_ms > slow.limit_ms
         assert slow.limit_ms == pytest.approx(2 * fast.limit_ms, abs=0.2)
-    assert not all(e.real_time for e in doctor.expected(20e9))
+    assert not all(e.real_time for e in doctor.expected(20e9, OWN))
+
+
+def test_what_is_typical_is_slower_without_the_kernels() -> None:
+    typical = [
+        {(e.shape, e.precision): e.typical_ms for e in doctor.expected(47e9, own)}
+        for own in (OWN, NONE)
+    ]
+    assert all(typical[1][which] > 1.2 * ms for which, ms in typical[0].items())
+    assert typical[0]["2.6b", "int8"] < 80 < typical[1]["2.6b", "int8"]
+
+
+def test_a_report_expects_what_the_kernels_in_use_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    for own in (OWN, NONE):
+        monkeypatch.setattr(doctor, "_own_kernels", lambda own=own: own)
+        assert doctor.examine(bandwidth=lambda: 47e9).expected == doctor.expected(47e9, own)

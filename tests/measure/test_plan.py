@@ -17,7 +17,6 @@ from kiku.engine.gpu.rings import RING_DTYPES
 from kiku.errors import CheckpointError, InputError
 from kiku.measure import known
 from kiku.measure.fits import (
-    _KV_ON_GPU,  # pyright: ignore[reportPrivateUsage]
     DTYPES,
     ENOUGH,
     Fits,
@@ -100,8 +99,7 @@ def test_fewer_bits_and_more_memory_never_hold_fewer_streams() -> None:
     def kv(*names: str) -> list[float]:
         return counts([plan("2.6b", H100, PlanOptions(kv_dtype=name)) for name in names])
 
-    has = [name for name in KV_BITS if name != "int8"]
-    assert kv("float32", "bfloat16", "float16", "fp8") == sorted(kv(*has))
+    assert kv("float32", "bfloat16", "float16", "fp8") == sorted(kv(*KV_BITS))
     few, more = counts([plan("2.6b", H100, PlanOptions(dtype=name)) for name in DTYPES[:2]])
     assert few < more
     big = cpu(96, 500, memory_gb=128)
@@ -169,7 +167,8 @@ def test_recordings_are_counted_by_how_fast_they_go() -> None:
 
 def test_each_process_of_the_server_feeds_so_many_streams() -> None:
     one = known.streams_a_process(12.5)
-    assert one * 12.5 * known.socket_us() <= 1e6 < (one + 1) * 12.5 * known.socket_us()
+    slowest = max(known.socket_us().values())
+    assert one * 12.5 * slowest <= 1e6 < (one + 1) * 12.5 * slowest
     assert known.streams_a_process(1e9) == 1
     found = plan("1b", gpu("h200"), wanted=Wanted(streams=one + 1, hours_per_day=1))
     assert found.processes == -(-int(found.streams.value) // one) > 1
@@ -252,7 +251,7 @@ def test_types_are_those_of_the_hardware_unless_chosen() -> None:
     assert types("1b", H100) == ("bfloat16", "bfloat16")
     assert types("1b", HERE) == ("int8", "float16")
     assert types("demo", HERE) == ("float32", "float32")
-    assert types("1b", HERE, "int4", "fp8") == ("int4", "fp8")
+    assert types("1b", HERE, "int4", "bf16") == ("int4", "bfloat16")
     assert PlanOptions("bf16", "bf16") == PlanOptions("bfloat16", "bfloat16")
 
 
@@ -268,6 +267,19 @@ def test_assumptions_have_their_numbers() -> None:
     assert "bfloat16 is turned into float32" in turned
     assert "turned into" not in "\n".join(plan("1b", H100).assumptions)
     assert "2 cores" in "\n".join(plan("1b", HERE).assumptions)
+
+
+def test_the_servers_work_is_that_of_the_slowest_machine_and_names_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [
+        {"what": "sockets", "model": "any", "dtype": "any", "machine": machine, "us_a_frame": us}
+        for machine, us in (("swift", 100.0), ("slow", 400.0), ("usual", 200.0))
+    ]
+    monkeypatch.setattr(known, "_rows", lambda: rows)
+    text = "\n".join(plan("1b", H100).assumptions)
+    assert "measured to be 100 to 400 microseconds of one core; as slow as on slow, one" in text
+    assert "serves up to 200 streams" in text
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), 1e300, 10**400])
@@ -300,30 +312,37 @@ def test_more_that_makes_no_sense() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "not_on", "on", "says"),
     [
         (
-            PlanOptions("int8"),
-            "^dtype on a GPU must be one of float32, bfloat16: .* supports int8",
+            PlanOptions("int8"), H100, HERE,
+            "^dtype on a GPU must be one of float32, bfloat16: no engine of kiku supports int8",
         ),
-        (PlanOptions("int4"), "supports int4 there"),
-        (PlanOptions("fp8"), "supports fp8 there"),
+        (PlanOptions("int4"), H100, HERE, "supports int4 there"),
         (
-            PlanOptions(kv_dtype="int8"),
-            "^kv_dtype on a GPU must be one of .*, fp8: .* supports int8",
+            PlanOptions(kv_dtype="float8"), HERE, H100,
+            "^kv_dtype on a processor must be one of float32, bfloat16, float16: .* supports fp8",
         ),
     ],
-)
-def test_types_that_no_engine_has_on_a_gpu_are_refused(options: PlanOptions, says: str) -> None:
+)  # fmt: skip
+def test_types_that_no_engine_has_on_this_kind_of_hardware_are_refused(
+    options: PlanOptions, not_on: Hardware, on: Hardware, says: str
+) -> None:
     with pytest.raises(InputError, match=says):
-        plan("1b", H100, options)
-    assert plan("1b", HERE, options).streams.value >= 0  # elsewhere they can be asked for
+        plan("1b", not_on, options)
+    assert plan("1b", on, options).streams.value >= 0
+
+
+@pytest.mark.parametrize("given", [{"dtype": "fp8"}, {"kv_dtype": "int8"}])
+def test_types_that_no_engine_has_anywhere_are_not_known(given: dict[str, str]) -> None:
+    with pytest.raises(InputError, match=f"must be one of .*, not '{next(iter(given.values()))}'"):
+        PlanOptions(**given)  # type: ignore[arg-type]
 
 
 def test_keys_are_called_as_the_engine_and_as_data_sheets_call_them() -> None:
     assert PlanOptions(kv_dtype="float8") == PlanOptions(kv_dtype="fp8")
     known = {PlanOptions(kv_dtype=name).kv_dtype for name in RING_DTYPES}
-    assert known == set(_KV_ON_GPU)
+    assert known == set(KV_BITS)
 
 
 def test_models_are_known_by_name_repository_and_folder(

@@ -82,7 +82,6 @@ def test_keys_and_values_in_fewer_bits_are_smaller() -> None:
     assert whole == window_bytes(ONE.lm)
     assert keys_bytes(t, t.window, "bfloat16") == whole / 2
     scales = 2 * 4 * t.num_layers * t.num_heads * t.window
-    assert keys_bytes(t, t.window, "int8") == whole / 4 + scales
     assert keys_bytes(t, t.window, "fp8") == whole / 4 + scales
 
 

@@ -16,6 +16,9 @@ __version__ = "0.1.0"
 OPERATORS = 2
 """Raised whenever an operator is added or changes: kiku takes the very number that it knows."""
 
+PROCESSORS = ("avx512", "avxvnni", "avx2", "neon")
+"""Names of kernels. A library has those of its architecture."""
+
 _SUFFIXES = (".so", ".dylib", ".dll")
 
 _REASON = "without_library.txt"
@@ -104,7 +107,13 @@ def processor() -> str:
     ask.restype = ctypes.c_char_p
     name: bytes | None = ask()
     if name is None:
-        asked = os.environ.get("KIKU_KERNELS")
-        which = f"no {asked!r}, as KIKU_KERNELS asks," if asked else "none"
-        raise NoKernels(f"kiku-kernels has {which} for this processor")
+        asked = os.environ.get("KIKU_KERNELS", "").strip()
+        if not asked:
+            raise NoKernels("it has no kernels for this processor")
+        is_known = asked.lower() in PROCESSORS
+        why = "which this processor does not run" if is_known else "which it does not know"
+        raise NoKernels(
+            f"KIKU_KERNELS asks for {asked!r}, {why}: take one of {', '.join(PROCESSORS)}, off, or "
+            "leave it empty for the best"
+        )
     return name.decode()

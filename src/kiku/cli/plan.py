@@ -48,13 +48,11 @@ _Tflops = Annotated[
 ]
 _Dtype = Annotated[
     str | None,
-    typer.Option("--dtype", metavar="NAME", help="Type of the weights: bf16, int8, int4, fp8."),
+    typer.Option("--dtype", metavar="NAME", help="Type of the weights: bf16, int8, int4."),
 ]
 _KvDtype = Annotated[
     str | None,
-    typer.Option(
-        "--kv-dtype", metavar="NAME", help="Type of keys and values: fp16, bf16, fp8, int8."
-    ),
+    typer.Option("--kv-dtype", metavar="NAME", help="Type of keys and values: fp16, bf16, fp8."),
 ]
 _P99 = Annotated[
     float, typer.Option("--p99-ms", metavar="MS", help="Longest allowed step of live streams.")

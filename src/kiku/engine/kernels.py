@@ -53,7 +53,7 @@ def _none(reason: str) -> Kernels:
 def kernels() -> Kernels:
     """The operators that this process uses. With `KIKU_KERNELS=off` in the environment all is left
     to ONNX Runtime."""
-    if os.environ.get("KIKU_KERNELS", "").lower() in _OFF:
+    if os.environ.get("KIKU_KERNELS", "").strip().lower() in _OFF:
         return _none("KIKU_KERNELS is off")
     try:
         found = _installed()
@@ -88,10 +88,8 @@ def _installed() -> Kernels:
         return _none(f"kiku-kernels {version} has other operators: install kiku again")
     try:
         return Kernels(str(kiku_kernels.library()), kiku_kernels.processor(), "")
-    except kiku_kernels.BrokenLibrary as error:
-        return _refused(str(error))
     except kiku_kernels.NoKernels as error:
-        return _none(str(error))
+        return _refused(str(error))
 
 
 def _problem(found: Kernels) -> str:

@@ -31,10 +31,18 @@ def assumptions(
         f"recordings: as many at once as bring {ENOUGH:g} of what a full memory would, one frame "
         "of each a step, machines busy day and night; blocks of frames, in which kiku reads "
         "recordings faster, are not counted",
-        f"not counted: the server's own work, measured to be {known.socket_us():.0f} microseconds "
-        f"of one core for a stream's frame, so that one process serves up to "
+        _of_the_server(config),
+    )
+
+
+def _of_the_server(config: ModelConfig) -> str:
+    *_, (machine, most) = (measured := known.socket_us()).items()
+    least = min(measured.values())
+    return (
+        f"not counted: the server's own work for a stream's frame, measured to be {least:.0f} to "
+        f"{most:.0f} microseconds of one core; as slow as on {machine}, one process serves up to "
         f"{known.streams_a_process(config.frame_rate):,} streams; weights, in memory and in time, "
-        "are counted once, however many processes there are",
+        "are counted once, however many processes there are"
     )
 
 

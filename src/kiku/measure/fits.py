@@ -13,7 +13,7 @@ from kiku.measure import known
 from kiku.measure.hardware import Hardware, check_within
 from kiku.measure.roofline import CALL_FRAMES, KV_BITS, codec, decoder, most_streams, step_ms
 
-DTYPES = ("float32", "bfloat16", "int8", "int4", "fp8")
+DTYPES = ("float32", "bfloat16", "int8", "int4")
 """Dtypes of weights."""
 
 DRIVER_BYTES = 500_000_000
@@ -27,8 +27,10 @@ _SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "float8": "f
 _ON_GPU = tuple(
     name for name in DTYPES if name in {*ENGINE_DTYPES["torch"], *ENGINE_DTYPES["cuda"]}
 )
-_KV_ON_GPU = tuple(name for name in KV_BITS if name != "int8")
-"""Dtypes in which kiku's engines for GPUs keep weights (`_ON_GPU`), and keys and values."""
+"""Dtypes in which kiku's engines for GPUs keep weights."""
+
+_KV_ON_CPU = tuple(name for name in KV_BITS if name != "fp8")
+"""Dtypes in which kiku's engines for processors keep keys and values."""
 
 Basis = Literal["measured", "roofline"]
 
@@ -78,16 +80,18 @@ class PlanOptions:
         """The same options, with a type in place of each None.
 
         Raises:
-            InputError: no engine of kiku has these types on a GPU.
+            InputError: no engine of kiku has these types on this kind of hardware.
         """
         on_gpu = hardware.kind == "gpu"
-        for name, has in (("dtype", _ON_GPU), ("kv_dtype", _KV_ON_GPU)):
-            value = getattr(self, name)
-            if on_gpu and value not in (None, *has):
-                raise InputError(
-                    f"{name} on a GPU must be one of {', '.join(has)}: no engine of kiku supports "
-                    f"{value} there"
-                )
+        if on_gpu:
+            name, value, has, where = "dtype", self.dtype, _ON_GPU, "a GPU"
+        else:
+            name, value, has, where = "kv_dtype", self.kv_dtype, _KV_ON_CPU, "a processor"
+        if value not in (None, *has):
+            raise InputError(
+                f"{name} on {where} must be one of {', '.join(has)}: no engine of kiku supports "
+                f"{value} there"
+            )
         usual = "bfloat16" if on_gpu else "float32" if is_small(config.lm) else "int8"
         dtype = self.dtype or usual
         usual_kv = "float16" if dtype in ("int8", "int4") else "float32"
