@@ -6,6 +6,7 @@ while. Does not know where the sound comes from, nor how it is resampled.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -52,6 +53,10 @@ class StreamWarning:
     message: str
     time: float
     channel: int | None = None
+
+
+OnWarning = Callable[[StreamWarning], None]
+"""Called with each warning about a recording."""
 
 
 @dataclass(slots=True)

@@ -129,17 +129,12 @@ class Mix:
         return reports
 
 
-def mixed(planes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """One channel from a whole sound [S] or [S, C]: the mean of all channels, or the loudest one if
-    they cancel each other."""
-    channel = None
-    if planes.ndim == 2 and planes.shape[1] > 1:
-        values = scaled(planes).astype(np.float64)
-        powers = [energy(one) for one in values]
-        total = values.sum(axis=0)
-        if energy(total) < _CANCEL * sum(powers):
-            channel = _loudest(powers)
-    return mono_of(planes, channel, full_scale=None).sound
+def mixed(planes: npt.NDArray[Any], rate: int) -> npt.NDArray[np.float32]:
+    """One channel from a whole sound [S] or [S, C], mixed piece by piece as `Mix` does."""
+    if planes.ndim == 1 or 1 in planes.shape or not planes.size:
+        return mono_of(planes, None, full_scale=None).sound
+    pieces = Mix().pieces(planes, rate, peak=None, full_scale=None)
+    return joined([mono for mono, _ in pieces]).sound
 
 
 def _loudest(powers: list[float]) -> int:
