@@ -312,6 +312,7 @@ def _check_end(
             b"" if last is None else bytes(last),
             is_last_short=last is not None and last.is_corrupt,
             start_s=start_s(container),
+            last_place=None if last is None else last.pos,
         ),
     )
     damaged_end = course.num_damaged_last > 0 and format_name in _STRICT_FORMATS
