@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,11 @@ class StreamWarning:
     message: str
     time: float
     channel: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON; a channel only where there is one."""
+        values = {"kind": self.kind, "message": self.message, "time": self.time}
+        return values if self.channel is None else {**values, "channel": self.channel}
 
 
 OnWarning = Callable[[StreamWarning], None]
