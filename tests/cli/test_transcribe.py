@@ -328,5 +328,7 @@ def test_a_recording_that_is_too_long_is_stopped(
     assert ran.code == 1
     assert ran.out.startswith("zero one")
     assert "longer than 10 seconds" in ran.err
-    assert "--max-duration" in ran.err
+    assert "longer than 10 seconds: raise --max-duration to have the rest" in ran.err
+    late = run("transcribe", talk, "--start", "100")
+    assert "give an earlier --start\n" in late.err
     assert run("transcribe", talk, "--max-duration", "0").code == 2
