@@ -4,7 +4,8 @@ Where one channel is the inverse of another (a cable or a plug with swapped wire
 is silence, however loud they are. Then the loudest channel is taken by itself, until the channels
 no longer cancel. This is decided for pieces of 50 ms, counted from the first sample, so the result
 does not depend on how the sound is cut into chunks, except in the piece in which the cancelling is
-noticed.
+noticed. All channels are compared at once: what they have in common besides, or a third channel,
+hides a pair that cancels (docs/live.md says from where on).
 """
 
 from collections.abc import Iterator
