@@ -23,7 +23,8 @@ from typing import Any
 import local_fleet
 import machine
 from local_fleet import Fleet, wait_until
-from serve import processor_s, sounds
+from serve import sounds
+from serve_steps import processor_s
 
 from kiku.serve.loadtest import FRAME, RATE
 from kiku.serve.loadtest_sessions import SessionLoad

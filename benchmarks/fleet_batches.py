@@ -146,6 +146,8 @@ def on_ray(sources: Sequence[dict[str, Any]], output: Path, actors: int) -> dict
     memory: dict[str, dict[str, dict[str, int]]] = {}
 
     def note(progress: fleet.Progress) -> None:
+        if not progress.files:
+            return
         times.append((time.monotonic(), progress.seconds))
         # At the very end an actor that has nothing left to do goes.
         if progress.files % max(1, progress.of // 10) == 0 or progress.files == progress.of - 20:

@@ -177,10 +177,12 @@ def nginx_command(folder: Path, listen: int, ports: Sequence[int]) -> list[str]:
             "listen 443 ssl": f"listen 127.0.0.1:{listen} ssl",
             "/etc/nginx/speech.pem": str(folder / "speech.pem"),
             "/etc/nginx/speech.key": str(folder / "speech.key"),
+            "/var/log/nginx/access.log": str(folder / "access.log"),
+            "/var/log/nginx/error.log": str(folder / "error.log"),
             "worker_processes auto": "worker_processes 2",
             "worker_rlimit_nofile 65536;": "",
             "worker_connections 16384": "worker_connections 1024",
-            "http {\n": "http {\n    access_log off;\n" + "".join(
+            "http {\n": "http {\n" + "".join(
                 f"    {kind}_temp_path {folder}/{kind};\n"
                 for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
             ),

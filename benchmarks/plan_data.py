@@ -42,7 +42,7 @@ def _of_peers(rows: Sequence[Row]) -> Iterator[Row]:
         head = _head(row, row["what"], row.get("shape"), row.get("precision"))
         if row["what"] in ("live", "streams", "big") and row["window"] == "full":
             yield from _step(head, row["streams"], row["times"])
-        elif row["what"] == "memory":
+        elif row["what"] == "memory" and "slots" in row:  # older rows say too little for a slot
             own = row["after_a_minute"] - row["per_slot"]
             yield {**head, "fixed_bytes": own, "stream_bytes": row["per_slot"]}
         elif row["what"] == "file":

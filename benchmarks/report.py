@@ -284,7 +284,8 @@ def _other_lines(rows: Rows) -> list[str]:
             parts.setdefault(f"{row['date']}, commit {row['commit']}", {})[row["what"]] = None
         lines += [f"{', '.join(whats)}: {when}." for when, whats in parts.items()]
         last = rows.rows[-1]
-        speeds = [row["bandwidth_gb_s"] for row in rows.rows]
+        timed = [row for row in rows.rows if row["what"] != "memory"] or rows.rows
+        speeds = [row["bandwidth_gb_s"] for row in timed]
         versions = ", ".join(f"{name} {number}" for name, number in last["versions"].items())
         lines.append(
             f"{last['machine']}, {last['threads']} threads, memory read at {min(speeds):g} to "

@@ -14,7 +14,6 @@ to results/serve.jsonl; with --no-record it is only printed.
 import argparse
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -28,9 +27,10 @@ from typing import Any
 import httpx
 import machine
 import numpy as np
+from serve_steps import MeasuredLoad, processor_s
 
 from kiku.audio import read_chunks
-from kiku.serve.loadtest import DIALECTS, FRAME, FRAME_S, RATE, Load, LoadReport, arrival_s
+from kiku.serve.loadtest import DIALECTS, FRAME, FRAME_S, RATE, LoadReport, arrival_s
 
 EXAMPLES = machine.ROOT / "examples"
 SOUNDS = ("answers.mp3", "digits.wav", "directions.flac")
@@ -106,12 +106,6 @@ def service(slots: int, *options: str) -> Iterator[tuple[int, int]]:
     finally:
         child.terminate()
         child.wait()
-
-
-def processor_s(pid: int) -> float:
-    """Seconds of processor time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def sounds(seconds: float | None = None) -> list[np.ndarray]:
@@ -217,15 +211,15 @@ def sockets(streams: int, seconds: float, kind: str = "--free") -> dict[str, Any
 
 
 def demo(protocol: str, most: int, seconds: float) -> dict[str, Any]:
-    """The most streams of the demo model in real time."""
-    with service(most) as (port, _):
-        load = Load(f"ws://127.0.0.1:{port}", protocol, sounds())
+    """The most streams of the demo model in real time, and what each run costs."""
+    with service(most) as (port, pid):
+        load = MeasuredLoad(port, pid, protocol, sounds())
         found, reports = asyncio.run(load.find(seconds, most))
     alone = {which: text for which, text in reports[0].texts}
     unlike = [sum(alone.get(which, text) != text for which, text in one.texts) for one in reports]
     runs = [
-        {**one.to_dict(), "texts": len(one.texts), "unlike_alone": count}
-        for one, count in zip(reports, unlike, strict=True)
+        {**one.to_dict(), "texts": len(one.texts), "unlike_alone": count, **cost}
+        for one, count, cost in zip(reports, unlike, load.costs, strict=True)
     ]
     return {"protocol": protocol, "in_real_time": found, "runs": runs}
 
@@ -238,13 +232,14 @@ def crowd(protocol: str, streams: int, seconds: float) -> dict[str, Any]:
 
     def note(name: str, report: LoadReport, alone: dict[int, str]) -> None:
         unlike = sum(alone.get(which) != text for which, text in report.texts)
-        runs[name] = {**report.to_dict(), "texts": len(report.texts), "unlike_alone": unlike}
+        told = {**report.to_dict(), "texts": len(report.texts), "unlike_alone": unlike}
+        runs[name] = {**told, **load.costs[-1]}
         print(name, json.dumps(runs[name]), flush=True)
 
-    with tempfile.TemporaryDirectory() as folder, service(streams + _UPLOADS) as (port, _):
+    with tempfile.TemporaryDirectory() as folder, service(streams + _UPLOADS) as (port, pid):
         url, path = f"http://127.0.0.1:{port}", Path(folder) / "long.wav"
         write_wav(path, 60.0)
-        load = Load(url, protocol, sounds())
+        load = MeasuredLoad(port, pid, protocol, sounds())
 
         async def beside() -> tuple[LoadReport, list[float]]:
             speaking = asyncio.create_task(load.run(streams, load_s))
@@ -260,8 +255,8 @@ def crowd(protocol: str, streams: int, seconds: float) -> dict[str, Any]:
         report, times = asyncio.run(beside())
         note("beside uploads", report, alone)
         runs["beside uploads"]["uploads_s"] = [round(one, 1) for one in times]
-    with service(streams) as (port, _):
-        load = Load(f"ws://127.0.0.1:{port}", protocol, sounds())
+    with service(streams) as (port, pid):
+        load = MeasuredLoad(port, pid, protocol, sounds())
         note("twice as many", asyncio.run(load.run(2 * streams, load_s)), alone)
     return {"protocol": protocol, "slots": streams, "runs": runs}
 

@@ -191,9 +191,9 @@ def hold_back(session: WordSession, until_done: WordSession) -> None:
     looked at again by himself, so it also asks to be."""
     pending = session.pending
 
-    def held() -> int | Work | None:
+    def held(most: int) -> int | Work | None:
         if until_done.done:
-            return pending()
+            return pending(most)
         assert session.on_input is not None
         session.on_input()
         return 0

@@ -1391,7 +1391,7 @@ def test_channels_live_side_by_side_and_end_once() -> None:
 def test_all_channels_are_asked_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
     options = StreamOptions(channel="each", format=AudioFormat(channels=2), recovery=None)
 
-    def is_full() -> None:
+    def is_full(*_: object) -> None:
         raise QueueFull("many wait")
 
     engine = EchoEngine(slots=2)
@@ -1761,6 +1761,6 @@ def test_a_task_waits_for_room_as_long_as_it_says() -> None:
 def test_what_is_shown_of_a_stream_is_what_was_heard() -> None:
     rec = recognizer()
     with rec.stream() as stream, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream._sessions.first, "pending", lambda: 0)
+        patch.setattr(stream._sessions.first, "pending", lambda most: 0)
         stream.push_silence(3.0)
         assert repr(stream) == f"<LiveStream 0.0 s heard, {stream.waiting_s:.1f} s wait>"

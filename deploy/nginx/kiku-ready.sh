@@ -1,5 +1,6 @@
 #!/bin/sh
-# Asks /ready of every replica once a second, and takes replicas that are not ready out of nginx.
+# Asks /ready of all replicas at once, a second after the last answer (after 2 s none comes any
+# more), and takes replicas that are not ready out of nginx.
 # nginx (unlike nginx Plus) does not ask by itself.
 #
 #     kiku-ready.sh /etc/nginx/kiku-replicas.conf 10.0.0.11:8080 10.0.0.12:8080
@@ -12,21 +13,23 @@ file=$1
 shift
 
 while :; do
-    list='' any=''
-    for address in "$@"; do
-        if curl --silent --fail --max-time 2 --output /dev/null "http://$address/ready"; then
-            any=yes
-            list="${list}server $address max_fails=0;
-"
-        else
-            list="${list}server $address max_fails=0 down;
-"
-        fi
-    done
-    [ -n "$any" ] || list=$(printf '%s' "$list" | sed 's/ down;/;/')
-    list=${list%
-}
-    if [ "$list" != "$(cat "$file" 2>/dev/null)" ]; then
+    ready=$(
+        for address in "$@"; do
+            curl --silent --fail --max-time 2 --output /dev/null "http://$address/ready" &&
+                printf ' %s ' "$address" &
+        done
+        wait
+    )
+    [ -n "$ready" ] || ready=" $* "
+    list=$(
+        for address in "$@"; do
+            case " $ready " in
+                *" $address "*) echo "server $address max_fails=0;" ;;
+                *) echo "server $address max_fails=0 down;" ;;
+            esac
+        done
+    )
+    if [ "$list" != "$(grep -v '^#' "$file" 2>/dev/null)" ]; then
         printf '%s\n' "$list" >"$file.new"
         mv "$file.new" "$file"
         ${RELOAD:-nginx -s reload} || true

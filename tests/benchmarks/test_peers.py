@@ -103,6 +103,12 @@ def test_the_page_says_what_the_results_do(report: ModuleType) -> None:
     assert targets in (ROOT / "docs/speed.md").read_text(encoding="utf-8")
 
 
+def test_the_memorys_speed_is_that_of_rows_with_times(report: ModuleType) -> None:
+    bytes_alone = row("memory", after_load=1, after_a_minute=2, per_slot=3, bandwidth_gb_s=7.0)
+    assert "memory read at 40 to 40 GB/s" in report.table([ROWS[0], bytes_alone])
+    assert "memory read at 7 to 7 GB/s" in report.table([bytes_alone])
+
+
 def test_peers_that_were_measured_one_after_the_other_all_stand_in_the_table(
     report: ModuleType,
 ) -> None:

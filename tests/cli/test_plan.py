@@ -36,6 +36,17 @@ def test_a_gpu(run: Run) -> None:
     assert "\nmachines" not in ran.out
 
 
+def test_more_streams_than_one_process_feeds_are_told_with_their_processes(run: Run) -> None:
+    ran = run("plan", "--gpu", "h200", "--streams", 700)
+    told = [line for line in ran.out.splitlines() if "processes of kiku serve" in line]
+    assert [line.split("  ")[0] for line in told] == ["live streams", "machines, live"]
+    assert "in at least 5 processes" in told[0]  # for 1,021
+    assert "in at least 3 processes" in told[1]
+    assert "one process serves up to 253 streams" in ran.out
+    few = run("plan", "--gpu", "l4", "--streams", 30)
+    assert "processes of kiku serve" not in few.out
+
+
 def test_every_figure_says_where_it_is_from(run: Run, here: None) -> None:
     ran = run("plan", "--cpu", "--model", "1b", *KEYS, "--streams", 5, "--price", 0.5)
     figures = ran.out.split("\n\n")[1].splitlines()
@@ -44,8 +55,8 @@ def test_every_figure_says_where_it_is_from(run: Run, here: None) -> None:
     assert figures[1].split() == [
         "by",
         "memory",
-        "94",
-        *["measured", "1.47", "GB,", "and", "223.2", "MB", "for", "each"],
+        "89",
+        *["roofline", "1.13", "GB,", "and", "239.7", "MB", "for", "each"],
     ]
     (need,) = (line for line in ran.out.splitlines() if line.startswith("machines"))
     assert need.split()[:4] == ["machines,", "live", "3", "measured"]

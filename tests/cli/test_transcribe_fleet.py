@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -55,7 +56,9 @@ def test_rows_and_captions(
               "--dtype", "int4", "--threads", 2, "--slots", 3, "--actors", 5,
               "--hotword", "zero")  # fmt: skip
     assert (ran.code, ran.out) == (0, "")
-    assert ran.err.startswith("kiku: 2 recordings, 2.4 s of sound in ")
+    begun, done = ran.err.splitlines()
+    assert begun == "kiku: 2 recordings, about 2.4 s of sound; Ray starts"
+    assert done.startswith("kiku: 2 recordings, 2.4 s of sound in ")
     assert ran.err.endswith(f"; rows are in {out}\n")
     assert _texts(out) == ["zero", "zero one"]
     assert (out / "captions" / "in" / "b.wav.srt").is_file()
@@ -93,11 +96,32 @@ def test_a_dry_run_tells_what_it_would_take(
     lines = [line.split(maxsplit=2) for line in ran.out.splitlines()]
     assert lines[0] == ["recordings", "2", "0 are finished"]
     assert lines[1][:2] == ["to", "do"]
-    assert "roofline, on NVIDIA L4" in ran.out
+    assert "roofline, on NVIDIA L4, 64 at once" in ran.out
     assert lines[-1][0] == "cost"
     assert float(lines[-1][1].replace(",", "")) > 0
     assert not out.exists()
     assert asked == []
+
+
+def test_a_dry_run_plans_with_the_slots_of_the_run(run: Run, calls: Path, tmp_path: Path) -> None:
+    ran = run("transcribe", "--ray", calls, "-o", tmp_path / "out", "--dry-run", "--gpu", "l4",
+              "--model", "1b", "--slots", 2)  # fmt: skip
+    (line,) = [line for line in ran.out.splitlines() if line.startswith("kiku plan")]
+    assert line.endswith("roofline, on NVIDIA L4, 2 at once")
+
+
+def test_a_dry_run_refuses_what_the_run_would(run: Run, calls: Path, tmp_path: Path) -> None:
+    dry = ("transcribe", "--ray", calls, "--dry-run", "-o")
+    ran = run(*dry, tmp_path / "out", "-f", "jsonl,parquet")
+    assert (ran.code, "rows are written in one format" in ran.err) == (2, True)
+    (tmp_path / "taken").write_text("mine")
+    ran = run(*dry, tmp_path / "taken")
+    assert ran.code == 1
+    assert "is a file: name another folder" in ran.err
+    twice = (calls / "a.wav", calls / "in" / "a.wav")
+    twice[1].write_bytes(twice[0].read_bytes())
+    ran = run("transcribe", "--ray", *twice, "--dry-run", "-o", tmp_path / "out", "-f", "srt")
+    assert (ran.code, "would both be called a.wav" in ran.err) == (2, True)
 
 
 def test_a_dry_run_on_this_processor(run: Run, calls: Path, tmp_path: Path) -> None:
@@ -126,6 +150,7 @@ def test_a_dry_run_on_this_processor(run: Run, calls: Path, tmp_path: Path) -> N
         (["--ray", "a.wav", "-o", "out", "--raw", "s16le,8000,1"], "--raw: it cannot"),
         (["--ray", "a.wav", "-o", "out", "--max-line-width", 20], "--max-line-width: it cannot"),
         (["--ray", "a.wav", "-o", "out", "-f", "json"], "'json' is not a format"),
+        (["--ray", "a.wav", "-o", "out", "-f", "all"], "choose from jsonl, parquet, srt, vtt, txt"),
         (["--ray", "nothing", "-o", "out"], "nothing: no such file"),
         (["--ray", "nothing", "-o", "out", "--limit-hours", "-1"], "limit_hours must be above 0"),
     ],
@@ -173,14 +198,23 @@ def test_how_far_it_is() -> None:
     )
 
 
-@pytest.mark.usefixtures("asked")
-def test_lines_tell_how_far_it_is(
-    run: Run, calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_lines_come_even_if_no_recording_is_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(transcribe_fleet, "LINE_EVERY_S", 0.0)
-    ran = run("transcribe", "--ray", calls, "-o", tmp_path / "out")
-    assert "kiku: 1 of 2 recordings, " in ran.err
-    assert run("transcribe", "--ray", calls, "-o", tmp_path / "more", "-q").err == ""
+    def wait_for(text: str) -> None:
+        while text not in capsys.readouterr().err:
+            time.sleep(0.01)
+
+    monkeypatch.setattr(transcribe_fleet, "LINE_EVERY_S", 0.01)
+    with transcribe_fleet.progress_lines(quiet=False) as show:
+        assert show is not None
+        show(Progress(0, 2, 0.0, 60.0, 0.0, 0))
+        wait_for("kiku: 0 of 2 recordings, 0.0 s of about 1:00 of sound, 0.0x\n")
+        show(Progress(1, 2, 30.0, 60.0, 59.8, 0))  # as long again is left
+        wait_for("kiku: 1 of 2 recordings, 30.0 s of about 1:00 of sound, 0.5x, ")
+        wait_for("x, 1:")  # time goes on
+    with transcribe_fleet.progress_lines(quiet=True) as show:
+        assert show is None
 
 
 def test_without_ray_installed_it_is_the_option_that_is_named(

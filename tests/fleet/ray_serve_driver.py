@@ -22,7 +22,10 @@ def main() -> None:
         ray.init(num_cpus=4, include_dashboard=False, _temp_dir=folder, log_to_driver=True)
         try:
             serve.start(http_options={"host": "127.0.0.1", "port": port})
-            settings = Settings(model="demo", slots=slots, threads=1, insecure=True)
+            settings = Settings(
+                model="demo", slots=slots, threads=1, insecure=True,
+                session_store=f"{folder}/sessions", session_key="the same for all replicas",
+            )  # fmt: skip
             scale = Scale(min_replicas=replicas, max_replicas=replicas, cpus=0.5)
             serve.run(application(settings, scale), name="kiku")
             print("up", flush=True)

@@ -14,9 +14,11 @@ import kiku
 from kiku.converted.manifest import MANIFEST
 from kiku.errors import CheckpointError, InputError
 from kiku.fleet import on_ray
+from kiku.fleet.batch import Round, Run
 from kiku.fleet.on_ray import _Actor, _held, _reason  # pyright: ignore[reportPrivateUsage]
 from kiku.fleet.resources import room_for, wait_for_room, why_no_gpu
 from kiku.fleet.settings import BatchRequest, ModelSettings
+from kiku.fleet.sources import Item
 from tests.cli.simple import SimpleBackend, simple_recognizer
 from tests.fleet.conftest import MakeSpeech
 
@@ -151,6 +153,64 @@ def test_who_holds_something_is_asked_of_the_dashboard(monkeypatch: pytest.Monke
     assert asked == [[("state", "=", "ALIVE")], [("state", "=", "RUNNING")]]
     del state.list_tasks
     assert _held(ray) == []
+
+
+class FakeData:
+    """`ray.data`: notes what is asked of it, and answers that each recording is done."""
+
+    def __init__(self) -> None:
+        self.pools: list[dict[str, Any]] = []
+        self.maps: list[dict[str, Any]] = []
+        names = ("enable_progress_bars", "print_on_execution_start", "max_errored_blocks",
+                 "max_consecutive_actor_init_deaths", "target_max_block_size")  # fmt: skip
+        self.context = SimpleNamespace(**dict.fromkeys(names))
+        self.DataContext = SimpleNamespace(get_current=lambda: self.context)
+
+    def ActorPoolStrategy(self, **given: Any) -> None:
+        self.pools.append(given)
+
+    def from_items(self, rows: list[dict[str, str]], *, override_num_blocks: int) -> Any:
+        assert override_num_blocks == len(rows)  # else blocks would be handed out together
+        items = [item for row in rows for item in json.loads(row["block"])["items"]]
+        done = [json.dumps({"path": item["path"], "rows": []}) for item in items]
+
+        def map_batches(actor: Any, **given: Any) -> Any:
+            assert actor is _Actor
+            self.maps.append({**given, "survives": self.context.max_errored_blocks})
+            return SimpleNamespace(iter_batches=lambda **_: iter([{"result": done}]))
+
+        return SimpleNamespace(map_batches=map_batches)
+
+
+def test_what_is_asked_of_ray_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = FakeData()
+    monkeypatch.setattr(on_ray, "import_ray", lambda *_: data)
+    ray = SimpleNamespace(
+        nodes=lambda: [{"Alive": True, "Resources": SMALL}, {"Alive": False, "Resources": BIG}],
+        available_resources=lambda: SMALL,
+        exceptions=SimpleNamespace(RayError=RuntimeError),
+    )
+    request = BatchRequest(ModelSettings("simple", threads=3))
+    workers = on_ray._OnRay(ray, request, Run())  # pyright: ignore[reportPrivateUsage]
+    assert (workers.lanes, workers.slots) == (6, 8)  # two actors of three processors
+    blocks = [[Item(f"/{name}.wav", 1)] for name in "abc"]
+    for stage in Round:
+        done = [one.path for one in workers.transcribe(blocks, stage)]
+        assert done == ["/a.wav", "/b.wav", "/c.wav"]
+    # In the first round an actor's slots stay full over the end of a block; later a death takes
+    # nothing else with it.
+    for pool, lanes in zip(data.pools, [3, 1, 1], strict=True):
+        assert pool == {
+            "size": 2, "enable_true_multi_threading": True,
+            "max_concurrent_calls_per_actor": lanes, "max_tasks_in_flight_per_actor": lanes,
+        }  # fmt: skip
+    for given in data.maps:
+        (sent,) = given["fn_constructor_args"]
+        assert (sent.settings.slots, sent.settings.threads) == (8, 3)
+        # An actor that dies is started again, and Ray tries none of its tasks again.
+        assert (given["max_restarts"], given["max_task_retries"]) == (-1, 0)
+        assert (given["batch_size"], given["num_cpus"], given["survives"]) == (1, 3, -1)
+    assert data.context.max_errored_blocks is None  # as it was before
 
 
 def test_why_pytorch_can_use_no_gpu_here(monkeypatch: pytest.MonkeyPatch) -> None:

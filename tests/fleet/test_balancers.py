@@ -19,13 +19,13 @@ import httpx
 import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection
 
 import kiku
 from kiku.serve.loadtest import DIALECTS, Load
 from kiku.serve.loadtest_sessions import SessionLoad, SessionReport
 from tests.conftest import ROOT
-from tests.serve.clients import PATIENCE_S, RATE, kyutai, samples_of
+from tests.serve.clients import PATIENCE_S, RATE, kyutai, patient_connect, samples_of
 from tests.serve.wyoming_sdk import AsyncTcpClient, AudioStart, AudioStop, chunk
 
 pytestmark = pytest.mark.heavy
@@ -76,7 +76,9 @@ def made(
 def own(fleet: Any, **query: Any) -> ClientConnection:
     """A socket of kiku's own, greeted."""
     given = {"encoding": "s16le", "rate": RATE, **query}
-    made = connect(f"{fleet.wss}/api/stream?{urlencode(given)}", compression=None, legacy=True)
+    made = patient_connect(
+        f"{fleet.wss}/api/stream?{urlencode(given)}", compression=None, legacy=True
+    )
     return made
 
 
@@ -118,7 +120,9 @@ def test_every_protocol_passes(made: Callable[..., Any], text: str):
 
 
 def realtime(fleet: Any) -> str:
-    with connect(f"{fleet.wss}/v1/realtime?intent=transcription", compression=None) as client:
+    with patient_connect(
+        f"{fleet.wss}/v1/realtime?intent=transcription", compression=None
+    ) as client:
         turn = {"audio": {"input": {"turn_detection": None}}, "type": "transcription"}
         client.send(json.dumps({"type": "session.update", "session": turn}))
         sound = base64.b64encode(PCM).decode()
@@ -131,7 +135,7 @@ def realtime(fleet: Any) -> str:
 def flux(fleet: Any) -> str:
     query = urlencode({"model": "flux-general-en", **RAW})
     turns: dict[int, str] = {}
-    with connect(f"{fleet.wss}/v2/listen?{query}", compression=None) as client:
+    with patient_connect(f"{fleet.wss}/v2/listen?{query}", compression=None) as client:
         client.send(PCM)
         client.send('{"type": "CloseStream"}')
         try:
@@ -159,9 +163,12 @@ def test_pages_of_other_hosts_are_refused(made: Callable[..., Any]):
     with own(fleet) as client:
         message(client, "ready")
     address = f"{fleet.wss}/api/stream"
-    with connect(address, origin="https://speech.example.org") as client:
+    with patient_connect(address, origin="https://speech.example.org") as client:
         message(client, "ready")
-    with pytest.raises(InvalidStatus) as refused, connect(address, origin="https://evil.example"):
+    with (
+        pytest.raises(InvalidStatus) as refused,
+        patient_connect(address, origin="https://evil.example"),
+    ):
         pass
     assert refused.value.response.status_code == 403
 
@@ -181,6 +188,26 @@ def test_sockets_are_spread_and_the_surplus_is_told(made: Callable[..., Any]):
         assert int(refused.value.response.headers["Retry-After"]) > 0
 
 
+def test_a_new_stream_goes_to_the_replica_with_the_fewest(
+    made: Callable[..., Any], local_fleet: ModuleType
+):
+    fleet = made()
+    first = fleet.replicas[0]
+    with ExitStack() as others, ExitStack() as firsts, ExitStack() as late:
+        for _ in range(4):
+            before = first.slots_used
+            client = own(fleet)
+            message(client, "ready")
+            (firsts if first.slots_used > before else others).enter_context(client)
+        assert [one.slots_used for one in fleet.replicas] == [2, 2]
+        firsts.close()
+        local_fleet.wait_until(lambda: first.slots_used == 0, "the end of two streams")
+        time.sleep(0.5)  # until the balancer has seen it, too
+        for _ in range(2):  # in turn they would go to one each
+            message(late.enter_context(own(fleet)), "ready")
+        assert [one.slots_used for one in fleet.replicas] == [2, 2]
+
+
 def test_limits_are_those_of_the_clients_own_addresses(
     made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ):
@@ -190,7 +217,7 @@ def test_limits_are_those_of_the_clients_own_addresses(
 
     def come(source: str, stack: ExitStack) -> None:
         said = {"X-Forwarded-For": "192.0.2.7"}  # which is not believed from outside
-        place = connect(address, source_address=(source, 0), additional_headers=said)
+        place = patient_connect(address, source_address=(source, 0), additional_headers=said)
         message(stack.enter_context(place), "ready")
 
     with ExitStack() as stack:
@@ -208,7 +235,7 @@ def test_a_full_replica_is_passed_over(made: Callable[..., Any]):
     with ExitStack() as stack:
         address = first.http.replace("http", "ws", 1)
         for _ in range(4):  # past the balancer, which counts none of them
-            stack.enter_context(connect(f"{address}/api/stream"))
+            stack.enter_context(patient_connect(f"{address}/api/stream"))
         for _ in range(4):
             message(stack.enter_context(own(fleet)), "ready")
         assert [one.slots_used for one in fleet.replicas] == [4, 4]

@@ -178,9 +178,12 @@ def test_a_rolling_update_never_has_fewer_replicas(deployment: Any):
 def test_the_autoscaler_goes_by_figures_that_there_are():
     (rule,) = documents("prometheus-adapter.yaml")["rules"]["custom"]
     told = Metrics().text().decode()
-    names = set(re.findall(r"kiku_\w+", rule["seriesQuery"] + rule["metricsQuery"]))
-    assert names == {"kiku_slots_used", "kiku_slots"}
-    for name in names:
+    of_a_pod = "{<<.LabelMatchers>>}) by (<<.GroupBy>>)"
+    assert rule["metricsQuery"] == (
+        f"sum(kiku_slots_used{of_a_pod} / (sum(kiku_slots{of_a_pod} > 0)"
+    )
+    assert rule["seriesQuery"].startswith("kiku_slots_used{")
+    for name in ("kiku_slots_used", "kiku_slots"):
         assert f"# TYPE {name} gauge" in told, name
     (metric,) = documents("autoscaler.yaml")["spec"]["metrics"]
     assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
@@ -246,6 +249,17 @@ def test_balancers_wait_longer_than_the_service_lets_clients_be_silent():
         assert "/metrics" in text
     assert "client_max_body_size 1g;" in (DEPLOY / "nginx" / "nginx.conf").read_text()
     assert settings.max_upload_bytes == 2**30
+
+
+def test_balancers_send_a_new_stream_to_the_replica_with_the_fewest():
+    for name in ("haproxy.cfg", "wyoming.cfg"):
+        text = (DEPLOY / "haproxy" / name).read_text()
+        assert re.findall(r"^ *balance +(.*)$", text, re.MULTILINE) == ["leastconn"], name
+    text = (DEPLOY / "nginx" / "nginx.conf").read_text()
+    upstreams = dict(re.findall(r"upstream (\w+) \{(.*?)\}", text, re.DOTALL))
+    assert "least_conn;" in upstreams["kiku"]
+    assert "zone kiku " in upstreams["kiku"]  # without it each worker counts only its own
+    assert re.search(r'""\s+kiku;', text)  # which those without a session go to
 
 
 def test_balancers_send_to_the_ports_of_the_service():

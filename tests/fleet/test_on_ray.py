@@ -67,14 +67,14 @@ def recordings(shared_data: Path) -> list[dict[str, Any]]:
     return [{"path": str(shared_data / row["file"]), "duration": row["seconds"]} for row in short]
 
 
-def _start(sources: list[dict[str, Any]], output: Path, seconds: float = 30.0) -> Any:
-    """A driver, under way."""
+def _start(sources: list[dict[str, Any]], output: Path, **more: Any) -> Any:
+    """A driver, under way; see ray_driver.py."""
     job = output.with_suffix(".json")
-    job.write_text(json.dumps({"sources": sources, "seconds": seconds}))
+    job.write_text(json.dumps({"sources": sources, **more}))
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     return subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("ray_driver.py")), str(job), str(output)],
-        stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": path, "KIKU_TEST": TOKEN},
     )  # fmt: skip
 
@@ -123,10 +123,21 @@ def test_an_actor_is_killed(recordings: list[dict[str, Any]], tmp_path: Path) ->
     assert {row["problem"] for row in rows.values()} == {None}
 
 
+def test_a_machine_is_gone(recordings: list[dict[str, Any]], tmp_path: Path) -> None:
+    driver = _start(recordings, tmp_path / "out", machines=2)
+    _until(driver, 15)
+    driver.stdin.write("remove\n")
+    driver.stdin.flush()
+    assert _report(driver) == {"files": 60, "killed": []}
+    rows = _rows(tmp_path / "out")
+    assert {path: row["text"] for path, row in rows.items()} == _plain(recordings)
+    assert {row["problem"] for row in rows.values()} == {None}
+
+
 def test_the_driver_is_killed_and_started_again(
     recordings: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    driver = _start(recordings, tmp_path / "out", seconds=0.0)
+    driver = _start(recordings, tmp_path / "out", rows=1)
     _until(driver, 25)
     with driver:
         driver.kill()

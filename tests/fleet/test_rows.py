@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +77,21 @@ def test_the_digest_changes_with_whatever_changes_the_words() -> None:
     ]
     assert same[0].digest == same[1].digest
     assert len({request.digest for request in [same[0], *others]}) == 6
+
+
+def test_a_folder_of_a_model_has_one_name_in_all_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("mine", "demo"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("mine", "./mine", "mine/", "~/mine", str(tmp_path / "mine")):
+        request = BatchRequest(ModelSettings(name))
+        assert request.settings.model == str(tmp_path / "mine")
+        assert request.identity["model"] == str(tmp_path / "mine")
+    for name in ("demo", "kyutai/stt-1b-en_fr", ""):
+        assert ModelSettings(name).model == name
 
 
 def test_options_that_cannot_be_written_down_are_refused() -> None:

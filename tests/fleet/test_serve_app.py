@@ -2,13 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 
 from kiku.converted.manifest import MANIFEST
 from kiku.engine import choice
 from kiku.errors import ConfigError, MissingExtra
+from kiku.fleet import serve_app
 from kiku.fleet.serve_app import (
     Scale,
     app,
@@ -16,6 +18,7 @@ from kiku.fleet.serve_app import (
     build_app,
     check_ingress,
     deployment_options,
+    for_replicas,
     read_arguments,
 )
 from kiku.serve.app import App
@@ -51,6 +54,8 @@ def test_arguments_are_settings_and_the_scale():
         ({"min_replicas": 1.5}, "min_replicas must be a whole number"),
         ({"min_replicas": 3}, "max_replicas=1"),
         ({"cpus": -1}, "at least 0"),
+        ({"gpus": 0.5}, "gpus of a replica must be 0 or a whole number, not 0.5"),
+        ({"gpus": -1}, "gpus of a replica must be"),
     ],
 )
 def test_arguments_that_cannot_be_are_told(args: dict[str, Any], said: str):
@@ -85,6 +90,72 @@ def test_without_keys_or_slots_it_is_refused():
         application(Settings(slots=4), Scale())
     with pytest.raises(ConfigError, match="slots=N"):
         application(Settings(insecure=True), Scale())
+
+
+@pytest.mark.usefixtures("direct")
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"port": 9000}, "port means nothing on Ray Serve"),
+        ({"host": "10.0.0.1"}, "host means nothing"),
+        ({"wyoming_port": 10300}, "whose proxy speaks only HTTP: leave it and KIKU_WYOMING_PORT"),
+        ({"header_s": 3}, "header_s means nothing"),
+        ({"drain_s": 300}, "where RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S says"),
+        ({"log_level": "debug"}, "log_level means nothing"),
+        ({"log_format": "json"}, "log_format means nothing"),
+        ({"device": "cuda", "gpus": 0}, "needs a GPU, and gpus=0"),
+        ({"engine": "cuda", "gpus": 0}, "needs a GPU, and gpus=0"),
+        ({"device": "cuda:1"}, "give device=cuda"),
+    ],
+)
+def test_what_means_nothing_on_ray_is_refused(args: dict[str, Any], said: str):
+    with pytest.raises(ConfigError, match=said):
+        app({"slots": 4, "insecure": True, **args})
+
+
+def test_a_replica_on_a_gpu_has_one_of_its_own():
+    assert Scale().gpus_for(Settings()) == 0
+    assert Scale().gpus_for(Settings(engine="cuda")) == 1
+    assert Scale(gpus=1).gpus_for(Settings()) == 1
+    assert Scale(gpus=2).gpus_for(Settings(device="cuda")) == 2
+
+
+@pytest.mark.usefixtures("direct")
+def test_the_deployment_has_the_settings_of_the_replicas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Serve:
+        """What is asked of Ray Serve."""
+
+        options: ClassVar[dict[str, Any]] = {}
+        build: Any = None
+
+        def ingress(self, build: Any) -> Any:
+            self.build = build
+            return lambda one: one
+
+        def deployment(self, **options: Any) -> Any:
+            self.options.update(options)
+            return lambda one: SimpleNamespace(bind=lambda: one)
+
+    serve, built = Serve(), list[Settings]()
+    monkeypatch.setattr(serve_app, "import_ray", lambda *_: serve)
+    monkeypatch.setattr(serve_app, "build_app", built.append)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "keys").write_text("secret\n")
+    given = {"model": "mine", "api_keys_file": "keys", "session_store": "sessions"}
+    app({"slots": 4, "device": "cuda", **given})
+    assert serve.options["ray_actor_options"]["num_gpus"] == 1
+    serve.build()
+    (settings,) = built
+    # Replicas work in another folder.
+    assert settings.model == str(tmp_path / "mine")
+    assert settings.api_keys_file == tmp_path / "keys"
+    assert settings.session_store == str(tmp_path / "sessions")
+    assert (settings.host, settings.drain_s) == ("0.0.0.0", 0.0)
+    for store in ("redis://sessions:6379/0", None):
+        assert for_replicas(Settings(session_store=store)).session_store == store
 
 
 @pytest.mark.usefixtures("direct")

@@ -185,6 +185,7 @@ def test_clients_of_replicas_that_are_replaced_lose_nothing(cluster: Cluster):
             break
     assert sum(one.cuts for one in reports) > 0
     assert [(one.lost, one.different, one.errors) for one in reports] == [(0, 0, [])] * len(reports)
+    assert sum(one.resumed for one in reports) > 0  # by the session store
 
 
 @pytest.mark.timeout(600)

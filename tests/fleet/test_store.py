@@ -2,6 +2,8 @@
 
 import json
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,6 +22,7 @@ from kiku.transcription import Transcript
 
 REQUEST = BatchRequest(ModelSettings("demo"))
 OTHER = BatchRequest(ModelSettings("other"))
+PATIENCE_S = 60.0
 
 
 def _key(name: str, request: BatchRequest = REQUEST) -> Key:
@@ -134,19 +137,53 @@ def test_rows_that_cannot_be_written_are_told(tmp_path: Path) -> None:
     store.close()
 
 
-def test_rows_are_parts_when_there_are_many_or_time_has_passed(
+def test_rows_are_parts_when_there_are_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "MOST_ROWS", 3)
     with RowStore(str(tmp_path)) as store:
-        for number in range(7):
+        for number in range(8):
             store.add("a", _rows(f"{number}.wav"))
         assert len(_names(str(tmp_path))) == 2
-        monkeypatch.setattr(room, "EVERY_S", 0.0)
-        store.add("a", _rows("7.wav"))
-        assert len(_names(str(tmp_path))) == 3
     with RowStore(str(tmp_path)) as store:
         assert len(store.finished(REQUEST)) == 8
+
+
+def test_rows_do_not_wait_for_the_next_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "EVERY_S", 0.01)
+    with RowStore(str(tmp_path)) as store:
+        for number in range(2):  # not only once
+            store.add("a", _rows(f"{number}.wav"))
+            with RowStore(str(tmp_path), writing=False) as reader:
+                while len(reader.finished(REQUEST)) <= number:
+                    time.sleep(0.01)
+
+
+def test_rows_that_could_not_be_written_meanwhile_are_tried_again_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "EVERY_S", 0.01)
+    tried = threading.Event()
+
+    def full(*_: Any) -> None:
+        tried.set()
+        raise OSError("No space left on device")
+
+    def add(store: RowStore) -> None:
+        for _ in range(500):  # the clock's thread may not have noted it yet
+            store.add("b", _rows("1.wav"))
+            time.sleep(0.01)
+
+    with RowStore(str(tmp_path)) as store, monkeypatch.context() as patch:
+        patch.setattr(room, "rename", full)
+        store.add("a", _rows("0.wav"))
+        assert tried.wait(PATIENCE_S)
+        with pytest.raises(OutputError, match="No space left"):
+            add(store)
+    with RowStore(str(tmp_path)) as store:
+        assert len(store.finished(REQUEST)) == 2
 
 
 def test_captions_stand_beside_before_the_rows_do(

@@ -1,13 +1,16 @@
 """One process: its slots stay full, and recordings are opened when it is their turn."""
 
 import gc
+import io
 import threading
+import time
 from pathlib import Path
+from typing import cast
 
 import fsspec
 import pytest
 
-from kiku.errors import KikuError
+from kiku.errors import AudioError, KikuError
 from kiku.fleet import opening
 from kiku.fleet.settings import BatchRequest, ModelSettings
 from kiku.fleet.sources import Item, find_items
@@ -40,8 +43,11 @@ def test_recordings_come_when_they_are_done_not_in_order(
     short = [speech(tmp_path / f"{number}.wav", 0.8) for number in range(3)]
     transcriber = Transcriber(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
     items = [one for path in (long, *short) for one in find_items(path)]
-    heard = [Path(one.path).name for one in transcriber.transcribe(items)]
-    assert heard == ["0.wav", "1.wav", "2.wav", "long.wav"]
+    heard = list(transcriber.transcribe(items))
+    assert [Path(one.path).name for one in heard] == ["0.wav", "1.wav", "2.wav", "long.wav"]
+    took = [one.took_s for one in heard]
+    assert took[0] > 0
+    assert took == sorted(took)  # since the block was begun
 
 
 def test_the_end_of_one_block_leaves_no_slot_idle(speech: MakeSpeech, tmp_path: Path) -> None:
@@ -97,6 +103,44 @@ def test_recordings_in_a_store_are_opened_a_little_ahead(
     assert [row["text"] for row in rest] == ["zero one"] * (count - 1)
     assert sorted(opened) == [f"memory:///bucket/{number:02}.wav" for number in range(count)]
     assert len(closed) == count
+
+
+def test_what_cannot_be_opened_or_is_read_early_does_not_shorten_the_look_ahead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened, closed, count = list[str](), list[str](), 40
+
+    class File(io.BytesIO):
+        def __init__(self, path: str) -> None:
+            super().__init__(path.encode())
+            self.path = path
+
+        def close(self) -> None:
+            if not self.closed:
+                closed.append(self.path)
+            super().close()
+
+    def open_file(path: str) -> File:
+        opened.append(path)
+        if path in missing:
+            raise AudioError("no such file")
+        return File(path)
+
+    monkeypatch.setattr(opening, "_open", open_file)
+    paths = [f"memory://bucket/{number:02}.wav" for number in range(count)]
+    missing = paths[:10]
+    with opening.open_items([Item(path, 1) for path in paths]) as sources:
+        files = cast("list[io.RawIOBase]", sources)
+        assert files[30].read() == paths[30].encode()
+        for file in files[:10]:
+            for _ in range(2):  # it is asked for once, however often
+                with pytest.raises(AudioError, match="no such file"):
+                    file.read()
+        # Those of the beginning, one for each that was asked for, and the one that was early.
+        while len(opened) < 8 + 11 + 1:
+            time.sleep(0.01)
+    assert sorted(opened) == sorted([*paths[: 8 + 11], paths[30]])
+    assert sorted(closed) == sorted(set(opened) - set(missing))
 
 
 def test_a_block_leaves_nothing_behind(speech: MakeSpeech, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 import kiku
 from kiku.errors import StreamError
 from kiku.options import DecodingOptions, Recovery, StreamOptions
+from kiku.scheduler.driver import Driver
 from kiku.scheduler.rounds import Rounds
 from kiku.stream import WordSession
 from tests.guarantees.conftest import LONG_S, texts
@@ -163,16 +164,24 @@ def test_a_driver_that_died_is_replaced(
     assert rec.free_slots == 2
 
 
+@pytest.mark.filterwarnings("ignore:Exception in thread kiku-driver")
+@pytest.mark.parametrize("in_order", [True, False])
 def test_a_driver_that_was_killed_is_replaced(
-    load: Load, digits: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+    load: Load, digits: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch, in_order: bool
 ) -> None:
-    """The thread is gone without a word, and a stream is still open."""
+    """The thread is gone, if not `in_order` without a word, and a stream is still open."""
+
+    def is_over(_: Driver) -> bool:
+        raise SystemExit
+
     rec = load(1)
     stream = rec.stream()
     stream.push(digits[:48_000])
     driver = next(t for t in threading.enumerate() if t.name == "kiku-driver")
     with monkeypatch.context() as patch:
         patch.setattr(Rounds, "needs_thread", property(lambda _: False))
+        if not in_order:
+            patch.setattr(Driver, "_is_over", is_over)
         rec.scheduler.wake()
         driver.join(LONG_S)
     assert not driver.is_alive()

@@ -55,6 +55,12 @@ CHILDREN = {
     "tokens": "print(told(lambda: rec.tokens(np.zeros(9_600, np.float32))))",
     "stream": "print(told(rec.stream))",
     "push": "print(told(lambda: idle.push(np.zeros(9_600, np.float32))))",
+    "event": "print(told(idle.next_event))",
+    "events in time": "print(told(lambda: idle.next_event(0)))",
+    "poll": "print(told(idle.poll))",
+    "silence": "print(told(lambda: idle.push_silence(0.1)))",
+    "decoding": "print(told(lambda: idle.set_decoding(None)))",
+    "close": "print(told(idle.close))",
     "save": "print(told(busy.save))",
     "finalize": "print(told(idle.finalize)); os._exit(0)",
     "free": "gc.unfreeze(); del rec, idle, busy; gc.collect(); print('told')",
@@ -77,7 +83,7 @@ def run(engine: str, used: str, children: Sequence[str]) -> list[str]:
     [
         ("onnx", "used", []),
         # A child with torch takes half a second to end.
-        ("torch", "unused", ["transcribe", "tokens", "stream", "push", "save", "with"]),
+        ("torch", "unused", ["transcribe", "tokens", "stream", "event", "push", "save", "with"]),
     ],
     ids=["onnx", "torch"],
 )

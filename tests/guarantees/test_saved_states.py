@@ -187,6 +187,21 @@ def test_nesting_without_end_is_told() -> None:
         recognizer().stream(state=magic + hashlib.sha256(payload).digest() + payload)
 
 
+@pytest.mark.parametrize("what", ["changes", "finalizes", "requests of a finalize"])
+def test_no_more_requests_wait_than_a_stream_can_have(what: str) -> None:
+    tree = unpack_stream(saved())
+    session = tree["sessions"][0]["session"]
+    change = next(one for one in session["due"] if one["change"] is not None)
+    finalize = next(one for one in session["due"] if one["finalize"] is not None)
+    if what == "requests of a finalize":
+        finalize["finalize"]["requests"] *= 33
+    else:
+        session["due"] = [change if what == "changes" else finalize] * 65
+    with pytest.raises(StreamError):
+        recognizer().stream(state=pack_stream(tree))
+    assert recognizer().free_slots == 2
+
+
 def test_only_states_signed_with_the_key_are_taken() -> None:
     rec = recognizer()
     plain = saved()

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from kiku.config import ModelConfig
+from kiku.engine.kernels import ONNX_RUNTIME, Kernels
+from kiku.engine.onnx import OnnxBackend, onnx_engine
 from kiku.errors import CheckpointError, ConfigError
 from kiku.measure import subprocesses
 from kiku.measure.dummy import (
@@ -20,7 +22,7 @@ from kiku.measure.dummy import (
     write_dummy_model,
 )
 from kiku.measure.limit import weight_bytes
-from kiku.measure.speed import Speed, noise
+from kiku.measure.speed import Speed, full_ring, noise
 from tests import tiny
 
 
@@ -111,6 +113,48 @@ def test_memory_is_told(folder: Path) -> None:
     if found is not None:  # not every system tells
         assert found.after_load >= found.libraries > 0
         assert found.to_dict()["per_slot"] == found.per_slot
+
+
+def test_a_slot_takes_what_several_full_slots_take_more_than_one() -> None:
+    asked: list[int] = []
+
+    def runner(command: Sequence[str]) -> str:
+        slots = json.loads(command[3])["slots"]
+        asked.append(slots)
+        rows = {"libraries": 1, "after_load": 100, "after_a_minute": 190, "private": 90}
+        return json.dumps({**rows, "full": 1000 + 116 * slots})
+
+    found = subprocesses.memory("demo", runner=runner)
+    assert found is not None
+    assert (found.per_slot, found.after_a_minute, found.private) == (116, 190, 90)
+    assert asked == [1, found.slots]
+    assert found.slots >= 4
+
+
+def test_all_slots_are_filled_before_memory_is_compared(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: dict[int, int] = {}
+    monkeypatch.setattr(
+        Speed,
+        "fill",
+        lambda _, slots, past: steps.update((s, steps.get(s, 0) + past) for s in slots),
+    )
+    job = {"model": str(folder), "precision": None, "threads": 1, "slots": 3}
+    if subprocesses._measure_memory(job) is not None:  # not every system tells
+        assert len(steps) == 3
+        assert min(steps.values()) >= full_ring(_config())
+
+
+@pytest.mark.parametrize("used", [ONNX_RUNTIME, None], ids=["plain", "kernels"])
+def test_a_full_ring_has_no_unused_place(folder: Path, used: Kernels | None) -> None:
+    engine = onnx_engine(folder, _config(), used=used, threads=1)
+    backend = engine.backend
+    assert isinstance(backend, OnnxBackend)
+    Speed(engine, _config()).fill(engine.open(lambda _: _config().pad_id)[:1], full_ring(_config()))
+    for memory in (backend._codec.memory, backend._decoder.memory):
+        for kept in (*memory.keys, *memory.values):
+            assert kept[0].any(axis=(0, 2)).all()
 
 
 def test_the_start_is_told(folder: Path, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from tests.checkpoint.models import write_native_folder
 
 H100 = GPUS["h100"]
 EPYC = "AMD EPYC (AVX2, AVX-512, AVX-512 VNNI, AVX-512 BF16), 2 cores, 25 GB"
+ZEN5 = EPYC.replace("AVX-512,", "AVX-512, AVX-VNNI,")
 HERE = cpu(2, 36.4, memory_gb=25)  # the machine of that name
 KEYS = PlanOptions(kv_dtype="float32")  # as it had them, before kiku-kernels
 
@@ -166,6 +167,19 @@ def test_recordings_are_counted_by_how_fast_they_go() -> None:
     assert need.cost_per_day == 2 * need.machine_hours_per_day
 
 
+def test_each_process_of_the_server_feeds_so_many_streams() -> None:
+    one = known.streams_a_process(12.5)
+    assert one * 12.5 * known.socket_us() <= 1e6 < (one + 1) * 12.5 * known.socket_us()
+    assert known.streams_a_process(1e9) == 1
+    found = plan("1b", gpu("h200"), wanted=Wanted(streams=one + 1, hours_per_day=1))
+    assert found.processes == -(-int(found.streams.value) // one) > 1
+    assert found.live_need is not None
+    assert found.recordings_need is not None
+    assert (found.live_need.processes_each, found.recordings_need.processes_each) == (2, 1)
+    none = plan("2.6b", gpu("l4", memory_gb=5))
+    assert (none.streams.value, none.processes) == (0, 0)
+
+
 def test_as_many_recordings_at_once_as_bring_something() -> None:
     found = plan("1b", H100)
     assert found.by_memory is not None
@@ -182,9 +196,12 @@ def test_what_was_measured_on_this_machine_takes_the_place_of_estimates() -> Non
     found = plan("1b", HERE, KEYS, machine=EPYC)
     assert (found.streams.value, found.streams.basis) == (2, "measured")
     assert found.step_ms is not None
-    assert found.step_ms.basis == found.stream_bytes.basis == "measured"
+    assert found.step_ms.basis == "measured"
     assert found.step_ms.value == pytest.approx(65.6, abs=0.1)
-    assert found.stream_bytes.value == pytest.approx(223e6, rel=0.01)
+    zen5 = plan("1b", HERE, machine=ZEN5)
+    assert (zen5.streams.value, zen5.streams.basis) == (10, "measured")
+    assert zen5.fixed_bytes.basis == zen5.stream_bytes.basis == "measured"
+    assert zen5.stream_bytes.value == pytest.approx(116e6, rel=0.01)
     demo = plan("demo", cpu(2, 1, memory_gb=25), machine=EPYC)
     assert (demo.by_time.value, demo.by_time.basis) == (16, "measured")  # more were not tried
     assert plan("demo", HERE, machine=EPYC).by_time.basis == "roofline"  # which has more

@@ -93,7 +93,7 @@ def test_what_hangs_beside_a_step_is_seen_too() -> None:
     with recognizer.stream() as stream:
         session = stream._sessions.first  # pyright: ignore[reportPrivateUsage]
         pending = session.pending
-        session.pending = lambda: began.append(scheduler.round_began) or pending()
+        session.pending = lambda most: began.append(scheduler.round_began) or pending(most)
         stream.push(np.zeros(4 * CONFIG.frame_size, np.float32))
         stream.close()
         list(stream.events())

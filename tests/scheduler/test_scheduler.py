@@ -58,7 +58,7 @@ class Frames:
     def work(self) -> "Frames | None":
         return self if self.works else None
 
-    def pending(self) -> "int | Frames | None":
+    def pending(self, most: int = 0) -> "int | Frames | None":
         if "pending" in self.wrong:
             raise self.wrong["pending"]
         if self.asleep:

@@ -82,10 +82,12 @@ class Tab:
         for one in (self.complaints, self.addresses, self.frames):
             one.clear()
 
-    def open(self, address: str) -> None:
-        """Go to a page, and wait until its modules run."""
+    def open(self, address: str, before: str = "null") -> None:
+        """Go to a page, run a script `before` its own, and wait until its modules run."""
+        script = self.call("Page.addScriptToEvaluateOnNewDocument", source=before)
         self.call("Page.navigate", url=address)
         self.wait("document.readyState === 'complete' && document.body.dataset.state")
+        self.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script["identifier"])
 
     def run(self, script: str) -> Any:
         """The value of an expression."""

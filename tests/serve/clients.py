@@ -61,8 +61,18 @@ class KyutaiClient:
         return " ".join(one["text"] for one in self.messages if one["type"] == "Word")
 
 
+def patient_connect(address: str, **options: Any) -> ClientConnection:
+    """A socket. Over TLS this client of threads hangs in some of a thousand handshakes, on Python
+    3.11 at least, and is tried again."""
+    for _ in range(2):
+        with contextlib.suppress(TimeoutError):
+            return connect(address, **options)
+    return connect(address, **options)
+
+
 @contextlib.contextmanager
 def kyutai(address: str, query: str = "", **options: Any) -> Iterator[KyutaiClient]:
     """A connection to a service; `Ready` is not received yet."""
-    with connect(f"{address}/api/asr-streaming{query}", compression=None, **options) as socket:
+    place = f"{address}/api/asr-streaming{query}"
+    with patient_connect(place, compression=None, **options) as socket:
         yield KyutaiClient(socket)

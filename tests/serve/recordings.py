@@ -1,6 +1,8 @@
 """Small recordings that tests send as they are."""
 
 import io
+from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -26,3 +28,13 @@ def silence(seconds: float, num_channels: int = 1) -> np.ndarray:
     """At 48 kHz."""
     size = round(seconds * OPUS_RATE)
     return np.zeros(size if num_channels == 1 else (size, num_channels), np.float32)
+
+
+def g711(samples: np.ndarray, name: str, rate: int) -> bytes:
+    """[S] int16 as telephone sound, by FFmpeg's encoder `pcm_mulaw` or `pcm_alaw`."""
+    encoder: Any = av.CodecContext.create(name, "w")
+    encoder.sample_rate, encoder.layout, encoder.format = rate, "mono", "s16"
+    encoder.time_base = Fraction(1, rate)
+    frame = av.AudioFrame.from_ndarray(samples[None], "s16", "mono")
+    frame.sample_rate = rate
+    return b"".join(bytes(one) for one in encoder.encode(frame))

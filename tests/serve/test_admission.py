@@ -122,3 +122,46 @@ def test_slots_are_never_lost_nor_given_twice(steps: list[str]):
         assert admission.num_waiting == 0
 
     asyncio.run(play())
+
+
+def test_who_exchanges_its_slot_for_more_comes_before_all_that_wait():
+    """Two that exchange at once do not wait for each other."""
+
+    async def play() -> list[str]:
+        admission, order = Admission(2, 1), list[str]()
+
+        async def visit(name: str) -> None:
+            permit = await admission.wait(1, LONG_S)
+            await asyncio.sleep(0)
+            with await admission.exchange(permit, 2, LONG_S) as both:
+                order.append(name)
+                assert (admission.num_taken, both.count, permit.count) == (2, 2, 0)
+                await asyncio.sleep(0)
+
+        async def wait() -> None:
+            with await admission.wait(1, LONG_S):
+                order.append("waits")
+
+        tasks = [asyncio.create_task(one) for one in (visit("a"), visit("b"), wait())]
+        async with asyncio.timeout(LONG_S):
+            await asyncio.gather(*tasks)
+        assert admission.num_taken == admission.num_waiting == 0
+        return order
+
+    assert sorted(asyncio.run(play())[:2]) == ["a", "b"]
+
+
+def test_more_than_there_are_is_not_given_in_exchange_either():
+    async def play() -> None:
+        admission = Admission(2, 1)
+        with admission.take() as held:
+            with pytest.raises(ConfigError, match=r"3 channels .* and there are 2"):
+                await admission.exchange(held, 3, LONG_S)
+            assert admission.num_taken == 1
+            with admission.take():
+                with pytest.raises(Busy):
+                    await admission.exchange(held, 2, 0)
+                assert admission.num_taken == 1
+        assert admission.num_taken == 0
+
+    asyncio.run(play())

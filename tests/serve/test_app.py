@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -14,9 +15,17 @@ from kiku.scheduler import Scheduler
 from kiku.serve import server as server_module
 from kiku.serve.app import App
 from kiku.serve.app import app as from_environment
+from kiku.serve.protocols.interface import ClientRequest
+from kiku.serve.protocols.kyutai import KyutaiProtocol
 from kiku.serve.server import listening_socket, make_server
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
+from kiku.serve.talk import Talk
+from kiku.serve.wire import IS_LATE
+from tests.serve.clients import kyutai, samples_of
+from tests.serve.conftest import EXAMPLES
+from tests.serve.running import running
+from tests.serve.talks import wait_for
 
 HOST = [(b"host", b"127.0.0.1:8080")]
 
@@ -245,8 +254,53 @@ def test_metrics_count_steps_and_slots(demo: kiku.Recognizer):
         assert float(figures["kiku_frames_total"]) > 40
         assert float(figures["kiku_step_seconds_count"]) > 0
         assert float(figures["kiku_real_time_factor"]) > 0
+        with service.permit(4):
+            waiting = asyncio.create_task(service.admission.wait(1, 60.0))
+            await asyncio.sleep(0)
+            _, _, text = await get(app, "/metrics")
+            assert "kiku_queue 1.0" in text.splitlines()
+        (await waiting).release()
 
     asyncio.run(play())
+
+
+def test_metrics_of_a_stream(demo: kiku.Recognizer):
+    with running(demo) as service:
+        with kyutai(service.ws) as client:
+            client.speak(samples_of(EXAMPLES / "digits.wav"))
+            assert client.finish()
+        wait_for(lambda: not service.service.num_open)
+        lines = service.service.metrics.text().decode().splitlines()
+    figures = {key: float(value) for key, value in (
+        line.replace('{protocol="kyutai"}', "").rsplit(" ", 1) for line in lines if line[0] != "#"
+    )}  # fmt: skip
+    assert figures["kiku_connections_total"] == 1
+    assert figures["kiku_open_connections"] == 0
+    assert figures["kiku_first_word_seconds_count"] == 1
+    assert figures["kiku_first_word_seconds_sum"] > 0
+    assert figures["kiku_final_word_seconds_count"] == 1
+    assert figures["kiku_final_word_seconds_sum"] > 0
+    assert figures["kiku_received_bytes_total"] > 100_000
+    assert figures["kiku_sent_bytes_total"] > 100
+    assert figures["kiku_slots_used"] == figures["kiku_queue"] == 0
+
+
+@pytest.mark.parametrize("is_stuck", [True, False])
+def test_sound_that_waits_is_seen_without_words(demo: kiku.Recognizer, is_stuck: bool):
+    service = Service(Settings(), demo)
+    talk = Talk(service, KyutaiProtocol(ClientRequest("/"), service.card), "a", "id")
+    talk._stream = MagicMock(waiting_s=7.0 if is_stuck else 0.0)
+
+    def figure(name: str) -> float:
+        lines = service.metrics.text().decode().splitlines()
+        start = f'kiku_lag_seconds_{name}{{protocol="kyutai"}} '
+        return sum(float(one.removeprefix(start)) for one in lines if one.startswith(start))
+
+    for num_received in (0, 10, 10):
+        talk.counters.num_received = num_received
+        talk.check_client(1.0)
+        talk.counters.flush()
+    assert (figure("count"), figure("sum")) == ((3, 21.0) if is_stuck else (1, 0.0))
 
 
 def test_a_body_that_does_not_come_is_a_client_that_left(demo: kiku.Recognizer):
@@ -256,14 +310,14 @@ def test_a_body_that_does_not_come_is_a_client_that_left(demo: kiku.Recognizer):
         async def never() -> Any:
             await asyncio.sleep(3_600)
 
-        assert await app._patient(never)() == {"type": "http.disconnect"}
+        assert await app._patient({}, never)() == {"type": "http.disconnect", IS_LATE: True}
 
         pieces = iter([{"type": "http.request", "more_body": True}, {"type": "http.request"}])
 
         async def some() -> Any:
             return next(pieces)
 
-        take = app._patient(some)
+        take = app._patient({}, some)
         assert (await take())["more_body"]
         assert await take() == {"type": "http.request"}
         # It is over: whoever asks again waits for the client to leave, for as long as it stays.
@@ -276,7 +330,7 @@ def test_a_body_that_does_not_come_is_a_client_that_left(demo: kiku.Recognizer):
             await asyncio.sleep(0.1)
             return {"type": "http.disconnect", "late": True}
 
-        take = app._patient(whole)
+        take = app._patient({}, whole)
         await take()
         assert await take() == {"type": "http.disconnect", "late": True}
 

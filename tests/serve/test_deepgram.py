@@ -36,6 +36,7 @@ from tests.serve.deepgram_talk import (
     words_of,
 )
 from tests.serve.deepgram_types import V1, V2, checked, checked_answer
+from tests.serve.recordings import g711
 from tests.serve.running import Running, running
 
 # The SDK's own websockets client is deprecated by websockets.
@@ -300,14 +301,6 @@ def linear32(samples: np.ndarray) -> bytes:
     return (samples.astype(np.float32) / 32_768).astype("<f4").tobytes()
 
 
-def g711(samples: np.ndarray, name: str) -> bytes:
-    """Telephone sound, by FFmpeg's encoder."""
-    encoder = av.CodecContext.create(name, "w")
-    encoder.sample_rate, encoder.layout, encoder.format = 16_000, "mono", "s16"
-    encoder.time_base = Fraction(1, 16_000)
-    return b"".join(bytes(one) for one in encoder.encode(_frame(samples)))
-
-
 def opus_packets(samples: np.ndarray) -> list[bytes]:
     """Packets of 20 ms."""
     encoder = av.CodecContext.create("libopus", "w")
@@ -335,7 +328,7 @@ def test_encodings(service: Running, encoding: str) -> None:
     elif encoding == "opus":
         messages = list(opus_packets(samples))
     else:
-        messages = parts(g711(samples, f"pcm_{encoding}"), 1_001)
+        messages = parts(g711(samples, f"pcm_{encoding}", 16_000), 1_001)
     assert said(talk(service, messages, encoding=encoding, sample_rate=16_000)) == DIGITS
 
 
@@ -345,6 +338,10 @@ def test_a_recording_on_the_socket(service: Running, demo: kiku.Recognizer, reco
     query = {"encoding": "flac"} if recording.endswith("flac") else {}
     messages = talk(service, parts((EXAMPLES / recording).read_bytes(), 4_001), **query)
     assert words_of(finals(messages)) == heard(expected.words)
+
+
+def test_a_socket_for_a_recording_may_be_closed_without_one(service: Running) -> None:
+    assert [one["type"] for one in talk(service, [])] == ["Metadata"]
 
 
 def test_ogg_opus_on_the_socket(service: Running, tmp_path: Path) -> None:
@@ -468,6 +465,9 @@ def test_what_cannot_be_is_refused_at_the_handshake(service: Running) -> None:
         body = json.loads(response.body or b"")
         assert body["request_id"] == response.headers["dg-request-id"]
         assert "redact" in body["err_msg"]
+        with pytest.raises(websockets.exceptions.InvalidStatus) as told:
+            _knock(service, path, keyterm="日本")
+        assert told.value.response.headers["dg-error"].startswith("keyterm: the model's vocabulary")
 
 
 def _knock(service: Running, path: str, **query: Any) -> None:
@@ -493,9 +493,12 @@ def test_keys(demo: kiku.Recognizer) -> None:
             _knock(service, "v1")
         assert told.value.response.status_code == 401
         assert told.value.response.headers["dg-error"]
+        assert told.value.response.headers["dg-request-id"]
         with client(service) as one, pytest.raises(ApiError) as refused:
             one.listen.v1.media.transcribe_file(request=b"x")
         assert refused.value.status_code == 401
+        headers = refused.value.headers or {}
+        assert headers["dg-request-id"] == refused.value.body["request_id"]
         with live(service, "secret") as door:
             door.send_close_stream()
             assert [message.type for message in door] == ["Metadata"]
@@ -576,6 +579,11 @@ def test_recordings_that_cannot_be_heard(service: Running) -> None:
         with pytest.raises(ApiError) as told:
             media.transcribe_file(request=b"x", summarize="v2")
         assert "summarize" in told.value.body["err_msg"]
+        with pytest.raises(ApiError) as told:
+            media.transcribe_file(
+                request=Path(EXAMPLES / "digits.wav").read_bytes(), keyterm="日本"
+            )
+        assert told.value.body["err_msg"].startswith("keyterm: the model's vocabulary")
     empty = posted(service, b"")
     assert (empty.status_code, empty.json()["err_code"]) == (400, "Bad Request")
     assert empty.headers["dg-request-id"] == empty.json()["request_id"]
@@ -615,7 +623,8 @@ def test_a_recording_that_finds_no_slot_is_told_to_come_later(demo: kiku.Recogni
     with running(demo, max_queue=0) as service, live(service, channels=4, multichannel=True):
         told = posted(service, data)
         assert told.status_code == 503
-        assert int(told.headers["Retry-After"]) > 0
+        wait_s = int(told.headers["Retry-After"])
+        assert told.json()["err_msg"] == f"all 4 slots are taken: try again in {wait_s} s"
         assert told.json()["request_id"] == told.headers["dg-request-id"]
 
 

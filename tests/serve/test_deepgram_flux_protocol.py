@@ -420,8 +420,17 @@ def test_sound_that_is_none_is_a_warning() -> None:
     assert (warning["type"], warning["code"]) == ("Warning", "UNREADABLE_AUDIO")
     [warning] = talk.do(talk.protocol.rejected(StreamError("no")))
     assert warning["code"] == "REJECTED"
-    talk.receive(CLOSE)
+    talk.receive(b"no sound", CLOSE)
     assert talk.do(talk.protocol.rejected(TruncatedAudio("cut"))) == []
+    assert len(talk.do(talk.protocol.rejected(AudioError("no ogg")))) == 1
+
+
+def test_a_client_may_close_without_any_sound() -> None:
+    talk = Conversation(flux(encoding="ogg-opus"))
+    talk.receive(CLOSE)
+    assert talk.do(talk.protocol.rejected(AudioError("it is empty"))) == []
+    talk.tell(End(0.0))
+    assert talk.hangup == Hangup(1000)
 
 
 def test_a_client_that_sends_nothing_is_told_why_it_is_left() -> None:

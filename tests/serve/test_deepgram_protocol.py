@@ -398,6 +398,28 @@ def test_a_recording_may_end_in_its_middle_if_the_client_says_so() -> None:
     assert talk.hangup == Hangup(1000)
 
 
+@pytest.mark.parametrize("close", [CLOSE, b""])
+def test_a_client_may_close_without_any_sound(close: str | bytes) -> None:
+    talk = Conversation(listen(encoding="flac"))
+    talk.receive(close)
+    assert talk.do(talk.protocol.rejected(AudioError("it is empty"))) == []
+    assert [one["type"] for one in talk.tell(End(0.0))] == ["Metadata"]
+    assert talk.hangup == Hangup(1000)
+
+
+def test_a_client_that_never_sends_its_recording_is_told_that_it_was_silent() -> None:
+    talk = Conversation(listen(encoding="flac"))
+    talk.do(talk.protocol.quiet(IDLE_S))
+    assert talk.do(talk.protocol.rejected(AudioError("it is empty"))) == []
+    assert [one["variant"] for one in talk.tell(End(0.0))] == ["NET-0001"]
+
+
+def test_what_came_before_the_end_and_is_no_sound_is_told() -> None:
+    talk = Conversation(listen(encoding="flac"))
+    talk.receive(b"no sound", CLOSE)
+    assert len(talk.do(talk.protocol.rejected(AudioError("no flac")))) == 1
+
+
 def test_words_are_told_where_the_stream_or_the_service_ends() -> None:
     for error, code in [(StreamError("broken"), 1011), (ServerEnds("later"), 1012),
                         (NoFreeSlot("full"), 1011)]:  # fmt: skip

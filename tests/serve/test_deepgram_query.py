@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import kiku
+from kiku.errors import ConfigError, StreamError
 from kiku.options import AudioFormat, Hotword
 from kiku.serve.protocols import deepgram, deepgram_flux, deepgram_rest
 from kiku.serve.protocols.deepgram_parameters import (
@@ -22,6 +24,7 @@ from kiku.serve.protocols.deepgram_query import (
     flux_query,
     listen_query,
     pause_policy,
+    unsupported,
 )
 from kiku.serve.protocols.interface import ClientRequest, ModelCard, Refusal
 from kiku.serve.protocols.parameters import Parameter
@@ -143,32 +146,42 @@ def test_encodings(query: dict[str, str], format: AudioFormat, container: bool) 
 
 
 @pytest.mark.parametrize(
-    "query",
+    ("query", "name"),
     [
-        {"encoding": "amr-nb"},
-        {"encoding": "linear16"},
-        {"encoding": "linear16", "sample_rate": "1000"},
-        {"encoding": "linear16", "sample_rate": "many"},
-        {**RAW, "channels": "0"},
-        {**RAW, "channels": "65"},
-        {**RAW, "channels": "2.5"},
-        {"multichannel": "true"},
-        {"encoding": "opus", "multichannel": "true"},
-        {**RAW, "utterance_end_ms": "soon"},
-        {**RAW, "endpointing": "-1"},
-        {**RAW, "endpointing": "nan"},
-        {**RAW, "keywords": "kiku:-2"},
-        {**RAW, "keywords": "kiku:0"},
-        {**RAW, "keywords": "kiku:nan"},
-        {**RAW, "keyterm": "x" * 300},
-        {**RAW, "keyterm": ["x"] * 1_001},
+        ({"encoding": "amr-nb"}, "encoding"),
+        ({"encoding": "linear16"}, "encoding=linear16 needs sample_rate"),
+        ({"encoding": "linear16", "sample_rate": "1000"}, "sample_rate"),
+        ({"encoding": "linear16", "sample_rate": "many"}, "sample_rate"),
+        ({**RAW, "channels": "0"}, "channels"),
+        ({**RAW, "channels": "65"}, "channels"),
+        ({**RAW, "channels": "2.5"}, "channels"),
+        ({"multichannel": "true"}, "multichannel"),
+        ({"encoding": "opus", "multichannel": "true"}, "multichannel"),
+        ({**RAW, "utterance_end_ms": "soon"}, "utterance_end_ms"),
+        ({**RAW, "endpointing": "-1"}, "endpointing"),
+        ({**RAW, "endpointing": "nan"}, "endpointing"),
+        ({**RAW, "keywords": "kiku:-2"}, "keywords"),
+        ({**RAW, "keywords": "kiku:0"}, "keywords"),
+        ({**RAW, "keywords": "kiku:nan"}, "keywords"),
+        ({**RAW, "keywords": "x" * 300}, "keywords"),
+        ({**RAW, "keywords": ["x"] * 1_001}, "keywords"),
+        ({**RAW, "keyterm": "x" * 300, "keywords": "kiku"}, "keyterm"),
+        ({**RAW, "keyterm": ["x"] * 1_001}, "keyterm"),
+        ({**RAW, "keyterm": ["x"] * 500, "keywords": ["x"] * 501}, "keyterm or keywords"),
     ],
 )
-def test_what_cannot_be_is_refused(query: dict[str, Any]) -> None:
+def test_what_cannot_be_is_refused(query: dict[str, Any], name: str) -> None:
     with pytest.raises(Refusal) as told:
         listen_query(asked(**query), CARD)
     assert told.value.status == 400
-    assert told.value.headers["dg-error"]
+    assert told.value.headers["dg-error"].startswith(name)
+
+
+@pytest.mark.parametrize(("read", "_"), DOORS)
+def test_a_term_that_cannot_be_is_refused_by_its_parameter(read: Read, _: Any) -> None:
+    with pytest.raises(Refusal) as told:
+        read(asked(**RAW, keyterm="x" * 300), CARD)
+    assert told.value.headers["dg-error"].startswith("keyterm: a hotword")
 
 
 def test_hotwords() -> None:
@@ -293,3 +306,13 @@ def test_any_query_is_read_or_refused(query: list[tuple[str, str]]) -> None:
             assert told.status == 400
             assert told.headers["dg-error"].isascii()
             assert told.headers["dg-error"].isprintable()
+
+
+def test_what_the_model_cannot_do_is_refused_by_its_parameter(demo: kiku.Recognizer) -> None:
+    channels = asked(**RAW, channels="8", multichannel="true", keyterm="kiku")
+    words = asked(**RAW, keyterm="日本")
+    for request, name in [(channels, "multichannel"), (words, "keyterm")]:
+        with pytest.raises(ConfigError) as told, demo.stream(listen_query(request, CARD).options):
+            pass
+        assert unsupported(request, told.value).headers["dg-error"].startswith(f"{name}: ")
+    assert unsupported(words, StreamError("broken")).headers["dg-error"] == "broken"

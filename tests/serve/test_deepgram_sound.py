@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kiku.audio import read_file
 from kiku.options import AudioFormat, StreamOptions
 from kiku.serve.protocols.deepgram_sound import (
     SoundIntake,
@@ -153,3 +154,10 @@ def test_a_written_header_is_read_as_what_it_was_written_of(encoding: str) -> No
     header = wav_header(written_header(format, 100))
     assert header is not None
     assert (header.format, header.size) == (format, len(written_header(format, 100)))
+
+
+def test_samples_that_are_longer_than_a_header_can_say_have_one_too() -> None:
+    header = written_header(AudioFormat(encoding="s16le", sample_rate=8_000), 2**32)
+    assert header[4:8] == header[-4:] == b"\xff" * 4
+    chunks = list(read_file(io.BytesIO(header + bytes(16_000))))  # what there is counts
+    assert sum(one.num_samples for one in chunks) == 8_000

@@ -1,13 +1,19 @@
 """Keys, pages of other hosts, and how often a client may knock."""
 
+import contextlib
+import socket
 from typing import Any
 
+import httpx
 import pytest
 
+import kiku
 from kiku.serve.guard import Guard
 from kiku.serve.keys import Keys, key_of, subprotocol_of
 from kiku.serve.protocols.interface import ClientRequest, Refusal
 from kiku.serve.settings import Settings
+from tests.serve.running import running
+from tests.serve.talks import wait_for
 
 KEY = "sésame-1"
 
@@ -162,3 +168,50 @@ def test_connections_are_bounded_for_each_and_for_all():
         with one.connection("b"), pytest.raises(Refusal):
             one.admit(request(), "c", is_socket=True)
     one.admit(request(), "a", is_socket=True)
+
+
+def test_who_tries_keys_is_told_when_to_come_back():
+    one = guard(KEY, max_requests_per_minute=3)
+    for i in range(3):
+        with pytest.raises(Refusal) as refusal:
+            one.admit(request(kyutai_api_key=f"guess {i}"), "a", is_socket=False)
+        assert refusal.value.status == 401
+    for way in (request(kyutai_api_key="guess"), request(), WAYS["bearer"]):  # also with the key
+        with pytest.raises(Refusal) as refusal:
+            one.admit(way, "a", is_socket=True)
+        assert refusal.value.status == 429
+        assert int(refusal.value.headers["Retry-After"]) >= 1
+    assert one.admit(WAYS["bearer"], "b", is_socket=True)
+
+
+def test_known_keys_are_not_counted_by_their_address():
+    one = guard(KEY, "other", max_requests_per_minute=3)
+    for key in (KEY, "other"):
+        for _ in range(3):
+            one.admit(request(kyutai_api_key=key), "a", is_socket=False)
+
+
+DOORS = ["/v1/audio/transcriptions", "/v1/listen", "/api/asr-streaming"]
+
+
+def test_uploads_take_the_place_of_connections(demo: kiku.Recognizer):
+    """Those that are still being sent, too."""
+    begun = b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000\r\n\r\n--x\r\n"
+    with contextlib.ExitStack() as stack:
+        service = stack.enter_context(running(demo, max_connections=2))
+
+        def send(door: str) -> socket.socket:
+            raw = stack.enter_context(socket.create_connection(("127.0.0.1", service.port), 60))
+            raw.sendall(f"POST {door} HTTP/1.1\r\nHost: 127.0.0.1\r\n".encode() + begun)
+            return raw
+
+        for door in DOORS:
+            held = [send(door), send(door)]
+            wait_for(lambda: service.app.guard._open.total() == 2, 60)
+            for other in DOORS:
+                assert send(other).recv(4_096).startswith(b"HTTP/1.1 503"), (door, other)
+            assert httpx.post(service.http + "/api/stream").status_code == 503
+            assert httpx.get(service.http + "/metrics").status_code == 200
+            for one in held:
+                one.close()
+            wait_for(lambda: service.app.guard._open.total() == 0, 60)

@@ -2,7 +2,6 @@
 
 import logging
 import socket as system
-import struct
 import time
 from collections.abc import Callable, Generator
 from typing import Any
@@ -18,21 +17,12 @@ from kiku.serve.protocols.own import OwnProtocol
 from kiku.serve.wire import request_of
 from tests.serve.clients import PATIENCE_S, kyutai
 from tests.serve.conftest import EXAMPLES
+from tests.serve.raw_client import BINARY, CLOSE, CONTINUED, PING, PONG, SOCKETS, TEXT, Raw, frame
 from tests.serve.running import Running, running
 from tests.serve.talks import wait_for
 
 MODEL = ModelCard("demo", (), ("en",), 0.5, 4, 24_000, "0", 0)
 DEEP = 100_000
-
-SOCKETS = (
-    "/api/asr-streaming",
-    "/api/stream?encoding=s16le&rate=24000",
-    "/v1/realtime?intent=transcription",
-    "/v1/listen?encoding=linear16&sample_rate=16000",
-    "/v2/listen?model=flux-general-en&encoding=linear16&sample_rate=16000",
-)
-
-TEXT, BINARY, CONTINUED, PING, PONG, CLOSE = 1, 2, 0, 9, 10, 8
 
 
 @pytest.fixture
@@ -40,75 +30,6 @@ def alone(demo: kiku.Recognizer) -> Generator[Running]:
     """A service without the connections of other tests."""
     with running(demo, ahead=True) as one:
         yield one
-
-
-class Raw:
-    """A connection that says whatever it is told to."""
-
-    def __init__(self, port: int, receive_bytes: int | None = None) -> None:
-        self.socket = system.socket()
-        if receive_bytes is not None:
-            self.socket.setsockopt(system.SOL_SOCKET, system.SO_RCVBUF, receive_bytes)
-        self.socket.settimeout(PATIENCE_S)
-        self.socket.connect(("127.0.0.1", port))
-        self._rest = b""
-
-    def __enter__(self) -> "Raw":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.socket.close()
-
-    def send(self, data: bytes) -> None:
-        self.socket.sendall(data)
-
-    def ask(self, first_line: str, *headers: str) -> None:
-        self.send("\r\n".join([first_line, "Host: 127.0.0.1", *headers, "", ""]).encode("latin-1"))
-
-    def ask_socket(self, path: str, *headers: str) -> None:
-        self.ask(
-            f"GET {path} HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade",
-            "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==", *headers,
-        )  # fmt: skip
-
-    def head(self) -> bytes:
-        """The head of the answer."""
-        while b"\r\n\r\n" not in self._rest:
-            data = self.socket.recv(2**16)
-            if not data:
-                return self._rest
-            self._rest += data
-        head, self._rest = self._rest.split(b"\r\n\r\n", 1)
-        return head
-
-    def rest(self) -> bytes:
-        """All that comes until the service hangs up."""
-        while data := self.socket.recv(2**16):
-            self._rest += data
-        return self._rest
-
-    def take(self, count: int) -> bytes:
-        while len(self._rest) < count:
-            data = self.socket.recv(2**16)
-            assert data, "the service hung up"
-            self._rest += data
-        taken, self._rest = self._rest[:count], self._rest[count:]
-        return taken
-
-    def frame(self) -> tuple[int, bytes]:
-        """The next frame of a socket: its kind, and what is in it."""
-        first, size = self.take(2)
-        if size == 126:
-            (size,) = struct.unpack(">H", self.take(2))
-        elif size == 127:
-            (size,) = struct.unpack(">Q", self.take(8))
-        return first & 15, self.take(size)
-
-
-def frame(kind: int, data: bytes = b"", *, last: bool = True) -> bytes:
-    size = len(data)
-    length = bytes([128 | size]) if size < 126 else b"\xff" + size.to_bytes(8)
-    return bytes([last << 7 | kind]) + length + bytes(4) + data
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/nowhere", "/v1/listen"])
@@ -275,6 +196,44 @@ def test_a_key_beyond_ascii_is_known_in_every_header(demo: kiku.Recognizer):
                     )
                     wanted = b"101" if status == 200 else b"401"
                     assert client.head().split()[1] == wanted, (name, given)
+
+
+# Clients that are gone.
+
+
+def test_a_connection_holds_little_and_its_system_is_asked_for(service: Running):
+    """Sound that waits in the system holds up pings, and a client that is gone says nothing."""
+    with Raw(service.port) as client, system.socket() as other:
+        other.setsockopt(system.SOL_SOCKET, system.SO_RCVBUF, 2**18)
+        client.ask_socket(SOCKETS[0])
+        client.head()
+        here = client.socket.getsockname()
+        (sock,) = (one.transport.get_extra_info("socket") for one in open_sockets(service)
+                   if one.transport.get_extra_info("peername") == here)  # fmt: skip
+        size = other.getsockopt(system.SOL_SOCKET, system.SO_RCVBUF)  # as this system counts it
+        assert sock.getsockopt(system.SOL_SOCKET, system.SO_RCVBUF) == size
+        if hasattr(system, "TCP_USER_TIMEOUT"):
+            assert sock.getsockopt(system.IPPROTO_TCP, system.TCP_USER_TIMEOUT) == 60_000
+    assert service.server.config.timeout_keep_alive == 30
+
+
+def test_a_socket_is_pinged_and_may_leave_pings_unanswered(
+    demo: kiku.Recognizer, service: Running, monkeypatch: pytest.MonkeyPatch
+):
+    """Pongs may wait behind sound, so they are not what shows that a client is there."""
+    assert service.server.config.ws_ping_interval == 10
+    assert service.server.config.ws_ping_timeout is None
+    monkeypatch.setattr("kiku.serve.server._PING_S", 0.05)
+    with running(demo) as one, Raw(one.port) as client:
+        client.socket.settimeout(15)  # uvicorn by itself pings every 20 s
+        client.ask_socket("/api/stream")
+        client.head()
+        pings = 0
+        while pings < 3:
+            pings += client.frame()[0] == PING
+        client.send(frame(TEXT, b'{"type":"close"}'))
+        while b'"type":"end"' not in client.frame()[1].replace(b" ", b""):
+            pass
 
 
 # Requests.

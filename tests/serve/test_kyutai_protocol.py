@@ -27,7 +27,7 @@ from kiku.serve.protocols.interface import (
     Send,
     ServerEnds,
 )
-from kiku.serve.protocols.kyutai import KyutaiProtocol, floats_of, samples_of
+from kiku.serve.protocols.kyutai import MAX_LIST_BYTES, KyutaiProtocol, floats_of, samples_of
 from kiku.stream import Finalized, Pause, WordEnd
 from kiku.text import Word
 from tests.serve.clients import samples_of as sound_of
@@ -98,6 +98,19 @@ class TestSound:
         same(fast, slow.tolist())
         same(pushed(protocol().received(message)), values)
 
+    @given(st.lists(st.floats() | st.sampled_from(ODD), max_size=40))
+    @example(list(ODD))
+    def test_both_ways_to_read_float64_give_the_same(self, values: list[float]):
+        message = pack({"type": "Audio", "pcm": [float(one) for one in values]})
+        fast = floats_of(message)
+        assert fast is not None
+        same(fast, samples_of(values).tolist())
+
+    def test_a_nan_that_signals_is_a_nan(self):
+        head = packed(type="Audio", pcm=[])[:-1]
+        [found] = pushed(protocol().received(head + b"\x91\xcb" + (0x7FF4 << 48).to_bytes(8)))
+        assert math.isnan(found)
+
     @given(st.lists(NUMBER, max_size=40))
     def test_other_numbers_are_read_too(self, values: list[float]):
         same(pushed(protocol().received(pack({"type": "Audio", "pcm": values}))), values)
@@ -122,7 +135,7 @@ class TestSound:
             struct.pack(">Bd", 0xCB, one) if double else struct.pack(">Bf", 0xCA, one)
             for one in values
         )
-        assert (floats_of(head + start + numbers) is None) == double
+        assert floats_of(head + start + numbers) is not None
         same(pushed(protocol().received(head + start + numbers)), values)
 
     def test_the_order_of_the_fields_does_not_matter(self):
@@ -235,6 +248,24 @@ class TestMistakes:
         assert "Init" in told_to_leave(one.received(packed(type="Audio", pcm=[0.0])))
         one.received(packed(type="Init"))
         pushed(one.received(packed(type="Audio", pcm=[0.0])))
+
+    @pytest.mark.parametrize("message", [
+        packed(type="Audio", pcm=[0.5] * (MAX_LIST_BYTES // 5)),
+        pack({"type": "Audio", "pcm": [0.5] * (MAX_LIST_BYTES // 9)}),
+        packed(type="OggOpus", data=bytes(MAX_LIST_BYTES)),
+    ])  # fmt: skip
+    def test_a_message_may_be_long_if_it_is_read_at_once(self, message: bytes):
+        assert len(message) > MAX_LIST_BYTES
+        assert isinstance(protocol().received(message)[-1], Push)
+
+    @pytest.mark.parametrize("start", [
+        packed(type="Audio", pcm=[])[:-1], packed(type="OggOpus", data=[])[:-1],
+    ])  # fmt: skip
+    def test_a_message_may_not_be_long_if_it_is_read_number_by_number(self, start: bytes):
+        message = start + b"\xdd" + struct.pack(">I", MAX_LIST_BYTES) + bytes(MAX_LIST_BYTES)
+        assert f"more than {MAX_LIST_BYTES} bytes" in told_to_leave(protocol().received(message))
+        short = start + b"\xdc" + struct.pack(">H", 2**15) + bytes(2**15)
+        assert isinstance(protocol().received(short)[-1], Push)
 
     def test_text_is_ignored_as_moshi_server_does(self):
         assert protocol().received("hello") == ()
@@ -361,6 +392,8 @@ def test_a_session_is_told_where_it_stands():
 
 
 def test_quiet_tells_the_open_word_once_and_then_ends():
+    assert KyutaiProtocol.quiet_after_s == (1.0, 120.0)
+    assert KyutaiProtocol.awaits_sound
     one = protocol()
     assert one.quiet(1.0) == ()
     one.received(packed(type="Audio", pcm=[0.0]))

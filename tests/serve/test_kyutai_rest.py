@@ -1,15 +1,19 @@
 """What moshi-server answers over plain HTTP, asked of a running service."""
 
 import asyncio
+import io
 import logging
+import wave
 from collections.abc import Iterator
 
 import httpx
+import numpy as np
 import pytest
 
 import kiku
 from kiku.serve.admission import Permit
 from tests.serve.conftest import EXAMPLES
+from tests.serve.deepgram_talk import pcm
 from tests.serve.kyutai_types import checked_list
 from tests.serve.running import Running, running
 
@@ -37,6 +41,17 @@ def test_a_recording_is_answered_with_its_words(service: Running, demo: kiku.Rec
             {"type": "EndWord", "stop_time": round(word.end, 3)},
         )
     ]
+
+
+def test_of_several_channels_the_first_is_transcribed(service: Running, demo: kiku.Recognizer):
+    data, rate = pcm(EXAMPLES / "digits.wav")
+    left = np.frombuffer(data, np.int16)
+    both = io.BytesIO()
+    with wave.open(both, "wb") as file:
+        file.setparams((2, 2, rate, 0, "NONE", ""))
+        file.writeframes(np.stack([left, left[::-1]], axis=1).tobytes())
+    words = [one["text"] for one in post(service, both.getvalue()).json() if one["type"] == "Word"]
+    assert words == demo.transcribe(EXAMPLES / "digits.wav").text.split()
 
 
 def test_a_recording_that_breaks_off_says_so_behind_its_words(service: Running):

@@ -108,4 +108,4 @@ def test_flux_tells_what_the_decoder_finds(service: Running):
 def test_what_is_no_recording_is_an_error(service: Running):
     messages = told(service, b"this is no recording " * 1_000)
     assert messages[-1]["type"] == "error"
-    assert "the upload" in messages[-1]["message"]
+    assert "the recording" in messages[-1]["message"]

@@ -1,18 +1,23 @@
-"""The logs of servers that run the application have no keys in them."""
+"""Lines about refused clients; no keys in those of servers that run the application."""
 
+import contextlib
 import json
 import logging
 import subprocess
 import sys
 from typing import Any
 
+import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 import kiku
 from kiku.serve.app import App
-from kiku.serve.logs import without_keys
+from kiku.serve.logs import RefusalLog, without_keys
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
+from tests.serve.running import running
 
 
 @pytest.mark.parametrize(
@@ -64,6 +69,51 @@ def test_servers_write_none(
     assert "1.2.3.4" in line
     assert App(Service(Settings(), demo)) is not None
     assert len({id(one) for one in logger.filters}) == len(logger.filters)  # once for all of them
+
+
+def test_refusals_have_a_line_each_and_do_not_fill_the_disk(caplog: pytest.LogCaptureFixture):
+    refusals = RefusalLog()
+    with caplog.at_level(logging.DEBUG, "kiku"):
+        for number in range(500):
+            refusals.add(401, "/a b\n\udc80 status=200" + "x" * 200, f"id-{number}", "1.2.3.4")
+    levels = [one.levelno for one in caplog.records]
+    assert levels == [logging.INFO] * 100 + [logging.DEBUG] * 400
+    told = caplog.messages[0].split()
+    assert told[0] == "refused"
+    assert told[1].startswith("path=/a%20b%0A%3F%20status%3D200xxx")
+    assert len(told[1]) < 130
+    assert told[2:] == ["id=id-0", "owner=1.2.3.4", "status=401"]
+
+
+def test_each_refused_client_has_a_line(demo: kiku.Recognizer, caplog: pytest.LogCaptureFixture):
+    key = {"authorization": "Bearer sesame"}
+    with caplog.at_level(logging.INFO, "kiku"), running(demo, api_key=("sesame",)) as service:
+
+        async def take() -> Any:
+            return service.service.permit(4)
+
+        def knock(path: str, headers: dict[str, str]) -> None:
+            url = service.ws + path
+            with contextlib.suppress(InvalidStatus), connect(url, additional_headers=headers):
+                pass
+
+        httpx.get(service.http + "/v1/models", headers={"authorization": "Bearer open"})
+        knock("/api/stream", {})
+        knock("/nowhere", key)
+        knock("/v1/listen?channels=x", key)
+        held = service.call(take)
+        knock("/v1/listen?encoding=linear16&sample_rate=16000", key)
+        knock("/api/asr-streaming", key)
+        service.loop.call_soon_threadsafe(held.release)
+        httpx.get(service.http + "/ready", headers=key)
+    lines = [one.args for one in caplog.records if one.msg.startswith("refused ")]
+    told = [(one["path"], one["status"]) for one in lines if isinstance(one, dict)]
+    assert told == [
+        ("/v1/models", 401), ("/api/stream", 401), ("/nowhere", 404), ("/v1/listen", 400),
+        ("/v1/listen", 503), ("/api/asr-streaming", 503),
+    ]  # fmt: skip
+    assert [one["owner"] for one in lines if isinstance(one, dict)][:2] == ["127.0.0.1"] * 2
+    assert len({one["id"] for one in lines if isinstance(one, dict)}) == 6
 
 
 _LINES = """

@@ -17,6 +17,7 @@ import kiku
 from kiku.audio import read_chunks
 from tests.serve.conftest import EXAMPLES
 from tests.serve.realtime_clients import Told
+from tests.serve.recordings import g711
 from tests.serve.running import Running, running
 
 PATIENCE_S = 120.0
@@ -159,18 +160,18 @@ def test_the_beta_by_its_own_sdk(service: Running, demo: kiku.Recognizer) -> Non
     assert not told.errors
 
 
-@pytest.mark.parametrize("kind", ["audio/pcmu", "audio/pcma"])
-def test_telephone_sound(service: Running, demo: kiku.Recognizer, kind: str) -> None:
-    """The decoders of both laws are tested elsewhere; here silence is heard as silence."""
-    told = Told()
-    code = {"audio/pcmu": b"\xff", "audio/pcma": b"\xd5"}[kind]
+@pytest.mark.parametrize(("kind", "law"), [("audio/pcmu", "mulaw"), ("audio/pcma", "alaw")])
+def test_telephone_sound(service: Running, demo: kiku.Recognizer, kind: str, law: str) -> None:
+    told, path = Told(), EXAMPLES / "digits.wav"
+    samples = np.concatenate(list(read_chunks(path, 8_000)))
+    sound = g711((samples * 32_767).round().astype(np.int16), f"pcm_{law}", 8_000)
     with client_of(service).realtime.connect(extra_query=INTENT) as connection:
         connection.session.update(session=session(turn_detection=None, format={"type": kind}))
-        connection.input_audio_buffer.append(audio=base64.b64encode(code * 16_000).decode())
+        connection.input_audio_buffer.append(audio=base64.b64encode(sound).decode())
         connection.input_audio_buffer.commit()
         done = until(connection, told, "completed")
-    assert done["transcript"] == ""
-    assert done["usage"]["seconds"] == 2.0
+    assert done["transcript"] == demo.transcribe(path).text
+    assert done["usage"]["seconds"] == pytest.approx(len(sound) / 8_000, abs=0.001)
 
 
 def test_mistakes_are_told_and_the_session_goes_on(service: Running, demo: kiku.Recognizer) -> None:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,8 @@ from openai.types.realtime.realtime_transcription_session_create_request_param i
 )
 from typing_extensions import get_type_hints, is_typeddict
 
+import kiku
+from kiku.audio import read_chunks
 from kiku.errors import ConfigError, NoFreeSlot, StreamError
 from kiku.options import TurnPolicy
 from kiku.serve.protocols import openai_realtime_pending
@@ -37,6 +40,7 @@ from kiku.serve.protocols.openai_realtime_messages import LOGPROBS, MAX_APPEND
 from kiku.serve.protocols.openai_realtime_pending import MAX_HELD
 from kiku.stream import Finalized
 from kiku.text import TurnEnd, TurnStart, Word
+from tests.serve.conftest import EXAMPLES
 from tests.serve.realtime_clients import Told
 
 CARD = ModelCard("demo", ("whisper-1", "gpt-4o-*transcribe*"), ("en",))
@@ -532,6 +536,24 @@ def test_a_longer_silence_is_waited_for_and_a_higher_threshold_takes_more_for_si
     assert low.on > usual.on == TurnPolicy().on > high.on
     for silence_ms in (0, 500, 10_000, 60_000):
         policy(type="server_vad", silence_duration_ms=silence_ms, threshold=1.0)
+
+
+def test_short_silences_act_alike_and_a_long_one_is_waited_for(demo: kiku.Recognizer) -> None:
+    sound = np.concatenate(list(read_chunks(EXAMPLES / "digits.wav", 24_000)))
+    pause = np.zeros(24_000, np.float32)
+    sound = np.concatenate([sound[:45_600], pause, sound[45_600:], pause, pause, pause])
+
+    def ends(silence_ms: int) -> list[float]:
+        turns = policy(type="server_vad", silence_duration_ms=silence_ms)
+        with demo.stream(kiku.StreamOptions(turns=turns)) as stream:
+            stream.push(sound)
+            stream.close()
+            return [event.time for event in stream.events() if isinstance(event, TurnEnd)]
+
+    short = ends(200)
+    assert ends(500) == short
+    (first, last), [waited_for] = short, ends(2_500)
+    assert first < 3.0 < last < waited_for
 
 
 def test_items_come_in_order_with_one_id_each() -> None:

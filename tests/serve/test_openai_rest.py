@@ -579,26 +579,6 @@ def test_a_failure_amid_events_is_raised_by_the_sdk(broken: Running, client: ope
         next(events)
 
 
-def test_a_full_disk_is_no_fault_of_the_client(
-    service: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(number: int, *args: Any, **kwargs: Any) -> Any:
-        os.close(number)
-        return open("/dev/full", *args, **kwargs)
-
-    monkeypatch.setattr("kiku.serve.uploads.os.fdopen", full)
-    answer = post(service)
-    assert (answer.status_code, error_of(answer)["param"]) == (503, None)
-    assert "retry-after" in answer.headers
-
-
-def test_no_folder_for_uploads(
-    service: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
-    assert post(service).status_code == 503
-
-
 def test_who_reads_nothing_gives_its_slot_back(demo: kiku.Recognizer) -> None:
     async def talk() -> None:
         app = App(Service(Settings(write_s=0.1), demo))

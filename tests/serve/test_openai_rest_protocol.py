@@ -27,11 +27,12 @@ from kiku.options import DecodingOptions
 from kiku.serve.protocols import openai_rest
 from kiku.serve.protocols.interface import ModelCard, Refusal
 from kiku.serve.protocols.openai_rest import PARAMETERS, TranscriptEvents, TranscriptionRequest
+from kiku.serve.settings import DEFAULT_ALIASES
 from kiku.text import Word
 from kiku.transcription import Transcript
 from tests.serve.openai_strict import strictly
 
-MODEL = ModelCard("demo", ("whisper-1", "gpt-4o-*transcribe*"), ("en",), created=1_700_000_000)
+MODEL = ModelCard("demo", DEFAULT_ALIASES, ("en",), created=1_700_000_000)
 BOTH = ModelCard("stt-1b-en_fr", (), ("en", "fr"))
 WORDS = (
     Word("Hello", 0.1234, 0.4, 0.5),
@@ -86,18 +87,20 @@ def test_what_is_not_asked_is_as_openai_has_it() -> None:
     assert not request.options.decoding.hotwords
 
 
-@pytest.mark.parametrize("name", ["demo", "whisper-1", "gpt-4o-mini-transcribe"])
+@pytest.mark.parametrize("name", ["demo", "whisper-1", "gpt-4o-transcribe",
+                                  "gpt-4o-mini-transcribe-2025-12-15"])  # fmt: skip
 def test_a_model_may_be_called_by_its_aliases(name: str) -> None:
     TranscriptionRequest.of([("model", name)], MODEL)
 
 
-def test_another_model_is_not_found() -> None:
+@pytest.mark.parametrize("name", ["gpt-5", "gpt-4o-transcribe-diarize"])
+def test_another_model_is_not_found(name: str) -> None:
     with pytest.raises(Refusal) as caught:
-        TranscriptionRequest.of([("model", "whisper-9")], MODEL)
+        TranscriptionRequest.of([("model", name)], MODEL)
     body: Any = caught.value.body
     assert caught.value.status == 404
     assert (body["error"]["code"], body["error"]["param"]) == ("model_not_found", "model")
-    assert "whisper-9" in body["error"]["message"]
+    assert name in body["error"]["message"]
 
 
 @pytest.mark.parametrize(

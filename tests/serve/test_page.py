@@ -291,6 +291,31 @@ def test_words_lead_to_their_place_by_keyboard(tab: Tab, service: Running, said:
         assert tab.run(tip) == ""
 
 
+@needs_chromium
+def test_words_are_coloured_by_their_probability(tab: Tab, service: Running, said: dict[Path, str]):
+    look = "((one) => [getComputedStyle(one).color, getComputedStyle(one).textDecorationLine])"
+    tab.open(service.http)
+    tab.run("""
+        window.given = [0.95, 0.9, 0.7, 0.6, 0.3];
+        const { parse } = JSON;
+        JSON.parse = (text) => {
+          const message = parse(text);
+          if (message.type === "word" && given.length) message.probability = given.shift();
+          return message;
+        };
+        null""")
+    tab.choose("#file", ANSWERS)
+    tab.wait(f"{IDLE} && {WORDS}")
+    assert tab.run(WORDS) == said[ANSWERS]
+    kinds = tab.run("[...document.querySelectorAll('#text .word')].map((one) => one.className)")
+    assert kinds[:5] == ["word sure", "word sure", "word fair", "word fair", "word doubtful"]
+    looks = tab.run(f"[...document.querySelectorAll('#text .word')].map({look})")[:5]
+    legend = tab.run(f"[...document.querySelectorAll('.legend .word')].map({look})")
+    assert looks == [legend[0], legend[0], legend[1], legend[1], legend[2]]
+    assert len({colour for colour, _ in legend}) == 3
+    assert [line for _, line in legend] == ["none", "none", "underline"]
+
+
 SLOW = """
     WebSocket.prototype.rawSend = WebSocket.prototype.send;
     window.left = 8;
@@ -339,49 +364,104 @@ def test_a_connection_that_is_cut_goes_on(tab: Tab, demo: kiku.Recognizer, said:
         assert ready[1]["taken_s"] > 0
 
 
+FED = """
+    AudioNode.prototype.connect = () => undefined;
+    window.AudioWorkletNode = class extends AudioWorkletNode {
+      constructor(...given) {
+        super(...given);
+        window.microphone = this.port;
+      }
+    };
+    (() => {
+      const later = window.setTimeout;
+      window.setTimeout = (f, ms, ...more) => {
+        if (ms < 500) return later(f, ms, ...more);
+        if (ms < 3000) window.again = f;
+        return 1e9;
+      };
+    })()"""
+"""Gives the page a microphone that hears what `feed` gives it, however slow the machine is. After a
+cut the page comes back when `again` is called."""
+
+
+def feed(tab: Tab, start_s: float, end_s: float) -> None:
+    """Give the microphone a part of the digits, and silence after their end."""
+    sound = np.pad(samples_of(DIGITS), (0, 2 * RATE))[int(start_s * RATE) : int(end_s * RATE)]
+    data = base64.b64encode((sound * 32767).astype("<i2").tobytes()).decode()
+    tab.wait("window.microphone?.onmessage && true")
+    tab.run(f"""(() => {{
+      const bytes = Uint8Array.from(atob("{data}"), (one) => one.charCodeAt());
+      const floats = Float32Array.from(new Int16Array(bytes.buffer), (one) => one / 32767);
+      for (let i = 0; i < floats.length; i += 960) {{
+        window.microphone.onmessage({{ data: floats.slice(i, i + 960) }});
+      }} }})()""")
+
+
+def lose(tab: Tab, service: Running) -> None:
+    """Cut the page's connection, and wait until it notices."""
+    cut(service)
+    tab.wait(f"/lost/.test({NOTICE}) && Boolean(window.again)")
+
+
 @needs_chromium
 def test_what_is_said_while_the_connection_is_lost_is_heard(
     tab: Tab, demo: kiku.Recognizer, said: dict[Path, str]
 ):
     with running(demo) as service:
         tab.open(service.http)
+        tab.run(FED)
         tab.click("#speak")
+        feed(tab, 0, 2.3)
         tab.wait(f"{WORDS}.split(' ').length === 2")
-        cut(service)
-        tab.wait(f"/lost/.test({NOTICE})")
+        feed(tab, 2.3, 2.6)
+        lose(tab, service)
+        feed(tab, 2.6, 7)
+        tab.run("again()")
         wanted = said[DIGITS].split()
         tab.wait(f"{WORDS}.split(' ').includes({json.dumps(wanted[-1])})")
         tab.click("#stop")
         tab.wait(IDLE)
-        assert tab.run(WORDS).split()[-5:] == wanted[-5:]
+        assert tab.run(WORDS).split() == wanted
         assert len(sockets_of(tab)) == 2
 
 
 LATE = """
     Object.defineProperty(WebSocket.prototype, "onmessage", {
       set(heard) {
-        this.addEventListener("message", (event) => setTimeout(() => heard(event), 700));
+        this.addEventListener("message", (event) => setTimeout(() => heard(event), 400));
       },
     });
     null"""
 """All that the server says comes late."""
 
 
-FAST = """
-    window.begun = Date.now();
-    window.realNow = Date.now;
-    Date.now = () => begun + 20 * (realNow() - begun);
-    for (const [owner, name] of [
-      [window, "setTimeout"], [window, "setInterval"], [AbortSignal, "timeout"],
-    ]) {
-      const real = owner[name];
-      owner[name] = (...given) => {
-        given[given.length - 1] /= 20;
-        return real.apply(owner, given);
+SOON = """
+    (() => {
+      const later = window.setTimeout;
+      window.setTimeout = (f, ms, ...more) => later(f, ms < 500 ? ms : ms / 10, ...more);
+    })()"""
+"""What the page would wait for ten seconds it waits for one."""
+
+
+LEAP = """
+    (() => {
+      const { now } = Date;
+      const { setInterval } = window;
+      const { timeout } = AbortSignal;
+      let aheadS = 0;
+      Date.now = () => now() + 1000 * aheadS;
+      window.setInterval = (f, ms) => {
+        if (ms === 5000) window.watch = f;
+        return setInterval(f, ms);
       };
-    }
-    null"""
-"""To the page twenty seconds are one."""
+      AbortSignal.timeout = (ms) => timeout.call(AbortSignal, ms / 20);
+      window.leap = (seconds) => {
+        aheadS += seconds;
+        watch();
+      };
+    })()"""
+"""Gives the page a clock that can `leap` some seconds ahead; answers to its questions it awaits for
+half a second."""
 
 
 @needs_chromium
@@ -390,18 +470,21 @@ def test_a_network_that_dies_without_a_word_is_noticed(
 ):
     with relay(service.port) as network:
         tab.open(f"http://127.0.0.1:{network.port}")
-        tab.run(FAST)
+        tab.run(LEAP)
+        tab.run(SOON)
         tab.run(SLOW)
         tab.choose("#file", ANSWERS)
         tab.wait(WORDS)
         network.swallows = True
         network.kill()
         tab.run("delete window.left")
+        tab.run("leap(31)")
         # Nobody answers how the server is, nor opens another socket.
         tab.wait(f"/lost.*reached/.test({NOTICE})")
         wait_for(lambda: b"&after=" in network.swallowed)
         network.swallows = False
         network.kill()
+        tab.run("leap(16)")
         tab.wait(IDLE)
         assert tab.run(WORDS) == said[ANSWERS]
         assert tab.run(NOTICE) == ""
@@ -413,7 +496,7 @@ def test_an_end_that_does_not_come_is_asked_for_again(
     tab: Tab, service: Running, said: dict[Path, str]
 ):
     tab.open(service.http)
-    tab.run(FAST)
+    tab.run(LEAP)
     tab.run("""
         const send = WebSocket.prototype.send;
         WebSocket.prototype.send = function (data) {
@@ -423,6 +506,7 @@ def test_an_end_that_does_not_come_is_asked_for_again(
         null""")
     tab.choose("#file", DIGITS)
     tab.wait("window.isLost")
+    tab.run("leap(31)")
     tab.wait(IDLE)
     assert tab.run(WORDS) == said[DIGITS]
     assert len(sockets_of(tab)) == 2
@@ -435,16 +519,21 @@ def test_nothing_is_said_twice_while_the_server_is_slow_to_say_what_it_has(
     with running(demo) as service:
         tab.open(service.http)
         tab.run(LATE)
+        tab.run(FED)
         tab.click("#speak")
+        feed(tab, 0, 2.3)
         tab.wait(f"{WORDS}.split(' ').length === 2")
-        cut(service)
-        tab.wait(f"/lost/.test({NOTICE})")
+        feed(tab, 2.3, 3.5)  # the page never learns that the server has heard it
+        lose(tab, service)
+        feed(tab, 3.5, 4.5)
         tab.click("#finalize")
+        tab.run("again()")
+        feed(tab, 4.5, 7)  # before the server says what it has
         wanted = said[DIGITS].split()
         tab.wait(f"{WORDS}.split(' ').includes({json.dumps(wanted[-1])})")
         tab.click("#stop")
         tab.wait(IDLE)
-        assert tab.run(WORDS).split()[-5:] == wanted[-5:]
+        assert tab.run(WORDS).split() == wanted
         # What was asked for meanwhile is asked for behind the sound that was missing.
         sent = [(code, data) for way, code, data in tab.frames if way == "sent"]
         tells = [i for i, (code, data) in enumerate(sent) if code == 1 and "finalize" in data]
@@ -459,6 +548,7 @@ def test_it_goes_on_with_a_server_that_was_started_again(
     with running(demo, drain_s=0.0) as service:
         port = service.port
         tab.open(service.http)
+        tab.run(SOON)
         tab.run(SLOW)
         tab.choose("#file", ANSWERS)
         tab.wait(WORDS)
@@ -526,6 +616,7 @@ def test_a_server_that_is_full_is_said_and_tried_again(
 ):
     with full(demo) as (service, others):
         tab.open(service.http)
+        tab.run(SOON)
         tab.choose("#file", DIGITS)
         tab.wait(f"/All 4 slots are taken. *Trying again in/.test({NOTICE})")
         others.close()
@@ -584,7 +675,7 @@ def test_a_server_that_is_started_says_that_it_loads_its_model(
         with monkeypatch.context() as patch:
             for name in ("_recognizer", "_admission"):
                 patch.setattr(service.service, name, None)
-            tab.open(service.http)
+            tab.open(service.http, before=SOON)
             tab.wait(f"/^The server is still loading its model. *Trying again in/.test({NOTICE})")
         tab.wait(f"({NOTICE}) === ''")
 
@@ -708,6 +799,7 @@ def test_a_microphone_from_which_no_sound_comes_is_said_and_forgotten_when_it_co
     with running(demo) as service:
         tab.open(service.http)
         tab.run(MUTE)
+        tab.run(SOON)
         tab.click("#speak")
         tab.wait("!document.querySelector('#finalize').hidden")
         tab.wait(STALLED)
@@ -815,14 +907,19 @@ def test_a_microphone_that_outlasts_what_is_kept_goes_on_and_can_be_played(
     with running(demo) as service:
         tab.open(service.http)
         tab.run(FORGETFUL)
-        tab.run("window.maxS = 0.2")
+        tab.run(FED)
+        tab.run("window.maxS = 60")
         tab.click("#speak")
+        feed(tab, 0, 1.6)
         tab.wait(WORDS)
-        cut(service)
-        tab.wait(f"/lost/.test({NOTICE})")
+        tab.run("window.maxS = 0.2")
+        lose(tab, service)
+        feed(tab, 1.6, 2.6)
+        tab.run("again()")
         last = said[DIGITS].split()[-1]
         tab.wait(f"({NOTICE}) === ''")
         tab.run("window.maxS = 2")
+        feed(tab, 2.6, 6.5)
         tab.wait(f"{WORDS}.split(' ').at(-1) === {json.dumps(last)}")
         tab.click("#stop")
         tab.wait(f"{IDLE} && !document.querySelector('#play').hidden")
@@ -943,6 +1040,68 @@ def test_nothing_is_passed_over_in_silence(tab: Tab, service: Running, said: dic
         bar * 3, canvas.height / 2, 1, 1).data];
       return [colour(2), colour(Math.floor(canvas.clientWidth / 3) - 1)]; })()""")
     assert last == pytest.approx(first, abs=20)
+
+
+PICTURE = """(() => {
+  const canvas = document.querySelector("#wave");
+  const { width, height } = canvas;
+  const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+  const at = (x, y) => [...data.slice(4 * (y * width + x), 4 * (y * width + x) + 4)];
+  const xs = [...Array(width).keys()];
+  const heights = xs.map((x) => {
+    let count = 0;
+    for (let y = 0; y < height; y++) count += at(x, y)[3] > 0;
+    return count;
+  });
+  const pen = document.createElement("canvas").getContext("2d");
+  const style = getComputedStyle(canvas);
+  const [heard, unheard, ink] = ["--heard", "--unheard", "--ink"].map((name) => {
+    pen.fillStyle = style.getPropertyValue(name);
+    pen.fillRect(0, 0, 1, 1);
+    return String([...pen.getImageData(0, 0, 1, 1).data]);
+  });
+  const names = { [heard]: "heard", [unheard]: "unheard", [ink]: "ink" };
+  const bars = xs.filter((x) => x % 3 === 0 && x + 2 < width);
+  return {
+    width, height,
+    bars: bars.map((x) => heights[x]),
+    colours: bars.map((x) => names[String(at(x, height >> 1))]),
+    // No bar reaches the upper edge: what does is the player's place.
+    place: xs.filter((x) => at(x, 0)[3] > 0 && heights[x] === height),
+    placeColours: xs.map((x) => names[String(at(x, 0))]).filter(Boolean),
+  }; })()"""
+"""What is drawn: how high each bar is and of which colour, and the columns of the player's
+place."""
+
+
+@needs_chromium
+def test_the_picture_shows_the_sound_what_is_heard_of_it_and_the_place(tab: Tab, service: Running):
+    sound = np.abs(samples_of(ANSWERS))
+    tab.open(service.http)
+    tab.run("window.most = 0")
+    tab.run(SLOWLY)
+    tab.choose("#file", ANSWERS)
+    tab.wait("!document.querySelector('#play').hidden && waiting.length > 0")
+    tab.run(FRAMES)
+    before = tab.run(PICTURE)
+    tab.run("window.most = Infinity")
+    tab.wait(f"{IDLE} && {WORDS}")
+    tab.run("document.querySelector('#wave').focus()")
+    tab.key("ArrowRight")  # two seconds on
+    tab.run(FRAMES)
+    after = tab.run(PICTURE)
+    for picture, colour, place_s in ((before, "unheard", 0.0), (after, "heard", 2.0)):
+        edges = np.linspace(0, len(sound), len(picture["bars"]) + 1).astype(int)
+        peaks = [sound[a:b].max() for a, b in itertools.pairwise(edges)]
+        assert np.corrcoef(np.sqrt(peaks), picture["bars"])[0, 1] > 0.9
+        assert max(picture["bars"][3:60]) > picture["height"] / 3
+        place = place_s / (len(sound) / RATE) * picture["width"]
+        assert len(picture["place"]) in (2, 3)
+        assert np.mean(picture["place"]) == pytest.approx(place + 0.5, abs=1)
+        assert picture["placeColours"].count("ink") >= 1
+        there = {i // 3 for i in picture["place"]}
+        colours = {one for i, one in enumerate(picture["colours"]) if i not in there}
+        assert colours == {colour}
 
 
 WATCH = """
@@ -1117,7 +1276,7 @@ def test_a_server_that_tells_no_turns_any_more_is_come_back_to(
     monkeypatch.setattr(OwnProtocol, "__init__", begin)
     with running(demo) as service:
         tab.open(service.http)
-        tab.run(FAST)
+        tab.run(SOON)
         tab.run(SLOW)
         tab.choose("#file", ANSWERS)
         tab.wait(WORDS)

@@ -284,7 +284,7 @@ def test_options_that_cannot_be_make_no_sense(
 
 def test_what_a_file_says_is_no_slip_of_the_command(refused: Refused, tmp_path: Path):
     (tmp_path / "kiku.toml").write_text("slots = 0")
-    assert "--slots must be at least 1" in refused("--config", str(tmp_path / "kiku.toml"))
+    assert "kiku.toml must be at least 1" in refused("--config", str(tmp_path / "kiku.toml"))
 
 
 @pytest.mark.parametrize("option", ["--port", "--wyoming-port"])

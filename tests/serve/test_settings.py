@@ -47,12 +47,21 @@ def test_lists_of_the_environment_have_commas():
         ("insecure = 1", "insecure in .* must be true or false"),
         ("api-key = [1]", "must be a list of texts"),
         ("port = ", "is not TOML"),
-        ("port = 70000", "--port must be at most 65535"),
-        ("slots = 0", "--slots must be at least 1"),
-        ("idle_s = -1", "--idle-s must be at least 0"),
-        ("idle_s = nan", "--idle-s must be at least 0"),
-        ('log_level = "loud"', "--log-level must be"),
-        ('log_format = "xml"', "--log-format must be"),
+        ("[serve]\nport = 1", r"has a table \[serve\]: write its lines above all tables$"),
+        ("api-key = []", "api-key in .*kiku.toml must not be empty"),
+        ('languages = ["english"]', "languages in .*kiku.toml must be .* not 'english'$"),
+        ('host = "localhost:80"', "host in .*kiku.toml must have no port, .*: give it to --port"),
+        ("max-message-bytes = 0", "max-message-bytes in .*kiku.toml must be at least 1"),
+        ("max-upload-bytes = 0", "must be at least 1"),
+        ("max-connections = 0", "must be at least 1"),
+        ("max-connections-per-key = 0", "must be at least 1"),
+        ("max-requests-per-minute = 0", "must be at least 1"),
+        ("port = 70000", "port in .*kiku.toml must be at most 65535"),
+        ("slots = 0", "slots in .*kiku.toml must be at least 1"),
+        ("idle_s = -1", "idle-s in .*kiku.toml must be at least 0"),
+        ("idle_s = nan", "idle-s in .*kiku.toml must be at least 0"),
+        ('log_level = "loud"', "log-level in .*kiku.toml must be"),
+        ('log_format = "xml"', "log-format in .*kiku.toml must be"),
     ],
 )
 def test_a_file_that_cannot_be_followed_is_told_by_name(tmp_path: Path, text: str, said: str):
@@ -72,11 +81,59 @@ def test_secrets_are_in_no_error(tmp_path: Path, name: str):
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("KIKU_PORT", "http"), ("KIKU_INSECURE", "perhaps"), ("KIKU_IDLE_S", "")]
+    ("name", "text"),
+    [
+        ("KIKU_PORT", "http"),
+        ("KIKU_INSECURE", "perhaps"),
+        ("KIKU_IDLE_S", ""),
+        ("KIKU_LOG_LEVEL", "loud"),
+        ("KIKU_SLOTS", "0"),
+        ("KIKU_LANGUAGES", "en,english"),
+        ("KIKU_API_KEY", ""),
+        ("KIKU_API_KEY", " , "),
+        ("KIKU_API_KEYS_FILE", ""),
+    ],
 )
 def test_an_environment_that_cannot_be_followed_is_told_by_name(name: str, text: str):
     with pytest.raises(ConfigError, match=name):
         Settings.gathered({}, {name: text})
+
+
+def test_what_is_given_is_told_by_its_option():
+    for given, said in (
+        ({"slots": 0}, "--slots must be at least 1, not 0"),
+        ({"languages": ("english",)}, "--language must be"),
+        ({"host": "[::1]:80"}, "--host must have no port"),
+        ({"api_key": ("",)}, "--api-key must not be empty"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{said}"):
+            Settings.gathered(given, {"KIKU_SLOTS": "3", "KIKU_LANGUAGES": "en"})
+
+
+def test_a_level_may_be_written_in_capitals():
+    assert Settings.gathered({}, {"KIKU_LOG_LEVEL": "INFO"}).log_level == "info"
+
+
+@pytest.mark.parametrize("host", ["::1", "localhost", "example.org", "127.0.0.1", "::"])
+def test_hosts_without_a_port(host: str):
+    assert Settings(host=host).host == host
+
+
+def test_a_model_of_a_file_may_be_a_folder_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("USERPROFILE", "/home/me")
+    file = tmp_path / "kiku.toml"
+    for given, wanted in (
+        ("./mine", str(tmp_path / "mine")), ("../mine", str(tmp_path / ".." / "mine")),
+        ("~/mine", str(Path("/home/me/mine"))), ("/mine", str(Path("/mine"))),
+        ("demo", "demo"), ("kyutai/stt-1b-en_fr", "kyutai/stt-1b-en_fr"),
+    ):  # fmt: skip
+        file.write_text(f'model = "{given}"')
+        assert Settings.gathered({}, {}, file).model == wanted
+    assert Settings.gathered({}, {"KIKU_MODEL": "./mine"}, file).model == "./mine"
+    assert Settings.gathered({"model": "~/mine"}, {}, file).model == str(Path("/home/me/mine"))
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path):

@@ -117,7 +117,7 @@ def test_the_surplus_is_told_and_a_slot_comes_back(demo: kiku.Recognizer):
         wait_for(lambda: admission.num_taken == 0 and service.service.num_open == 0)
 
 
-def test_a_thousand_visits_leave_nothing_behind(demo: kiku.Recognizer):
+def test_a_hundred_visits_leave_nothing_behind(demo: kiku.Recognizer):
     with running(demo) as service:
         for i in range(100):
             if i % 2:  # leaves as the words come

@@ -1,6 +1,7 @@
 """Two real processes, of which one is killed without warning."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import kiku
 from tests.serve.clients import samples_of
 from tests.serve.conftest import EXAMPLES
 from tests.serve.own_client import OwnClient
+from tests.serve.redis_server import needs_redis, redis_server
 from tests.serve.test_serve_command import served
 
 ANSWERS = EXAMPLES / "answers.mp3"
@@ -16,16 +18,31 @@ ANSWERS = EXAMPLES / "answers.mp3"
 pytestmark = pytest.mark.heavy
 
 
+@pytest.fixture
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A folder, or a Redis."""
+    if request.param == "folder":
+        yield str(tmp_path)
+        return
+    with redis_server(tmp_path) as address:
+        yield address
+
+
 @pytest.mark.parametrize("keeps_sound", [True, False])
-@pytest.mark.parametrize("num_frames", [28, 51, 79])
+@pytest.mark.parametrize(
+    ("num_frames", "store"),
+    [(28, "folder"), (51, "folder"), (79, "folder"),
+     pytest.param(51, "redis", marks=needs_redis)],
+    indirect=["store"],
+)  # fmt: skip
 def test_a_process_that_is_killed_loses_no_more_than_the_last_second(
-    tmp_path: Path, demo: kiku.Recognizer, num_frames: int, keeps_sound: bool
+    store: str, demo: kiku.Recognizer, num_frames: int, keeps_sound: bool
 ):
     wanted = demo.transcribe(ANSWERS).words
     client = OwnClient("killed", samples_of(ANSWERS))
     killed_s = num_frames * 0.08
-    store = ("--session-store", str(tmp_path))
-    with served(*store) as a, served(*store) as b:
+    options = ("--session-store", store)
+    with served(*options) as a, served(*options) as b:
         with client.at(a.ws):
             begun = time.monotonic()
             for i in range(num_frames):  # in real time, as people speak

@@ -9,7 +9,7 @@ import pytest
 from kiku.serve import sockets
 from kiku.serve.guard import Guard
 from kiku.serve.keys import Keys
-from kiku.serve.protocols.interface import Actions, ClientRequest, ModelCard
+from kiku.serve.protocols.interface import Actions, ClientRequest, FinalizeStream, ModelCard, Push
 from kiku.serve.protocols.kyutai import KyutaiProtocol
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
@@ -38,6 +38,9 @@ class Listening(KyutaiProtocol):
         super().__init__(ClientRequest("/"), ModelCard("demo"))
         self.silences: list[float] = []
 
+    def received(self, message: str | bytes) -> Actions:
+        return [Push(b""), FinalizeStream()] if message == BOTH else super().received(message)
+
     def quiet(self, seconds: float) -> Actions:
         self.silences.append(seconds)
         return ()
@@ -65,6 +68,60 @@ def test_the_time_that_a_process_was_held_up_is_no_silence(held_up_s: float) -> 
         return before
 
     assert asyncio.run(play()) == ([] if held_up_s else [first_s])
+
+
+class TalkingWire(SilentWire):
+    """A client that sends these messages, and nothing after them."""
+
+    def __init__(self, *messages: str | bytes) -> None:
+        self._left = list(messages)
+        self.may_send, self.has_sent = asyncio.Event(), asyncio.Event()
+
+    async def receive(self) -> str | bytes:
+        await self.may_send.wait()
+        if self._left:
+            return self._left.pop(0)
+        self.has_sent.set()
+        return await super().receive()
+
+
+BOTH = b"sound and a finalize"
+SOUND, MARKER = b"\x82\xa4type\xa5Audio\xa3pcm\x90", b"\x82\xa4type\xa6Marker\xa2id\x01"
+
+
+@pytest.mark.parametrize(
+    ("messages", "is_quiet"),
+    [
+        ([SOUND], False),
+        ([BOTH], False),
+        ([MARKER], True),
+        (["text"], True),
+        ([SOUND, MARKER, "text"], False),
+    ],
+)
+def test_only_sound_ends_the_silence_of_a_client_of_kyutais(
+    messages: list[str | bytes], is_quiet: bool
+) -> None:
+    first_s = KyutaiProtocol.quiet_after_s[0]
+
+    async def play() -> list[float]:
+        protocol, wire = Listening(), TalkingWire(*messages)
+        talk = Talk(Service(Settings()), protocol, "somebody", "1")
+        given: Any = wire
+        running = asyncio.create_task(talk.run(given))
+        while talk._connection is None or not talk._connection.reads_since:
+            await asyncio.sleep(0)
+        now = time.monotonic()
+        talk._connection.quiet_since = now - 2 * first_s  # when the last sound came
+        wire.may_send.set()
+        await wire.has_sent.wait()
+        talk.check_client(now)
+        await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return protocol.silences
+
+    assert asyncio.run(play()) == ([first_s] if is_quiet else [])
 
 
 def test_the_sweep_tells_how_long_it_was_held_up(monkeypatch: pytest.MonkeyPatch) -> None:

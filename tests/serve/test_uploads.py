@@ -2,15 +2,21 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import logging
+import os
 import socket
+import tempfile
 import threading
 import time
 import wave
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest.mock import MagicMock
 
 import httpx
 import numpy as np
@@ -18,9 +24,13 @@ import pytest
 
 import kiku
 from kiku.errors import AudioError, TruncatedAudio
-from kiku.options import StreamOptions
+from kiku.options import AudioFormat, StreamOptions
+from kiku.serve import decoder as decoder_module
+from kiku.serve import rest_deepgram, rest_kyutai
 from kiku.serve.admission import Busy
 from kiku.serve.decoder import RecordingDecoders
+from kiku.serve.protocols.deepgram_sound import written_header
+from kiku.serve.rest_deepgram import _saved
 from kiku.serve.service import Service, languages_of
 from kiku.serve.settings import Settings
 from kiku.serve.uploads import transcript_headers
@@ -29,6 +39,7 @@ from tests.audio.sounds import voice
 from tests.serve.conftest import EXAMPLES
 from tests.serve.recordings import opus, silence
 from tests.serve.running import Running, running
+from tests.serve.talks import wait_for
 
 PATIENCE_S = 60.0
 MEMORY = 2**30
@@ -102,6 +113,60 @@ def test_uploads_wait_in_the_queue_and_the_surplus_is_told(demo: kiku.Recognizer
     assert service.admission.num_taken == 0
 
 
+def test_recordings_that_wait_have_no_process(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+):
+    service, num_started = service_of(demo, max_queue=3), 0
+    start = decoder_module._start
+
+    async def counted() -> Any:
+        nonlocal num_started
+        num_started += 1
+        return await start()
+
+    monkeypatch.setattr(decoder_module, "_start", counted)
+
+    async def work() -> list[Any]:
+        held = service.permit(4)
+        tasks = [asyncio.create_task(heard_by(service, DIGITS)) for _ in range(20)]
+        refused, waiting = await asyncio.wait(tasks, timeout=0.1)
+        assert (len(refused), len(waiting)) == (17, 3)
+        assert num_started == 0
+        for one in waiting:
+            one.cancel()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        held.release()
+        await heard_by(service, DIGITS)
+        assert 0 < num_started <= 2  # one is kept ahead
+        await service.decoders.close()
+        return [one for one in found if isinstance(one, Busy)]
+
+    assert len(play(work)) == 17
+    assert service.admission.num_taken == service.num_open == 0
+
+
+def test_few_decoders_start_at_the_same_time(monkeypatch: pytest.MonkeyPatch):
+    num_starting = most = 0
+
+    async def slow() -> Any:
+        nonlocal num_starting, most
+        num_starting += 1
+        most = max(most, num_starting)
+        await asyncio.sleep(0.01)
+        num_starting -= 1
+        return MagicMock(returncode=None)
+
+    monkeypatch.setattr(decoder_module, "_start", slow)
+
+    async def work() -> None:
+        decoders = RecordingDecoders(MEMORY)
+        await asyncio.gather(*(decoders.decode(DIGITS) for _ in range(12)))
+        decoders.prepare()
+
+    play(work)
+    assert most == 2
+
+
 def test_each_channel_takes_a_slot(demo: kiku.Recognizer, tmp_path: Path):
     one, two = (np.concatenate(list(kiku.audio.read_chunks(path, 16_000))) for path in
                 (ANSWERS, DIGITS))  # fmt: skip
@@ -114,7 +179,12 @@ def test_each_channel_takes_a_slot(demo: kiku.Recognizer, tmp_path: Path):
 
     async def work() -> kiku.Transcript:
         try:
-            return await heard_by(service, path, channel="each")
+            options = StreamOptions(channel="each")
+            async with service.transcribe_upload(path, options, "test") as heard:
+                assert service.admission.num_taken == 2
+                async for _ in heard:
+                    pass
+            return heard.transcript
         finally:
             await service.decoders.close()
 
@@ -353,7 +423,7 @@ def test_recordings_that_outlast_the_end_are_told(
         for thread in threads:
             thread.start()
         until = time.monotonic() + PATIENCE_S
-        while service.service.admission.num_taken < 4:
+        while demo.free_slots:
             assert time.monotonic() < until
             time.sleep(0.02)
     for thread in threads:
@@ -386,6 +456,105 @@ def test_a_recording_that_is_still_being_sent_at_the_end_is_told(
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
 
 
+def line_of(caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
+    """The values of an upload's line, which is written behind the answer."""
+    wait_for(lambda: any(one.msg.startswith("upload ") for one in caplog.records), PATIENCE_S)
+    (record,) = [one for one in caplog.records if one.msg.startswith("upload ")]
+    assert isinstance(record.args, dict)
+    caplog.clear()
+    return dict(record.args)
+
+
+PROTOCOLS = ["openai_rest", "deepgram-file", "kyutai-file"]
+
+
+def test_each_upload_is_counted_and_has_a_line(
+    demo: kiku.Recognizer, caplog: pytest.LogCaptureFixture
+):
+    data, wanted = DIGITS.read_bytes(), demo.transcribe(DIGITS)
+    caplog.set_level("INFO", "kiku")
+    with running(demo, log_text=True) as service:
+        for door, protocol in zip(DOORS, PROTOCOLS, strict=True):
+            answer = posted(service, door, data)
+            line = line_of(caplog)
+            assert list(line) == [
+                "protocol", "id", "owner", "seconds", "sound", "words", "received", "sent",
+                "status", "text",
+            ]  # fmt: skip
+            assert (line["protocol"], line["owner"]) == (protocol, "127.0.0.1")
+            assert (line["status"], line["text"]) == (200, wanted.text)
+            assert line["words"] == len(wanted.words)
+            assert line["sound"] == round(wanted.duration, 2)
+            assert len(data) <= line["received"] <= len(data) + 1_000
+            assert line["sent"] == len(answer.content)
+            told = service.service.metrics.text().decode()
+            for name, number in (("received", line["received"]), ("sent", line["sent"])):
+                sample = f'kiku_{name}_bytes_total{{protocol="{protocol}"}} {float(number)}'
+                assert sample in told, door
+
+
+def test_what_became_of_an_upload_that_failed_stands_in_its_line(
+    service: Running, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", "kiku")
+    for door, protocol in zip(DOORS, PROTOCOLS, strict=True):
+        assert posted(service, door, b"no sound").status_code == 400
+        line = line_of(caplog)
+        assert (line["protocol"], line["status"], line["words"]) == (protocol, 400, 0)
+        with socket.create_connection(("127.0.0.1", service.port)) as raw:  # and leaves
+            kind = "multipart/form-data; boundary=x"
+            head = f"POST {door} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\n"
+            raw.sendall(f"{head}Content-Length: 1000\r\n\r\n--x\r\n".encode())
+        line = line_of(caplog)
+        assert (line["protocol"], line["status"], line["received"]) == (protocol, 499, 5)
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_a_full_disk_is_no_fault_of_the_client(
+    service: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_folder: bool,
+    caplog: pytest.LogCaptureFixture,
+):  # fmt: skip
+    def full(number: int, *args: Any, **kwargs: Any) -> Any:
+        os.close(number)
+        return open("/dev/full", *args, **kwargs)
+
+    if is_folder:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    else:
+        monkeypatch.setattr("kiku.serve.uploads.os.fdopen", full)
+    for door in DOORS:
+        answer = posted(service, door, DIGITS.read_bytes())
+        assert answer.status_code == 503, door
+        assert int(answer.headers["retry-after"]) > 0
+        told = answer.json()
+        if door == "/v1/listen":
+            assert told["err_msg"].startswith("the upload cannot be stored now")
+            assert told["request_id"] == answer.headers["dg-request-id"]
+        else:
+            assert "the upload cannot be stored now" in str(told["error"])
+        assert "make room in" in caplog.text  # the one who runs the service
+        assert "Traceback" not in caplog.text
+        caplog.clear()
+
+
+def test_a_recording_that_could_not_even_wait_is_refused_before_it_is_sent(demo: kiku.Recognizer):
+    with running(demo, max_queue=0) as service:
+
+        async def take() -> Any:
+            return service.service.permit(4)
+
+        held = service.call(take)
+        for door in DOORS:
+            with socket.create_connection(("127.0.0.1", service.port), PATIENCE_S) as raw:
+                head = f"POST {door} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n"
+                raw.sendall(head.encode() + b"RIFF")
+                answer = raw.recv(4_096).lower()
+                assert answer.startswith(b"http/1.1 503"), door
+                assert b"retry-after" in answer
+                assert answer.count(b"connection: close") == 1
+        service.loop.call_soon_threadsafe(held.release)
+
+
 @pytest.mark.parametrize("door", DOORS)
 def test_a_body_that_does_not_come_on_is_answered(demo: kiku.Recognizer, door: str):
     kind = "multipart/form-data; boundary=x" if door == DOORS[0] else "audio/wav"
@@ -405,6 +574,13 @@ def test_a_body_that_does_not_come_on_is_answered(demo: kiku.Recognizer, door: s
         assert "did not arrive" in told["err_msg"]
     else:
         assert "did not arrive" in str(told["error"])
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_refusal_of_what_has_come_whole_keeps_the_connection(service: Running, door: str):
+    answer = posted(service, door, b"no sound here " * 99)
+    assert answer.status_code == 400
+    assert "connection" not in answer.headers
 
 
 def test_languages_are_read_from_the_models_name():
@@ -480,3 +656,49 @@ def test_a_decoder_that_is_stopped_is_waited_for_by_one_alone(monkeypatch: pytes
         assert process._transport._closed
 
     asyncio.run(play())
+
+
+def test_raw_samples_are_stored_with_their_header():
+    form, samples = AudioFormat(encoding="s16le", sample_rate=16_000), b"\0\1\2\3" * 200_000
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for first in range(0, len(samples), 65_536):
+            yield samples[first : first + 65_536]
+
+    async def play() -> None:
+        async with _saved(pieces(), form, MagicMock()) as upload:
+            assert upload.path.read_bytes() == written_header(form, len(samples)) + samples
+            assert upload.sha256 == hashlib.sha256(samples).hexdigest()
+        assert not upload.path.exists()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "path"),
+    [
+        (rest_deepgram, "answer", "/v1/listen"),
+        (rest_kyutai, "word_messages", "/api/asr-streaming"),
+    ],
+)
+def test_others_are_answered_while_an_answer_is_made(
+    service: Running, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, path: str
+):
+    make, began, may_end = getattr(module, name), threading.Event(), threading.Event()
+
+    def held(*given: Any, **named: Any) -> Any:
+        began.set()
+        assert may_end.wait(PATIENCE_S)
+        return make(*given, **named)
+
+    monkeypatch.setattr(module, name, held)
+    with ThreadPoolExecutor(1) as others:
+        answer = others.submit(
+            httpx.post, service.http + path, content=DIGITS.read_bytes(), timeout=PATIENCE_S
+        )
+        try:
+            assert began.wait(PATIENCE_S)
+            assert httpx.get(f"{service.http}/health", timeout=PATIENCE_S / 2).status_code == 200
+        finally:
+            may_end.set()
+    assert answer.result().status_code == 200

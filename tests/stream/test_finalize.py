@@ -163,14 +163,15 @@ def test_so_many_finalizes_may_wait_and_no_more() -> None:
     stream, _ = echo(PLAIN)
     session = stream.session
     for _ in range(2):  # those that were answered, or became one with others, count no more
-        for _ in range(16):
+        for tags in ("aba",) * 10 + ("ab",):
             stream.push(np.zeros(SIZE, np.float32))
-            stream.finalize()
-            stream.finalize()
+            for tag in tags:
+                stream.finalize(tag)
+        session.check_finalize(FinalizeRequest("b"))  # as the last that waits
         with pytest.raises(QueueFull, match="32 finalizes are waiting"):
-            session.finalize(FinalizeRequest())
+            session.check_finalize(FinalizeRequest("a"))
         found = stream.run()
-        assert sum(isinstance(event, Finalized) for event in found) == 16
+        assert sum(isinstance(event, Finalized) for event in found) == 22
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -612,13 +612,13 @@ def test_a_full_inbox_of_requests_is_told_and_answers_make_room() -> None:
     for i in range(32):
         s.finalize(FinalizeRequest(str(i)))
     with pytest.raises(QueueFull, match="32 finalizes are waiting"):
-        s.finalize(FinalizeRequest())
+        s.check_finalize(FinalizeRequest())
     found = finalize_all(s)
     assert [event.tag for event in found] == [str(i) for i in range(32)]
     for i in range(32):
         s.finalize(FinalizeRequest(str(i)))
     with pytest.raises(QueueFull):
-        s.finalize(FinalizeRequest())
+        s.check_finalize(FinalizeRequest())
 
 
 def test_finalizes_that_were_saved_count_among_those_that_wait() -> None:
@@ -631,7 +631,7 @@ def test_finalizes_that_were_saved_count_among_those_that_wait() -> None:
     for i in range(31):
         other.finalize(FinalizeRequest(str(i)))
     with pytest.raises(QueueFull, match="32 finalizes are waiting"):
-        other.finalize(FinalizeRequest())
+        other.check_finalize(FinalizeRequest())
 
 
 def finalize_all(s: WordSession) -> list[Finalized]:
@@ -786,8 +786,9 @@ def test_a_saved_session_is_what_it_was_when_it_was_asked_for() -> None:
     s.finalize(FinalizeRequest("t"))
     given = s.num_given
     push(s, np.zeros(50 * SIZE, np.float32))
+    later = s.num_given - given
     saved = s.save(given)
-    assert s.num_given == 1
+    assert s.num_given == later > 0
     other = session(StreamOptions(recovery=None, turns=True))
     other.restore(saved)
     assert other.pending() == 3

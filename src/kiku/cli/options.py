@@ -295,8 +295,11 @@ def raw_format(text: str | None) -> RawFormat | None:
         return RawFormat.parse(text)
 
 
-def formats_of(given: Sequence[str] | None, known: Iterable[str]) -> list[str]:
-    """The formats that were named, each once: with commas, or by an option for each.
+def formats_of(
+    given: Sequence[str] | None, known: Iterable[str], *, has_all: bool = True
+) -> list[str]:
+    """The formats that were named, each once: with commas, or by an option for each. `all` means
+    all that are known, unless these exclude one another (`has_all`).
 
     Raises:
         typer.BadParameter: there is no format of such a name.
@@ -304,9 +307,10 @@ def formats_of(given: Sequence[str] | None, known: Iterable[str]) -> list[str]:
     names = list(known)
     chosen = [name.strip().lower() for some in given or () for name in some.split(",")]
     for name in chosen:
-        if name not in (*names, ALL):
+        if name not in names and not (has_all and name == ALL):
+            further = ", and all" if has_all else ""
             raise typer.BadParameter(
-                f"{name!r} is not a format; choose from {', '.join(names)}, and all",
+                f"{name!r} is not a format; choose from {', '.join(names)}{further}",
                 param_hint="-f",
             )
     return names if ALL in chosen else list(dict.fromkeys(chosen))

@@ -247,7 +247,8 @@ def _size(hardware: "Hardware") -> str:
 
 
 def _figures(found: "Plan") -> Iterable[Sequence[str]]:
-    yield "live streams", f"{found.streams.value:,.0f}", found.streams.basis, ""
+    live = f"{found.streams.value:,.0f}"
+    yield "live streams", live, found.streams.basis, _processes(found.processes)
     yield "  by memory", _many(found.by_memory), found.stream_bytes.basis, _memory(found)
     within = f"p99 of a step up to {found.options.p99_ms:g} ms"
     yield "  by time", _many(found.by_time), found.by_time.basis, within
@@ -263,6 +264,11 @@ def _figures(found: "Plan") -> Iterable[Sequence[str]]:
 
 def _many(figure: "Figure | None") -> str:
     return "unknown" if figure is None else f"{figure.value:,.0f}"
+
+
+def _processes(count: int) -> str:
+    """Nothing, if one is enough."""
+    return f"in at least {count:,} processes of kiku serve" if count > 1 else ""
 
 
 def _memory(found: "Plan") -> str:
@@ -281,8 +287,9 @@ def _needs(found: "Plan") -> Iterable[Sequence[str]]:
 def _of(need: "Need") -> str:
     from kiku.measure.fits import size
 
+    processes = _processes(need.processes_each)
     said = (
-        f"{size(need.memory_bytes_each)} in use on each, "
+        f"{size(need.memory_bytes_each)} in use on each, {processes and processes + ', '}"
         f"{need.machine_hours_per_day:,.1f} machine hours a day"
     )
     return said if need.cost_per_day is None else f"{said}, costing {need.cost_per_day:,.2f} a day"

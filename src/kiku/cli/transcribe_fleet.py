@@ -2,9 +2,11 @@
 
 import os
 import re
+import threading
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
@@ -20,7 +22,8 @@ from kiku.errors import InputError, MissingExtra
 from kiku.options import StreamOptions
 
 if TYPE_CHECKING:
-    from kiku.fleet import Progress, Report, Survey
+    from kiku.fleet import ModelSettings, Progress, Report, Survey
+    from kiku.fleet.batch import OnProgress
 
 OnRay = Annotated[
     bool,
@@ -124,7 +127,7 @@ def transcribe_on_ray(
     output = results.place
     if output is None:
         raise typer.BadParameter("--ray writes to a folder; name one", param_hint="-o")
-    named = formats_of(results.formats, _FORMATS) or ["jsonl"]
+    named = formats_of(results.formats, _FORMATS, has_all=False) or ["jsonl"]
     settings.apply()  # processes on this machine inherit these variables
     model = room.ModelSettings(
         settings.model, settings.revision, settings.engine, settings.device, settings.dtype,
@@ -133,14 +136,16 @@ def transcribe_on_ray(
     try:
         run = room.Run(address, fleet.actors, fleet.limit_hours, fleet.retry_failed)
         if fleet.dry_run:
-            found = room.survey(sources, output, model=model, options=options, run=run)
-            terminal.echo(columns(list(_plan(found, settings, fleet))))
+            found = room.survey(
+                sources, output, model=model, options=options, formats=named, run=run
+            )
+            terminal.echo(columns(list(_plan(found, model, fleet))))
             return 0
-        lines = _Lines(quiet=quiet)
-        report = room.transcribe(
-            sources, output, model=model, options=options, formats=named, run=run,
-            on_progress=lines.show,
-        )  # fmt: skip
+        with progress_lines(quiet=quiet) as show:
+            report = room.transcribe(
+                sources, output, model=model, options=options, formats=named, run=run,
+                on_progress=show,
+            )  # fmt: skip
     except InputError as error:
         raise typer.BadParameter(str(error)) from None
     except MissingExtra as error:
@@ -169,16 +174,40 @@ def _address_in(paths: Sequence[str]) -> tuple[str | None, list[str]]:
     return (found[0] if found else None), rest
 
 
-class _Lines:
-    """Prints the progress as a line now and then."""
+@contextmanager
+def progress_lines(*, quiet: bool) -> "Generator[OnProgress | None]":
+    """In the block, the progress is printed as a line at the start and every half a minute.
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet, self._next_s = quiet, time.monotonic() + LINE_EVERY_S
+    The lines come even if no recording is done: Ray may wait for room, and a recording may take
+    hours.
+    """
+    if quiet:
+        yield None
+        return
+    stopped, latest = threading.Event(), list[tuple["Progress", float]]()
 
-    def show(self, progress: "Progress") -> None:
-        if not self._quiet and time.monotonic() >= self._next_s:
-            self._next_s = time.monotonic() + LINE_EVERY_S
-            terminal.error(line_of(progress))
+    def show(progress: "Progress") -> None:
+        if not latest:
+            terminal.error(_opening(progress))
+        latest[:] = [(progress, time.monotonic())]
+
+    def tell() -> None:
+        while not stopped.wait(LINE_EVERY_S):
+            for progress, at in latest:
+                since_s = time.monotonic() - at if progress.files else 0.0
+                terminal.error(line_of(replace(progress, wall_s=progress.wall_s + since_s)))
+
+    thread = threading.Thread(target=tell, name="kiku-progress", daemon=True)
+    thread.start()
+    try:
+        yield show
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def _opening(progress: "Progress") -> str:
+    return f"{progress.of:,} recordings, about {clock(progress.of_seconds)} of sound; Ray starts"
 
 
 def line_of(progress: "Progress") -> str:
@@ -201,7 +230,7 @@ def _closing(report: "Report") -> str:
     )
 
 
-def _plan(found: "Survey", settings: ModelOptions, fleet: FleetOptions) -> Iterable[Sequence[str]]:
+def _plan(found: "Survey", model: "ModelSettings", fleet: FleetOptions) -> Iterable[Sequence[str]]:
     yield "recordings", f"{found.files:,}", f"{found.finished:,} are finished"
     if found.failed_before:
         yield (
@@ -226,13 +255,17 @@ def _plan(found: "Survey", settings: ModelOptions, fleet: FleetOptions) -> Itera
             known.described(this),
             hardware.cpu_of(this, machine.read_bandwidth(1 << 28, seconds=0.5)),
         )
-    wanted = Wanted(hours_per_day=max(found.hours, 1e-3), price=fleet.price)
-    counted = plan(settings.model, place, PlanOptions(settings.dtype), wanted, machine=here)
+    slots = model.slots_on(gpu=place.kind == "gpu")
+    wanted = Wanted(
+        hours_per_day=max(found.hours, 1e-3), price=fleet.price, recordings_at_once=slots
+    )
+    counted = plan(model.model, place, PlanOptions(model.dtype), wanted, machine=here)
     need, speed = counted.recordings_need, counted.recordings
     if need is None or speed is None:
         yield "kiku plan", "", f"the model does not fit on {place.name}"
         return
-    yield "kiku plan", f"{speed.value:,.1f}x", f"{speed.basis}, on {place.name}"
+    at_once = f"{counted.recordings_at_once:,} at once"
+    yield "kiku plan", f"{speed.value:,.1f}x", f"{speed.basis}, on {place.name}, {at_once}"
     yield "machine hours", f"{need.machine_hours_per_day:,.2f}", ""
     if need.cost_per_day is not None:
         yield "cost", f"{need.cost_per_day:,.2f}", ""

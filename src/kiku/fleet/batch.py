@@ -7,7 +7,7 @@ gets a row that says so. This module does not know which processes transcribe: R
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,7 +17,7 @@ from kiku.errors import InputError, KikuError
 from kiku.fleet.cluster import refuse_client
 from kiku.fleet.planning import Block, Lengths, blocks_of, lengths_of, within
 from kiku.fleet.progress import Counter, Progress
-from kiku.fleet.rows import Key, row_key, row_of_problem
+from kiku.fleet.rows import row_key, row_of_problem
 from kiku.fleet.settings import BatchRequest, ModelSettings
 from kiku.fleet.sources import Item, Sources, find_items
 from kiku.fleet.store import CAPTIONS, ROW_FORMATS, RowStore
@@ -149,7 +149,8 @@ def transcribe(
         formats: "jsonl" or "parquet" for the rows, and captions as well: "srt", "vtt", "txt",
             "tsv".
         run: on which cluster, and how much of the batch.
-        on_progress: is called in this thread whenever a recording is done.
+        on_progress: is called in this thread before Ray is reached, and whenever a recording is
+            done.
 
     Raises:
         InputError: a source leads to no recording, or a format is unknown.
@@ -170,24 +171,28 @@ def survey(
     *,
     model: str | ModelSettings = "demo",
     options: StreamOptions | None = None,
+    formats: Sequence[str] = ("jsonl",),
     run: Run | None = None,
 ) -> Survey:
     """The work that `transcribe` would do. Nothing is transcribed or written; Ray is not needed.
+
+    What `transcribe` refuses before it starts Ray is refused here, too.
 
     Raises:
         KikuError: as `transcribe`.
     """
     settings = ModelSettings(model) if isinstance(model, str) else model
     request, run = BatchRequest(settings, options or StreamOptions()), run or Run()
+    _check(formats)
     request.check()
     items = find_items(sources)
-    with RowStore(os.fspath(output), writing=False) as store:
-        return _survey(items, store.finished(request), request, run)
+    with RowStore(os.fspath(output), formats, writing=False) as store:
+        return _survey(items, store, request, run)
 
 
-def _survey(
-    items: Sequence[Item], finished: Mapping[Key, bool], request: BatchRequest, run: Run
-) -> Survey:
+def _survey(items: Sequence[Item], store: RowStore, request: BatchRequest, run: Run) -> Survey:
+    """The work of `items`, whose captions may not replace others."""
+    finished = store.finished(request)
     there = [finished.get(row_key(item, request).written) for item in items]
     done = [whole is True or (whole is False and not run.retry_failed) for whole in there]
     failed = sum(is_done and whole is False for whole, is_done in zip(there, done, strict=True))
@@ -195,6 +200,9 @@ def _survey(
     lengths = lengths_of(missing).between(request.options.start_s, request.options.end_s)
     count = within(lengths.seconds, None if run.limit_hours is None else run.limit_hours * 3600)
     lengths = Lengths(lengths.seconds[:count], lengths.stated)
+    if count:
+        _check_names(items, store)  # all items: captions of finished ones are there, too
+        _check_owners(missing[:count], request, store)
     return Survey(missing[:count], lengths, len(items), sum(done), failed)
 
 
@@ -213,14 +221,13 @@ def run_batch(
     request.check()
     items = find_items(sources)
     with RowStore(output, formats) as store:
-        todo = _survey(items, store.finished(request), request, run)
+        todo = _survey(items, store, request, run)
         counter = Counter(len(todo.items), todo.lengths.total_s)
         if not todo.items:
             return Report(todo, counter.now(), output)
-        _check_names(items, store)  # all items: captions of finished ones are there, too
-        _check_owners(todo.items, request, store)
         store.begin(request)
         work = _Work(todo, request, store, counter, on_progress)
+        work.show()
         with make(request, run) as workers:
             work.all(workers)
         return Report(todo, counter.now(), output, work.killed)
@@ -320,6 +327,10 @@ class _Work:
         each = self._request.options.channel == "each"
         self._store.add(item.name, result.rows, each=each)
         failed = first["problem"] is not None
-        self._counter.add(self._seconds[item.path], first["duration"], failed=failed)
+        self._counter.add(self._seconds[item.path], first["duration"], result.took_s, failed=failed)
+        self.show()
+
+    def show(self) -> None:
+        """Report the present progress."""
         if self._on_progress is not None:
             self._on_progress(self._counter.now())

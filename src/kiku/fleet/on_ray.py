@@ -31,7 +31,6 @@ from kiku.fleet.transcriber import Transcribed, Transcriber
 
 _LANES = 3
 """Blocks that an actor transcribes at once."""
-_CPU_SLOTS, _GPU_SLOTS = 8, 64
 _ANSWER_S = 120.0
 """Seconds that a machine has to answer: it may have to import PyTorch first."""
 _ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b.*")
@@ -78,7 +77,7 @@ class _OnRay:
         self._remote, room = room_for(nodes, settings, lambda: _why_no_gpus(ray))
         self._actors = run.actors or room
         on_gpu = "num_gpus" in self._remote
-        self.slots = settings.slots or (_GPU_SLOTS if on_gpu else _CPU_SLOTS)
+        self.slots = settings.slots_on(gpu=on_gpu)
         threads = settings.threads if on_gpu else int(self._remote["num_cpus"])
         self._request = replace(
             request, settings=replace(settings, slots=self.slots, threads=threads)

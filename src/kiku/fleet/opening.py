@@ -43,7 +43,7 @@ class _Queue:
     """Recordings in stores, in the order in which they will be read."""
 
     def __init__(self, pool: ThreadPoolExecutor, paths: Sequence[str]) -> None:
-        self._pool = pool
+        self.pool = pool
         self._files = [_Stored(path, self) for path in paths]
         self._given = self._begun = 0
 
@@ -58,10 +58,11 @@ class _Queue:
             self.open_next()
 
     def open_next(self) -> None:
-        """Begin to open one more, because reading of one has begun."""
-        if self._begun < len(self._files):
+        """Begin to open one more, because one has been asked for."""
+        while self._begun < len(self._files):
             self._begun += 1
-            self._files[self._begun - 1].begin(self._pool)
+            if self._files[self._begun - 1].begin():
+                return
 
     def close(self) -> None:
         """Close all recordings; no more are opened."""
@@ -78,18 +79,23 @@ class _Stored(io.RawIOBase):
         self._queue = queue
         self._opening: Future[Any] | None = None
         self._file: Any = None
+        self._is_asked = False
 
-    def begin(self, pool: ThreadPoolExecutor) -> None:
-        """Begin to open it in another thread."""
-        self._opening = pool.submit(_open, self.name)
+    def begin(self) -> bool:
+        """Begin to open it in another thread; False if that has begun."""
+        if self._opening is not None:
+            return False
+        self._opening = self._queue.pool.submit(_open, self.name)
+        return True
 
     def _opened(self) -> Any:
         if self._file is None:
-            if self._opening is None:  # read out of order
-                self._file = _open(self.name)
-            else:
-                self._file = self._opening.result()
-            self._queue.open_next()
+            self.begin()  # if it is read out of order
+            if not self._is_asked:
+                self._is_asked = True
+                self._queue.open_next()  # also if this one cannot be opened
+            assert self._opening is not None
+            self._file = self._opening.result()
         return self._file
 
     def seekable(self) -> bool:

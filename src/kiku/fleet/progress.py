@@ -20,7 +20,7 @@ class Progress:
     of_seconds: float
     """Estimated seconds of sound of all recordings."""
     wall_s: float
-    """Seconds of wall time since the first recording was begun."""
+    """Seconds of wall time since the first recording was begun; 0 until one is done."""
     failed: int
     """Recordings that failed, whole or in part."""
 
@@ -47,16 +47,19 @@ class Counter:
         self.files = self.failed = 0
         self.seconds = 0.0
         self._of, self._of_seconds, self._clock = of, of_seconds, clock
-        self._since = clock()
+        self._since: float | None = None
 
-    def add(self, stated_s: float, seconds: float, *, failed: bool) -> None:
+    def add(self, stated_s: float, seconds: float, took_s: float, *, failed: bool) -> None:
         """Count one finished recording.
 
         Args:
             stated_s: its estimated seconds.
             seconds: seconds that were transcribed.
+            took_s: seconds since it, or the first of its block, was begun.
             failed: whether it failed, whole or in part.
         """
+        if self._since is None:  # before, processes started and loaded their models
+            self._since = self._clock() - took_s
         self.files += 1
         self.failed += failed
         self.seconds += seconds
@@ -64,5 +67,5 @@ class Counter:
 
     def now(self) -> Progress:
         """The present progress."""
-        wall_s = self._clock() - self._since
+        wall_s = 0.0 if self._since is None else self._clock() - self._since
         return Progress(self.files, self._of, self.seconds, self._of_seconds, wall_s, self.failed)

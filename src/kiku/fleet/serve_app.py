@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from kiku.errors import ConfigError
 from kiku.fleet.quiet_ray import import_ray
+from kiku.fleet.settings import absolute_model
 
 if TYPE_CHECKING:
     from kiku.serve.app import App
@@ -38,6 +39,17 @@ _SURPLUS = 64
 limit gets no answer, and a limit without a queue refuses everything: so kiku refuses requests
 itself, at once, before Ray's limit is reached."""
 
+_WITHOUT_MEANING = {
+    "host": "where Ray says on which addresses it listens",
+    "port": "where Ray says on which port it listens",
+    "wyoming_port": "whose proxy speaks only HTTP",
+    "header_s": "whose own server waits for the head of a request",
+    "drain_s": f"where {_DRAIN} says how long sockets go on",
+    "log_level": "where Ray writes the log",
+    "log_format": "where Ray writes the log",
+}
+"""Settings that would have no effect, and what has instead."""
+
 _BUSY = 0.7
 """Share of the slots that is held when another replica is started."""
 
@@ -52,8 +64,8 @@ class Scale:
     min_replicas: int = 1
     max_replicas: int = 1
     """More than `min_replicas` lets Ray start and end replicas by the slots that are held."""
-    gpus: float = 0.0
-    """GPUs of one replica."""
+    gpus: float | None = None
+    """GPUs of one replica, 0, 1 or more; None is 1 if the settings ask for a GPU, else 0."""
     cpus: float = 1.0
     """CPUs of one replica, as Ray counts them; the number of threads is a separate setting."""
 
@@ -64,8 +76,34 @@ class Scale:
                 f"min_replicas={self.min_replicas} and max_replicas={self.max_replicas} are not "
                 "possible: give at least 1, and max_replicas at least as large as min_replicas"
             )
-        if self.gpus < 0 or self.cpus < 0:
-            raise ConfigError("gpus and cpus of a replica must be at least 0")
+        if self.cpus < 0:
+            raise ConfigError("cpus of a replica must be at least 0")
+        if self.gpus is not None and (self.gpus < 0 or self.gpus % 1):
+            raise ConfigError(
+                f"gpus of a replica must be 0 or a whole number, not {self.gpus:g}: replicas that "
+                "share a GPU keep each other waiting"
+            )
+
+    def gpus_for(self, settings: "Settings") -> float:
+        """GPUs of one replica with these settings.
+
+        Raises:
+            ConfigError: it needs one and gets none, or one is named by its number.
+        """
+        if settings.device is not None and settings.device.startswith("cuda:"):
+            raise ConfigError(
+                f"device={settings.device} names one GPU of a machine, and each replica sees only "
+                "the one that Ray gives it: give device=cuda"
+            )
+        needs = "cuda" in (settings.device, settings.engine)
+        if self.gpus is None:
+            return 1.0 if needs else 0.0
+        if needs and self.gpus < 1:
+            raise ConfigError(
+                f"device={settings.device} with engine={settings.engine} needs a GPU, and gpus=0 "
+                "gives a replica none: leave gpus out, or give gpus=1"
+            )
+        return self.gpus
 
 
 def app(args: Mapping[str, Any]) -> Any:
@@ -87,20 +125,45 @@ def application(settings: "Settings", scale: Scale) -> Any:
     """A `ray.serve.Application`, for `ray.serve.run`.
 
     Raises:
-        ConfigError: `slots` is missing, no key would be needed, or Ray runs in another mode.
+        ConfigError: `slots` is missing, no key would be needed, a setting means nothing there, or
+            Ray runs in another mode.
         MissingExtra: Ray Serve is not installed.
     """
     check_ingress(os.environ)
-    # Ray's ports are open on all addresses of its nodes; Ray drains sockets before kiku could.
-    settings = replace(settings, host="0.0.0.0", drain_s=0.0)
+    _refuse_without_meaning(settings)
+    settings = for_replicas(settings)
     settings.keys()
     if settings.slots is None:
         raise ConfigError("Ray counts replicas by their slots: give slots=N")
+    scale = replace(scale, gpus=scale.gpus_for(settings))
     serve = import_ray("kiku.fleet.serve_app", "serve")
     ingress = serve.ingress(_builder(settings))(_Replica)
     return serve.deployment(name="kiku", **deployment_options(settings.slots, scale, os.environ))(
         ingress
     ).bind()
+
+
+def _refuse_without_meaning(settings: "Settings") -> None:
+    defaults = type(settings)()
+    for name, instead in _WITHOUT_MEANING.items():
+        if getattr(settings, name) != getattr(defaults, name):
+            raise ConfigError(
+                f"{name} means nothing on Ray Serve, {instead}: leave it and KIKU_{name.upper()} "
+                "out"
+            )
+
+
+def for_replicas(settings: "Settings") -> "Settings":
+    """The settings for processes that Ray starts, in another working folder."""
+    keys, store = settings.api_keys_file, settings.session_store
+    return replace(
+        settings,
+        host="0.0.0.0",  # Ray's ports are open on all addresses of its nodes
+        drain_s=0.0,  # Ray drains sockets before kiku could
+        model=absolute_model(settings.model),
+        api_keys_file=None if keys is None else keys.absolute(),
+        session_store=os.path.abspath(store) if store and "://" not in store else store,
+    )
 
 
 class _Replica:
@@ -134,7 +197,7 @@ def deployment_options(slots: int, scale: Scale, environment: Mapping[str, str])
     found: dict[str, Any] = {
         "max_ongoing_requests": slots + _SURPLUS,
         "max_queued_requests": 1,
-        "ray_actor_options": {"num_gpus": scale.gpus, "num_cpus": scale.cpus},
+        "ray_actor_options": {"num_gpus": scale.gpus or 0.0, "num_cpus": scale.cpus},
         "graceful_shutdown_timeout_s": drain_s(environment) + _GOODBYES_S,
         "graceful_shutdown_wait_loop_s": 0.5,
     }

@@ -2,21 +2,27 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import kiku
+from kiku.checkpoint import DEMO
 from kiku.errors import ConfigError
 from kiku.options import StreamOptions
 from kiku.recognizer import Recognizer
+
+CPU_SLOTS, GPU_SLOTS = 8, 64
+"""Recordings that a process transcribes at once, unless that is set."""
 
 _WORDS_DEPEND_ON = ("model", "revision", "engine", "device", "dtype")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """A model as `kiku.load` takes it, in each process of a batch."""
+    """A model as `kiku.load` takes it, in each process of a batch. The path of a folder that is
+    there becomes absolute: processes on Ray have other working folders."""
 
     model: str = "demo"
     revision: str | None = None
@@ -34,6 +40,11 @@ class ModelSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}")
+        object.__setattr__(self, "model", absolute_model(self.model))
+
+    def slots_on(self, *, gpu: bool) -> int:
+        """Recordings that one process transcribes at once."""
+        return self.slots or (GPU_SLOTS if gpu else CPU_SLOTS)
 
     def load(self) -> Recognizer:
         """Load the model.
@@ -50,6 +61,12 @@ class ModelSettings:
             threads=self.threads,
             revision=self.revision,
         )
+
+
+def absolute_model(model: str) -> str:
+    """The same model for a process in another folder: a folder that is there by its whole path."""
+    path = os.path.expanduser(model)
+    return os.path.abspath(path) if model != DEMO and os.path.isdir(path) else model
 
 
 @dataclass(frozen=True)

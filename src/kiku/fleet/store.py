@@ -17,7 +17,7 @@ import json
 import os
 import re
 import secrets
-import time
+import threading
 import unicodedata
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -39,7 +39,7 @@ _PART = re.compile(r"part-(\d+)-[0-9a-f]{8}\.(jsonl|parquet)$")
 MOST_ROWS = 1_000
 """Rows in one part at most."""
 EVERY_S = 30.0
-"""Seconds that rows wait at most before a part is written, as long as further rows come."""
+"""Seconds that rows wait at most before a part is written."""
 
 
 class RowStore:
@@ -56,7 +56,8 @@ class RowStore:
         Args:
             folder: wherever fsspec can write.
             formats: "jsonl" or "parquet" for the rows, and captions as well: "srt", "vtt", ...
-            writing: False only reads: nothing is made or locked.
+            writing: False only reads: nothing is made or locked. A file in the folder's place is
+                refused all the same.
 
         Raises:
             InputError: the kind of place is unknown, or a package for it is not installed.
@@ -79,6 +80,8 @@ class RowStore:
                 make_place(self._files, self._folder)
             if self._is_local:
                 self._hold(folder)
+        elif self._is_local and os.path.exists(self._folder) and not os.path.isdir(self._folder):
+            raise OutputError(f"{folder} is a file: name another folder")
         try:
             self._number = 1 + max((_number_of(one) for one in self._parts()), default=-1)
         except KikuError:
@@ -93,7 +96,12 @@ class RowStore:
         """Recordings (paths) that failed at some time: they may have captions of a part of them."""
         self._captions_of: dict[str, Key] = {}
         """By name of captions: the recording they belong to, the last that was transcribed."""
-        self._since = time.monotonic()
+        self._busy = threading.RLock()
+        """Is held while rows or parts change: the clock's thread writes parts, too."""
+        self._closed = threading.Event()
+        self._clock: threading.Thread | None = None
+        self._is_late = False
+        """Whether the clock's thread could not write."""
 
     def _hold(self, folder: str) -> None:
         lock = FileLock(join(self._folder, ".lock"), timeout=0)
@@ -214,10 +222,21 @@ class RowStore:
             self._add_captions(name, rows, ending, each=each)
         has_some = rows[0]["problem"] is None or any(row["words"] for row in rows)
         called = name if self._captions and has_some else None
-        self._rows += [{**row, "captions": called} for row in rows]
-        late = time.monotonic() - self._since >= EVERY_S
-        if late or len(self._rows) >= MOST_ROWS:
-            self.flush()
+        with self._busy:
+            self._rows += [{**row, "captions": called} for row in rows]
+            if self._is_late or len(self._rows) >= MOST_ROWS:
+                self.flush()
+        if self._clock is None:
+            self._clock = threading.Thread(target=self._keep_time, name="kiku-rows", daemon=True)
+            self._clock.start()
+
+    def _keep_time(self) -> None:
+        """Write the rows that wait, however long the next recording takes."""
+        while not self._closed.wait(EVERY_S):
+            try:
+                self.flush()
+            except Exception:  # the rows stay; the next recording tries again, and raises
+                self._is_late = True
 
     def _add_captions(
         self, name: str, rows: Sequence[ResultRow], ending: str, *, each: bool
@@ -241,16 +260,16 @@ class RowStore:
         Raises:
             OutputError: it cannot be written.
         """
-        self._since = time.monotonic()
-        if not self._rows:
-            return
-        name = f"part-{self._number:05}-{secrets.token_hex(4)}.{self._kind}"
-        part = join(self._folder, name)
-        self._write_part(part, self._rows)
-        # A run transcribes a recording once: those without earlier rows need no note.
-        self._count(part, filter(self._part_of.__contains__, map(key_in, self._rows)))
-        self._number += 1
-        self._rows = []
+        with self._busy:
+            if not self._rows:
+                return
+            name = f"part-{self._number:05}-{secrets.token_hex(4)}.{self._kind}"
+            part = join(self._folder, name)
+            self._write_part(part, self._rows)
+            # A run transcribes a recording once: those without earlier rows need no note.
+            self._count(part, filter(self._part_of.__contains__, map(key_in, self._rows)))
+            self._number += 1
+            self._rows, self._is_late = [], False
 
     def _take_out_old(self) -> None:
         """Remove rows of recordings that have newer rows."""
@@ -308,6 +327,7 @@ class RowStore:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._stop_clock()
         try:
             if self._writing:
                 self.flush()
@@ -315,8 +335,14 @@ class RowStore:
         finally:
             self.close()
 
+    def _stop_clock(self) -> None:
+        self._closed.set()
+        if self._clock is not None:
+            self._clock.join()
+
     def close(self) -> None:
         """Unlock the folder, so that another run may write into it."""
+        self._stop_clock()
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()

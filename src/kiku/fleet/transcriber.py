@@ -4,6 +4,7 @@ Several threads may call it with blocks at the same time: they share its slots a
 that the end of one block leaves no slot idle.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,8 @@ class Transcribed:
 
     path: str
     rows: list[ResultRow]
+    took_s: float = 0.0
+    """Seconds since its block was begun."""
 
 
 class Transcriber:
@@ -53,7 +56,7 @@ class Transcriber:
             Exception: an unexpected error, such as a device that is gone. This process should then
                 stop, because all further recordings would fail as well.
         """
-        options = self._request.options
+        options, begun = self._request.options, time.monotonic()
         with open_items(items) as sources:
             several = self._recognizer.transcriptions(sources, options)
             item_of = {id(one): item for one, item in zip(several, items, strict=True)}
@@ -64,4 +67,4 @@ class Transcriber:
                     raise transcript.problem
                 key = row_key(item, self._request)
                 rows = rows_of(key, transcript, options.channel, one.num_channels)
-                yield Transcribed(item.path, rows)
+                yield Transcribed(item.path, rows, time.monotonic() - begun)

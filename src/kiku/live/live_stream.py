@@ -105,6 +105,7 @@ class LiveStream(OpenStream):
         self._push(gap_of(seconds), wait_s)
 
     def _push(self, chunk: Chunk, timeout: float | None) -> None:
+        self._scheduler.check_process()
         with self._lock:
             taken = not self._pushers and self._has_room(chunk.seconds)
             if taken:
@@ -229,6 +230,7 @@ class LiveStream(OpenStream):
             event = self._sessions.next_event()
             if event is not None or ended:
                 return event
+            self._scheduler.check_process()
             left = None if ends is None else max(0.0, ends - time.monotonic())
             if left != 0 and not self._sessions.has_news:
                 self._scheduler.check_may_wait()

@@ -1,7 +1,8 @@
 """What both kinds of live streams have in common: `OpenStream`. Nothing here waits.
 
 A stream has one lock, under which its sessions are changed (see `sessions`). It is never held while
-the scheduler's condition is asked for (see `scheduler`).
+the scheduler's condition is asked for (see `scheduler`). A fork may copy it while it is held, so
+`check_process` comes first.
 """
 
 import threading
@@ -89,6 +90,8 @@ class OpenStream:
                     return events  # the next call raises it
                 raise
             if event is None:
+                if not events:
+                    self._scheduler.check_process()
                 return events
             events.append(event)
 
@@ -146,12 +149,14 @@ class OpenStream:
     # Requests.
 
     def _finalize(self, request: FinalizeRequest) -> None:
+        self._scheduler.check_process()
         with self._lock:
             self._check_open("finalize() was called")
             self._sessions.finalize(request)
         self._scheduler.wake()
 
     def _close(self) -> None:
+        self._scheduler.check_process()
         with self._lock:
             self._sessions.close()
         self._scheduler.wake()
@@ -165,6 +170,7 @@ class OpenStream:
         return self._sessions.first.new_change(checked_decoding_options(options))
 
     def _change_decoding(self, change: DecodingChange) -> None:
+        self._scheduler.check_process()
         with self._lock:
             self._check_open("set_decoding() was called")
             self._sessions.change_decoding(change)

@@ -110,7 +110,7 @@ class StreamSessions:
         """Ask all sessions for the words that were begun. Raises QueueFull if one of them cannot
         take the request; then none does."""
         for session in self.each:
-            session.check_finalize()
+            session.check_finalize(request)
         for session in self.each:
             session.finalize(request)
 

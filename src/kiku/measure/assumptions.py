@@ -33,7 +33,8 @@ def assumptions(
         "recordings faster, are not counted",
         f"not counted: the server's own work, measured to be {known.socket_us():.0f} microseconds "
         f"of one core for a stream's frame, so that one process serves up to "
-        f"{1e6 / config.frame_rate / known.socket_us():,.0f} streams",
+        f"{known.streams_a_process(config.frame_rate):,} streams; weights, in memory and in time, "
+        "are counted once, however many processes there are",
     )
 
 

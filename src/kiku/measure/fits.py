@@ -174,10 +174,18 @@ class Fits:
         at_best = step_ms(self.parts, self._hardware, streams)
         return Figure(at_best / self._options.efficiency, "roofline")
 
-    def recordings(self, at_most: int) -> tuple[Figure, int]:
-        """Seconds of sound a second, and how many recordings at once reach that."""
+    def recordings(self, at_most: int, at_once: int | None = None) -> tuple[Figure, int]:
+        """Seconds of sound a second, and how many recordings at once reach that.
+
+        Args:
+            at_most: recordings at once that there is room for.
+            at_once: how many shall go at once; None is as few as are nearly the fastest.
+        """
         if self._own is not None and self._own.speed is not None:
             return Figure(self._own.speed, "measured"), 1
+        if at_once is not None:
+            at_once = min(at_once, at_most)
+            return Figure(self._speed(at_once), "roofline"), at_once
         at_once = 1
         while at_once < at_most and self._speed(at_once) < ENOUGH * self._speed(at_most):
             at_once = min(2 * at_once, at_most)
@@ -186,6 +194,10 @@ class Fits:
     def bytes_of(self, streams: int) -> float:
         """Bytes of memory in use by `streams` streams and what all share."""
         return self.fixed.value + streams * self.stream.value
+
+    def processes(self, streams: float) -> int:
+        """Processes of the server that feed so many streams, at least."""
+        return math.ceil(streams / known.streams_a_process(self._config.frame_rate))
 
     def problem(self) -> str:
         """Why not even one stream fits; None if one does."""

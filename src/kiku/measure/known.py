@@ -5,6 +5,7 @@ agree.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -128,6 +129,11 @@ def measured(shape: str | None, dtype: str) -> tuple[Measured, ...]:
 def socket_us() -> float:
     """Processor time that the server was measured to take for a stream's frame, in microseconds."""
     return max(row["us_a_frame"] for row in _rows() if row["what"] == "sockets")
+
+
+def streams_a_process(frame_rate: float) -> int:
+    """Live streams that one process of the server feeds, if it has a core for its own work."""
+    return max(1, math.floor(1e6 / frame_rate / socket_us()))
 
 
 def described(machine: Machine) -> str:

@@ -36,12 +36,16 @@ class Wanted:
     """Hours of recordings a day."""
     price: float | None = None
     """Price of a machine for an hour, in any currency."""
+    recordings_at_once: int | None = None
+    """Recordings that a process transcribes at once; None is as few as are nearly the fastest."""
 
     def __post_init__(self) -> None:
         if self.streams is not None:
             check_within("streams", self.streams, _MOST, least=1)
         if self.hours_per_day is not None:
             check_within("hours_per_day", self.hours_per_day, _MOST)
+        if self.recordings_at_once is not None:
+            check_within("recordings_at_once", self.recordings_at_once, _MOST, least=1)
         if self.price is None:
             return
         check_within("price", self.price, _MOST, least=0)
@@ -56,6 +60,8 @@ class Need:
     machines: int
     memory_bytes_each: float
     """Bytes in use on each machine."""
+    processes_each: int
+    """Processes on each machine, at least: see `Plan.processes`."""
     machine_hours_per_day: float
     cost_per_day: float | None
     """What the machines cost a day, in the currency of the price; None if no price is given."""
@@ -82,6 +88,9 @@ class Plan:
     """Live streams that memory and time would allow with an efficiency of 1."""
     streams: Figure
     """Live streams: the smaller of `by_memory` and `by_time`."""
+    processes: int
+    """Processes of `kiku serve` that so many streams need at least, as each uses one core for its
+    own work; 0 where no stream fits."""
     step_ms: Figure | None
     """The p99 of a step of that many streams, in milliseconds; None where no stream fits."""
     recordings: Figure | None
@@ -160,7 +169,9 @@ def plan(
     if by_memory is not None and by_memory.value < by_time.value:
         streams = by_memory
     room = int(by_time.value if by_memory is None else by_memory.value)
-    recordings, at_once = fits.recordings(max(1, room)) if room or by_memory is None else (None, 0)
+    recordings, at_once = None, 0
+    if room or by_memory is None:
+        recordings, at_once = fits.recordings(max(1, room), wanted.recordings_at_once)
     return Plan(
         model=name,
         hardware=hardware,
@@ -171,6 +182,7 @@ def plan(
         by_time=by_time,
         at_most=fits.at_best() if by_memory is None else min(fits.at_best(), room),
         streams=streams,
+        processes=fits.processes(streams.value),
         step_ms=fits.step(int(streams.value)) if streams.value else None,
         recordings=recordings,
         recordings_at_once=at_once,
@@ -197,16 +209,19 @@ def _live_need(wanted: Wanted, streams: Figure, fits: Fits) -> Need | None:
         return None
     machines = -(-wanted.streams // int(streams.value))
     each = -(-wanted.streams // machines)
-    return _need(wanted, machines, fits.bytes_of(each), 24.0 * machines, streams.basis)
+    processes = fits.processes(each)
+    hours = 24.0 * machines
+    cost = _cost(wanted, hours)
+    return Need(machines, fits.bytes_of(each), processes, hours, cost, streams.basis)
 
 
 def _recordings_need(wanted: Wanted, speed: Figure | None, at_once: int, fits: Fits) -> Need | None:
     if wanted.hours_per_day is None or speed is None:
         return None
     hours = wanted.hours_per_day / speed.value
-    return _need(wanted, math.ceil(hours / 24), fits.bytes_of(at_once), hours, speed.basis)
+    machines, cost = math.ceil(hours / 24), _cost(wanted, hours)
+    return Need(machines, fits.bytes_of(at_once), 1, hours, cost, speed.basis)
 
 
-def _need(wanted: Wanted, machines: int, each: float, hours: float, basis: Basis) -> Need:
-    cost = None if wanted.price is None else hours * wanted.price
-    return Need(machines, each, hours, cost, basis)
+def _cost(wanted: Wanted, hours: float) -> float | None:
+    return None if wanted.price is None else hours * wanted.price

@@ -20,6 +20,9 @@ from kiku.measure.times import Clock, Times
 
 Frames = NDArray[np.float32]
 
+_MOST_ROOM = 400
+"""Frames by which a stream must exceed its window until all places for keys were used, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class LiveTimes:
@@ -93,6 +96,12 @@ def full_window(config: ModelConfig) -> int:
     inner = config.codec.transformer
     codec = math.ceil(inner.window / inner.positions_per_frame)
     return max(config.lm.transformer.window, codec)
+
+
+def full_ring(config: ModelConfig) -> int:
+    """Frames after which no place for keys and values is unused, in either network: besides the
+    window there is room to go back, for a block, and to move keys less often."""
+    return full_window(config) + _MOST_ROOM
 
 
 class Speed:

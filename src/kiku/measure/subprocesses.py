@@ -19,6 +19,9 @@ from kiku.errors import KikuError
 Runner = Callable[[Sequence[str]], str]
 """Runs a command, and gives its standard output."""
 
+_SLOTS = 4
+"""Slots whose memory is compared with that of one slot."""
+
 
 class ChildFailed(KikuError):
     """A process that should measure ended without a result."""
@@ -32,11 +35,13 @@ class MemoryUse:
     after_a_minute: int
     """Bytes when one stream has processed a minute of sound."""
     per_slot: int
-    """Bytes that another stream takes that has processed as much."""
+    """Bytes that another stream takes, once its ring of keys and values is full."""
     libraries: int
     """Bytes before the model was loaded."""
     private: int | None = None
     """Bytes after a minute of sound, without mapped files such as the weights."""
+    slots: int = 1
+    """Slots of the process that was compared with a process of one slot, for `per_slot`."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values, ready for JSON."""
@@ -81,6 +86,10 @@ def memory(
     """The memory of a process that holds a model; None where the system does not tell how much
     memory a process has.
 
+    A second process has several slots. The memory of each cannot be seen while it is filled: the
+    slots' keys lie in one buffer, of which the system hands out pages of up to 2 MB, so that a slot
+    gets a part of the next one's memory. Full buffers hide nothing.
+
     Args:
         model: what `kiku.load` takes, or the folder of a dummy model.
         precision: as `kiku.load`'s dtype.
@@ -91,8 +100,12 @@ def memory(
         ChildFailed: the process failed, or gave no result.
     """
     job = {"what": "memory", "model": model, "precision": precision, "threads": threads}
-    found = _ask(job, runner)
-    return MemoryUse(**found) if found is not None else None
+    one = _ask({**job, "slots": 1}, runner)
+    several = _ask({**job, "slots": _SLOTS}, runner)
+    if one is None or several is None:
+        return None
+    per_slot = round((several.pop("full") - one.pop("full")) / (_SLOTS - 1))
+    return MemoryUse(**one, per_slot=per_slot, slots=_SLOTS)
 
 
 def start(
@@ -133,30 +146,28 @@ def _ask(job: dict[str, Any], runner: Runner) -> dict[str, Any] | None:
 
 
 def _measure_memory(job: dict[str, Any]) -> dict[str, Any] | None:
+    """Bytes of this process: before the model, with it, after a minute of one stream, and when the
+    rings of all slots are full."""
     from kiku.measure.dummy import open_model
     from kiku.measure.machine import private_bytes, resident_bytes
-    from kiku.measure.speed import Speed
+    from kiku.measure.speed import Speed, full_ring
 
     libraries = resident_bytes()
     if libraries is None:
         return None
-    recognizer = open_model(
-        job["model"], precision=job["precision"], slots=2, threads=job["threads"]
+    count = job["slots"]
+    model = open_model(
+        job["model"], precision=job["precision"], slots=count, threads=job["threads"]
     )
-    after_load = resident_bytes() or 0
-    config = recognizer.config
-    engine = recognizer.scheduler.engine
+    found = {"libraries": libraries, "after_load": resident_bytes()}
+    config, engine = model.config, model.scheduler.engine
     speed = Speed(engine, config)
-    minute = round(60 * config.frame_rate)
-    found: list[int] = []
-    private: list[int | None] = []
-    for _ in range(2):
-        slot = engine.open(lambda _logits: config.pad_id)[0]
-        speed.fill([slot], minute)
-        found.append(resident_bytes() or 0)
-        private.append(private_bytes())
-    each = found[1] - found[0]
-    return MemoryUse(after_load, found[0], each, libraries, private[0]).to_dict()
+    slots = [engine.open(lambda _logits: config.pad_id)[0] for _ in range(count)]
+    speed.fill(slots[:1], round(60 * config.frame_rate))
+    found |= {"after_a_minute": resident_bytes(), "private": private_bytes()}
+    for slot in slots:  # one after the other: a step of several streams would compute with more
+        speed.fill([slot], full_ring(config))
+    return found | {"full": private_bytes() or resident_bytes()}
 
 
 def _measure_start(job: dict[str, Any]) -> dict[str, Any]:

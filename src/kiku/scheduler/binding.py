@@ -46,9 +46,13 @@ class Session(Protocol):
         """The work that has to be done in the slot before the next frame; None if there is none."""
         ...
 
-    def pending(self) -> int | Work | None:
+    def pending(self, most: int = ...) -> int | Work | None:
         """How many frames may be taken (0: none now), or the work that has to be done before them;
-        None if the session has come to its end."""
+        None if the session has come to its end.
+
+        Args:
+            most: frames that can be taken now; it need not have more ready.
+        """
         ...
 
     def take(self, num_frames: int) -> Sequence[NDArray[np.float32]]:

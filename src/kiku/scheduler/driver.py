@@ -64,14 +64,14 @@ class Driver:
                 "another thread"
             )
 
-    def check(self) -> None:
+    def check_process(self) -> None:
         """Raise StreamError in a forked process."""
         check_process(self._pid)
 
     def wake(self) -> None:
         """Have a round made, as there may be something to do. Any thread may call it."""
         if os.getpid() != self._pid:
-            self.check()
+            self.check_process()
         self._news = True
         # A thread that is about to wait sets `_rests` first and looks for news afterwards.
         is_cared_for = self._leader is not None or (self._called and self._worker is not None)

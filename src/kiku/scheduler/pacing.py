@@ -98,6 +98,10 @@ class Pacing:
         self._num_moved = 0
         self._started: float | None = None
 
+    def most_live(self, num_open: int) -> int:
+        """Frames that a step takes of a live session at most, if `num_open` sessions are open."""
+        return min(self.max_block, BEHIND_FRAMES) if num_open > 1 else self.max_block
+
     def choose(
         self, waiting: WaitingFrames, bindings: Collection[Binding], num_live: int
     ) -> WaitingFrames:
@@ -132,7 +136,7 @@ class Pacing:
             if ready <= LIVE_FRAMES:
                 came = now if binding.due_at < silent else min(now, binding.due_at + _CREEP_S)
                 binding.due_at = came + self._frame_s
-            chosen.append((binding, min(ready, BEHIND_FRAMES)))
+            chosen.append((binding, min(ready, self.most_live(len(bindings)))))
         if not recordings:
             return chosen
         if chosen:

@@ -20,7 +20,8 @@ from kiku.scheduler.steps import Steps
 from kiku.stream import Work
 
 SHARED_PIECE = 8
-"""Frames of one piece of work. The other sessions wait for it about as long as for a step."""
+"""Frames of one piece of work. The other sessions wait for it: about as long as for a step of their
+own where eight frames of one stream are one pass (the 1B), three times as long with the demo."""
 
 STREAMS_PER_PIECE = 16
 """For each 16 sessions one more piece of work is done between two steps, besides the first. As many
@@ -71,13 +72,14 @@ class Rounds:
             raise
 
     def _make(self) -> int:
-        sessions = self.sessions
+        sessions, pacing = self.sessions, self._steps.pacing
         moved = sessions.sweep() + self._run_jobs() + self._openings.admit()
+        most_live = pacing.most_live(len(sessions.bindings))
         waiting: list[tuple[Binding, int]] = []
         works: list[tuple[Binding, Work]] = []
         for binding in sessions.take_awake():
             try:
-                pending = binding.session.pending()
+                pending = binding.session.pending(most_live if binding.live else pacing.max_block)
             except BaseException as error:
                 sessions.fail(binding, error)
                 moved += 1
@@ -97,7 +99,7 @@ class Rounds:
                 waiting = self._beside_work(waiting)
         if waiting:
             moved += self._steps.make(waiting)
-            self.again_at = self._steps.pacing.again_at
+            self.again_at = pacing.again_at
         return moved
 
     def _run_jobs(self) -> int:

@@ -65,6 +65,10 @@ class Scheduler:
         """See `Driver.check_may_wait`."""
         self._driver.check_may_wait()
 
+    def check_process(self) -> None:
+        """See `Driver.check_process`."""
+        self._driver.check_process()
+
     @property
     def round_began(self) -> float | None:
         """When the round that is under way began (`time.perf_counter`); None in between."""
@@ -104,7 +108,7 @@ class Scheduler:
 
     def request(self, opening: Opening) -> None:
         """Ask for slots; the thread that drives gives them as soon as they are free."""
-        self._driver.check()
+        self._driver.check_process()
         self._openings.waiting.append(opening)
         self.wake()
 
@@ -184,7 +188,7 @@ class Scheduler:
     def submit(self, call: Callable[[], T], on_done: Callable[[], None] | None = None) -> Job[T]:
         """Have the thread that drives make a call between two steps; `on_done` is called after
         it."""
-        self._driver.check()
+        self._driver.check_process()
         job = Job(call, on_done)
         self._rounds.jobs.append(job)
         self.wake()

@@ -125,11 +125,36 @@ class Admission:
         self._check(count)
         if not self._waiting and self.num_taken + count <= self.num_slots:
             return self.take(count)
-        if len(self._waiting) >= self._max_queue:
-            raise self._busy()
+        self.check_queue(count)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry = (count, turn)
-        self._waiting.append(entry)
+        self._waiting.append((count, turn))
+        return await self._turn((count, turn), timeout_s)
+
+    def check_queue(self, count: int = 1) -> None:
+        """Raise Busy if a request for `count` slots could not even wait."""
+        is_full = bool(self._waiting) or self.num_taken + count > self.num_slots
+        if is_full and len(self._waiting) >= self._max_queue:
+            raise self._busy()
+
+    async def exchange(self, permit: Permit, count: int, timeout_s: float) -> Permit:
+        """Take `count` slots in place of a permit's, as soon as they are free: before all that
+        wait, as its turn has come already. It holds none meanwhile, as two that held a part could
+        wait for each other.
+
+        Raises:
+            Busy: `timeout_s` have passed.
+            ConfigError: `count` is more than there are.
+        """
+        self._check(count)
+        held, permit.count = permit.count, 0
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.appendleft((count, turn))
+        self.give_back(held, None)
+        return await self._turn((count, turn), timeout_s)
+
+    async def _turn(self, entry: tuple[int, asyncio.Future[None]], timeout_s: float) -> Permit:
+        """Wait until an entry of the queue has its slots. Raises Busy after `timeout_s`."""
+        count, turn = entry
         try:
             async with asyncio.timeout(timeout_s):
                 await turn

@@ -28,14 +28,25 @@ from kiku.serve.protocols.interface import Refusal
 from kiku.serve.protocols.kyutai import KyutaiProtocol
 from kiku.serve.protocols.openai_realtime import RealtimeProtocol
 from kiku.serve.protocols.own import OwnProtocol
-from kiku.serve.refusals import unavailable
+from kiku.serve.refusals import Refused, unavailable
 from kiku.serve.rest_deepgram import deepgram_routes
 from kiku.serve.rest_kyutai import kyutai_routes
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings, warn_of_unknown_names
 from kiku.serve.sockets import MakeProtocol, Sockets
 from kiku.serve.upgrade import no_socket
-from kiku.serve.wire import AsgiMessage, Receive, Scope, SendMessage, address_of, request_of
+from kiku.serve.wire import (
+    HAS_ALL,
+    IS_LATE,
+    OWNER,
+    AsgiMessage,
+    Receive,
+    Scope,
+    SendMessage,
+    address_of,
+    has_all,
+    request_of,
+)
 
 _LOG = logging.getLogger("kiku.serve")
 
@@ -86,28 +97,33 @@ class App:
         if path not in OPEN_PATHS and not path.startswith(FOLDER):
             try:
                 request = request_of(scope, id)
-                owner = self.guard.admit(request, address_of(scope), is_socket=path == OWN_PATH)
+                owner = self.guard.admit(
+                    request, address_of(scope), is_socket=path == OWN_PATH,
+                    stays=path == OWN_PATH or not has_all(scope),
+                )  # fmt: skip
                 if path in SOCKETS and scope["method"] not in EXTRA_METHODS.get(path, ()):
                     raise no_socket(request, scope["method"], EXTRA_METHODS.get(path, ()))
             except Refusal as refusal:
                 self.service.metrics.errors.labels("refused", str(refusal.status)).inc()
+                self.guard.refusals.add(refusal.status, path, id, address_of(scope))
                 if path == "/" and refusal.status == 401:  # the page asks for the key
                     return await self._page.front(401, refusal.headers)(scope, receive, send)
                 if openai_rest.is_openais(path):
                     refusal = openai_rest.in_form(refusal)
-                return await refused(refusal)(scope, receive, send)
+                return await Refused(refusal)(scope, receive, send)
+            scope[OWNER] = owner
             with self.guard.connection(owner):
-                return await self._http(scope, self._patient(receive), send)
+                return await self._http(scope, self._patient(scope, receive), send)
         await self._http(scope, receive, send)
 
-    def _patient(self, receive: Receive) -> Receive:
+    def _patient(self, scope: Scope, receive: Receive) -> Receive:
         """`receive` for a body: each piece must come in time, else the client counts as gone. It
         raises Busy if the service ends first."""
-        has_all = is_told = False
+        is_told = False
 
         async def take() -> AsgiMessage:
-            nonlocal has_all, is_told
-            if has_all:  # the caller waits for the client to leave
+            nonlocal is_told
+            if HAS_ALL in scope:  # the caller waits for the client to leave
                 return await receive()
             try:
                 async with asyncio.timeout(self.service.settings.body_s):
@@ -120,8 +136,9 @@ class App:
                 is_told = True
                 raise
             except TimeoutError:
-                return {"type": "http.disconnect"}
-            has_all = not message.get("more_body", False)
+                return {"type": "http.disconnect", IS_LATE: True}
+            if not message.get("more_body", False):
+                scope[HAS_ALL] = True
             return message
 
         return take
@@ -204,7 +221,7 @@ def _routes(service: Service) -> list[BaseRoute]:
         try:
             service.permit().release()
         except Busy as busy:
-            return refused(unavailable(busy))
+            return Refused(unavailable(busy))
         return Response(status_code=204)
 
     async def metrics(request: HttpRequest) -> Response:
@@ -219,10 +236,3 @@ def _routes(service: Service) -> list[BaseRoute]:
         *deepgram_routes(service),
         *rest.routes(service),
     ]
-
-
-def refused(refusal: Refusal) -> Response:
-    """A refusal as an HTTP response."""
-    if isinstance(refusal.body, str):
-        return Response(refusal.body, refusal.status, refusal.headers, "text/plain")
-    return JSONResponse(refusal.body, refusal.status, refusal.headers)

@@ -38,6 +38,9 @@ PATIENCE_S = 60.0
 _START_S = 120.0
 """Seconds a process may take to begin; one that takes longer never will."""
 
+_STARTS = 2
+"""Decoders that start at the same time: each computes for half a second, beside live streams."""
+
 _PIPE_BYTES = 2**16
 """Bytes of what a client sends that may wait for the decoder."""
 
@@ -55,13 +58,18 @@ class RecordingDecoders:
     def __init__(self, memory_bytes: int) -> None:
         """Start none yet; each may use `memory_bytes` of memory."""
         self._memory_bytes = memory_bytes
+        self._starts = asyncio.Semaphore(_STARTS)
         self._spare: asyncio.Task[asyncio.subprocess.Process] | None = None
         self._closed = False
 
     def prepare(self) -> None:
         """Start a process ahead, if there is none."""
         if self._spare is None and not self._closed:
-            self._spare = asyncio.create_task(_start())
+            self._spare = asyncio.create_task(self._start())
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        async with self._starts:
+            return await _start()
 
     async def decode(
         self, path: Path | None = None, *, track: int | None = None

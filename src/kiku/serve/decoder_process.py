@@ -51,6 +51,12 @@ class _Fed(io.FileIO):
 
 
 class _Recording(io.BufferedReader):
+    """Bytes that messages call "the recording"."""
+
+    name = "the recording"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+
+
+class _Upload(io.BufferedReader):
     """A file that messages call "the upload", whatever its path is."""
 
     name = "the upload"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
@@ -81,7 +87,7 @@ def _decode(job: dict[str, Any], given: BinaryIO, out: BinaryIO) -> None:
 
     path = job["path"]
     try:
-        file = _Recording(io.FileIO(path)) if path else given
+        file = _Upload(io.FileIO(path)) if path else given
         chunks = read_file(file, on_warning=warn, track=job["track"])
         # Sound that is fed may come as it is spoken: no chunk of it waits for the next.
         for chunk in _joined(chunks) if path else chunks:

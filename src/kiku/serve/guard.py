@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from kiku.serve.keys import Keys
+from kiku.serve.logs import RefusalLog
 from kiku.serve.protocols.interface import ClientRequest, Refusal
 from kiku.serve.settings import Settings, is_loopback
 
@@ -25,21 +26,34 @@ class Guard:
         self._open: Counter[str] = Counter()
         self._requests: Counter[str] = Counter()
         self._counted_since = 0.0
+        self.refusals = RefusalLog()
 
-    def admit(self, request: ClientRequest, address: str, *, is_socket: bool) -> str:
+    def admit(
+        self, request: ClientRequest, address: str, *, is_socket: bool, stays: bool = True
+    ) -> str:
         """The owner of a request, if its client may come in.
+
+        Args:
+            request: of the client.
+            address: where it comes from.
+            is_socket: whether it asks for a socket.
+            stays: whether its connection may stay open: a socket, or a request with a body.
 
         Raises:
             Refusal: 401 without a key that is known, 403 from a web page of another host, 429 for
-                too many requests, 503 for too many connections.
+                too many requests, or too many without such a key, 503 for too many connections.
         """
+        without_key = f"without a key: {address}"
+        # Before the key is looked at, so that nobody can try one key after the other.
+        self._check_rate(without_key)
         if not self._keys.admits(request):
+            self._requests[without_key] += 1
             raise _unauthorised(request)
         if is_socket or "origin" in request.headers:
             self._check_origin(request)
         owner = self._keys.owner(request, address)
         self._count(owner)
-        if is_socket:
+        if stays:
             self._check_room(owner)
         return owner
 
@@ -72,12 +86,16 @@ class Guard:
             )  # fmt: skip
 
     def _count(self, owner: str) -> None:
+        self._check_rate(owner)
+        self._requests[owner] += 1
+
+    def _check_rate(self, owner: str) -> None:
+        """Refuse another request if there were as many in this minute as there may be."""
         now = time.monotonic()
         if now - self._counted_since > _MINUTE_S or len(self._requests) > _MAX_OWNERS:
             self._requests.clear()
             self._counted_since = now
-        self._requests[owner] += 1
-        if self._requests[owner] > self._settings.max_requests_per_minute:
+        if self._requests[owner] >= self._settings.max_requests_per_minute:
             left_s = max(1, round(self._counted_since + _MINUTE_S - now))
             raise Refusal(
                 429, {"error": f"too many requests: try again in {left_s} s"},

@@ -261,7 +261,7 @@ class Load:
         """
         if protocol not in DIALECTS:
             raise ConfigError(
-                f"{', '.join(DIALECTS)} is not a known protocol: choose one of {protocol!r}"
+                f"{protocol!r} is not a known protocol: choose one of {', '.join(DIALECTS)}"
             )
         if not sounds:
             raise ConfigError("there is no sound to send: name recordings, or a folder of them")

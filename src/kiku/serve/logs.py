@@ -1,5 +1,5 @@
-"""Lines of the log: one for each connection, as text or JSON. No sound and no key; words only if
-`log_text` is set."""
+"""Lines of the log: one for each connection, upload and refusal, as text or JSON. No sound and no
+key; words only if `log_text` is set."""
 
 import json
 import logging
@@ -8,11 +8,13 @@ import sys
 import time
 from collections.abc import MutableMapping
 from typing import Any, cast
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote_plus
 
 from kiku.serve.keys import KEY_PARAMETER
 from kiku.serve.settings import Settings
 from kiku.serve.talk import Talk
+
+_LOG = logging.getLogger("kiku.serve")
 
 
 def connection_line(talk: Talk, seconds: float) -> tuple[str, dict[str, Any]]:
@@ -33,8 +35,45 @@ def connection_line(talk: Talk, seconds: float) -> tuple[str, dict[str, Any]]:
         values["warnings"] = ",".join(sorted(counters.warned))
     if counters.text is not None:
         values["text"] = " ".join(counters.text)
-    text = " ".join(f"{name}=%({name})s" for name in values)
-    return f"connection {text}", values
+    return line("connection", values)
+
+
+def line(kind: str, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A line of named values, as arguments of `Logger.info`."""
+    return f"{kind} " + " ".join(f"{name}=%({name})s" for name in values), values
+
+
+_MAX_REFUSALS = 100
+"""Lines in a minute about refused clients, at level info; further ones have level debug."""
+
+_MINUTE_S = 60.0
+
+
+class RefusalLog:
+    """Logs one line for each client that is refused, unless there are too many: clients could fill
+    a disk with them."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._num_lines, self._since = 0, 0.0
+
+    def add(self, status: int, path: str, id: str, owner: str) -> None:
+        """Log a client that gets no connection.
+
+        Args:
+            status: of the answer.
+            path: that it has asked for.
+            id: of its request.
+            owner: of the request, or its address if that is not known.
+        """
+        now = time.monotonic()
+        if now - self._since > _MINUTE_S:
+            self._num_lines, self._since = 0, now
+        self._num_lines += 1
+        level = logging.INFO if self._num_lines <= _MAX_REFUSALS else logging.DEBUG
+        shown = quote(path[:100], errors="replace")  # it may be anything
+        values = {"path": shown, "id": id, "owner": owner, "status": status}
+        _LOG.log(level, *line("refused", values))
 
 
 class _Json(logging.Formatter):

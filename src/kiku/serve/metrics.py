@@ -76,8 +76,8 @@ class Metrics:
     def _add_delays(self, registry: CollectorRegistry) -> None:
         """How long live streams and their clients wait."""
         self.lag = Histogram(
-            "kiku_lag_seconds", "Sound of a live stream that waits to be processed when a word is "
-                                "sent.",
+            "kiku_lag_seconds", "Sound of a live stream that waits to be processed, four times a "
+                                "second.",
             ["protocol"], buckets=_LAG_S, registry=registry,
         )  # fmt: skip
         self.first_word = Histogram(

@@ -6,7 +6,6 @@ Knows ASGI, files and the service; `protocols.openai_rest` knows what fields and
 import asyncio
 import logging
 import math
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -31,7 +30,10 @@ from kiku.serve.protocols.interface import Refusal
 from kiku.serve.protocols.openai_rest import TranscriptEvents, TranscriptionRequest
 from kiku.serve.refusals import linger
 from kiku.serve.service import Service, UploadTranscription
+from kiku.serve.upload_counters import LEFT, UploadCounters
 from kiku.serve.uploads import (
+    NO_ROOM,
+    NO_ROOM_RETRY_S,
     Encoded,
     TooLarge,
     UploadedFile,
@@ -39,14 +41,13 @@ from kiku.serve.uploads import (
     transcript_headers,
     while_there,
 )
-from kiku.serve.wire import AsgiMessage, Gone, Receive, Scope, SendMessage, request_of
+from kiku.serve.wire import AsgiMessage, Gone, Receive, Scope, SendMessage, has_all, request_of
 from kiku.transcription import Transcript
 
 _LOG = logging.getLogger("kiku.serve")
 
-_FULL_RETRY_S = 30
-"""Seconds after which a client is asked to try again if nothing better is known, as when the disk
-is full."""
+_BUSY_S = 30
+"""Seconds after which a client is asked to try again if nothing better is known."""
 
 _GET = ("GET", "HEAD")
 
@@ -77,17 +78,13 @@ class _Exchange:
     receive: Receive
     _send: SendMessage
     headers: Mapping[str, str]
+    counters: UploadCounters
     status: int | None = None
     """Status of the answer, once it has begun."""
-    began: float | None = None
-    """When the upload began; None if there is none."""
+    is_upload: bool = False
+    """Whether it has a line in the log."""
     has_body: bool = False
     """Whether the whole body of the request has been read."""
-    num_received: int = 0
-    num_words: int = 0
-    duration: float = 0.0
-    text: str | None = None
-    """What was said, if the log shall have it."""
 
     async def send_message(self, message: AsgiMessage) -> None:
         """Send a part of the answer.
@@ -95,8 +92,7 @@ class _Exchange:
         Raises:
             Gone: the client has left, or takes nothing.
         """
-        sent = self.service.metrics.sent.labels(openai_rest.NAME)
-        sent.inc(len(message.get("body", b"")))
+        self.counters.sent(len(message.get("body", b"")))
         try:
             async with asyncio.timeout(self.service.settings.write_s):
                 await self._send(message)
@@ -142,29 +138,29 @@ class _Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
         headers = request_of(scope, "").headers
-        length = headers.get("content-length", "0")
-        has_body = length == "0" and "transfer-encoding" not in headers
-        exchange = _Exchange(self._service, scope, receive, send, headers, has_body=has_body)
+        counters = UploadCounters(self._service, openai_rest.NAME, scope)
+        exchange = _Exchange(
+            self._service, scope, receive, send, headers, counters, has_body=has_all(scope)
+        )
         method: str = scope["method"]
         try:
             if self._methods is not None and method not in self._methods:
                 raise openai_rest.wrong_method(method, scope["path"], self._methods)
             await self._answer(exchange)
-        except Gone:
-            if not exchange.has_body:  # it may listen, and send too slowly
+        except Gone as gone:
+            if gone.may_listen:
                 with suppress(Gone):
                     await exchange.refuse(openai_rest.too_slow())
         except Exception as error:
             refusal = _refusal_of(error)
             if isinstance(error, Refusal | FormError | TooLarge):  # others are counted already
-                kind = str(refusal.status)
-                self._service.metrics.errors.labels(openai_rest.NAME, kind).inc()
+                counters.refused(refusal.status)
             if exchange.status is None:
                 with suppress(Gone):
                     await exchange.refuse(refusal)
         finally:
-            if exchange.began is not None:
-                _log(exchange, exchange.began)
+            if exchange.is_upload:
+                counters.log(exchange.status or LEFT)
 
 
 def _refusal_of(error: Exception) -> Refusal:
@@ -177,14 +173,12 @@ def _refusal_of(error: Exception) -> Refusal:
         case Busy():
             return openai_rest.busy(error.retry_after_s)
         case NoFreeSlot():
-            return openai_rest.busy(_FULL_RETRY_S)
+            return openai_rest.busy(_BUSY_S)
         case AudioError():
             message = f"file: {error}"
             return openai_rest.error(400, message, param="file", code="invalid_file")
         case OutputError():
-            headers = {"retry-after": str(_FULL_RETRY_S)}
-            return openai_rest.error(503, "the upload cannot be stored now: try again later",
-                                     headers=headers)  # fmt: skip
+            return openai_rest.error(503, NO_ROOM, headers={"retry-after": str(NO_ROOM_RETRY_S)})
         case _:
             _LOG.error("a request failed", exc_info=error)
             return openai_rest.error(500, "the request failed here: try again")
@@ -194,38 +188,12 @@ def _refusal_of(error: Exception) -> Refusal:
 
 
 async def _transcribe(exchange: _Exchange) -> None:
-    exchange.began = time.monotonic()
-    _check_room(exchange.service)
+    exchange.is_upload = True
+    exchange.service.check_queue()
     async with UploadedFile() as upload:
         request = await _request(exchange, upload)
         work = _stream if request.stream else _document
         await while_there(exchange.receive, work(exchange, request, upload.path))
-
-
-def _log(exchange: _Exchange, began: float) -> None:
-    """Log one line for an upload that has been answered."""
-    values: dict[str, Any] = {
-        "protocol": openai_rest.NAME,
-        "id": exchange.scope.get("kiku.id", ""),
-        "seconds": round(time.monotonic() - began, 2),
-        "sound": round(exchange.duration, 2),
-        "words": exchange.num_words,
-        "received": exchange.num_received,
-        "status": exchange.status,
-    }
-    if exchange.text is not None:
-        values["text"] = exchange.text
-    _LOG.info("upload " + " ".join(f"{name}=%({name})s" for name in values), values)
-
-
-def _check_room(service: Service) -> None:
-    """Refuse a recording before it is sent, if it could not even wait. Raises Busy."""
-    admission = service.admission
-    is_full = admission.num_taken >= admission.num_slots
-    if is_full and admission.num_waiting >= service.settings.max_queue:
-        raise Busy("too many recordings are waiting", admission.retry_after_s)
-    if service.is_draining:
-        raise Busy("the service is shutting down", 5)
 
 
 async def _request(exchange: _Exchange, upload: UploadedFile) -> TranscriptionRequest:
@@ -237,13 +205,11 @@ async def _request(exchange: _Exchange, upload: UploadedFile) -> TranscriptionRe
         Gone: its client has left.
     """
     max_bytes = exchange.service.settings.max_upload_bytes
-    received = exchange.service.metrics.received.labels(openai_rest.NAME)
     try:
         pieces = body(exchange.headers, exchange.receive, max_bytes)
         form = FormReader(exchange.headers.get("content-type"))
         async for piece in pieces:
-            exchange.num_received += len(piece)
-            received.inc(len(piece))
+            exchange.counters.received(len(piece))
             await upload.write(form.feed(piece))
     except TooLarge:
         raise openai_rest.too_large(max_bytes) from None
@@ -267,7 +233,7 @@ async def _document(exchange: _Exchange, request: TranscriptionRequest, path: Pa
     """Answer in one piece."""
     async with _transcription(exchange, request, path) as transcription:
         async for _ in transcription:
-            exchange.num_words += 1
+            exchange.counters.num_words += 1
     transcript = _whole(exchange, transcription.transcript)
     encode = _encoder(exchange.service)
     data, kind = await asyncio.to_thread(openai_rest.document, request, transcript, encode)
@@ -284,7 +250,7 @@ async def _stream(exchange: _Exchange, request: TranscriptionRequest, path: Path
                 {"cache-control": "no-cache", "x-accel-buffering": "no"},
             )  # fmt: skip
             async for word in transcription:
-                exchange.num_words += 1
+                exchange.counters.num_words += 1
                 event = {"type": "http.response.body", "body": events.word(word), "more_body": True}
                 await exchange.send_message(event)
         transcript = _whole(exchange, transcription.transcript)
@@ -320,9 +286,7 @@ def _whole(exchange: _Exchange, transcript: Transcript) -> Transcript:
     Raises:
         AudioError: the rest of the recording was there, and could not be heard.
     """
-    exchange.duration = transcript.duration
-    if exchange.service.settings.log_text:
-        exchange.text = transcript.text
+    exchange.counters.heard(transcript)
     problem = transcript.problem
     if problem is not None and not isinstance(problem, TruncatedAudio):
         raise problem

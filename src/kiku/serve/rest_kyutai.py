@@ -5,26 +5,28 @@ GET  /api/build_info      what was built, and where
 GET  /api/modules_info    the model, and how many of its slots are taken
 """
 
+import asyncio
 import logging
 import platform
 import sys
-import time
-from contextlib import suppress
-from typing import Any
 
+import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 import kiku
-from kiku.errors import AudioError, ConfigError, KikuError, NoFreeSlot, TruncatedAudio
+from kiku.errors import AudioError, ConfigError, NoFreeSlot, OutputError, TruncatedAudio
 from kiku.options import StreamOptions
 from kiku.serve.admission import Busy
 from kiku.serve.protocols.interface import ModelCard, Refusal
 from kiku.serve.protocols.kyutai import word_messages
-from kiku.serve.refusals import linger
+from kiku.serve.refusals import Refused
 from kiku.serve.service import Service
+from kiku.serve.upload_counters import LEFT, UploadCounters
 from kiku.serve.uploads import (
+    NO_ROOM,
+    NO_ROOM_RETRY_S,
     STALLED,
     Encoded,
     TooLarge,
@@ -33,15 +35,18 @@ from kiku.serve.uploads import (
     transcript_headers,
     while_there,
 )
-from kiku.serve.wire import Gone, Receive, Scope, SendMessage, request_of
+from kiku.serve.wire import Gone, request_of
 
 _LOG = logging.getLogger("kiku.serve")
 
 _PATH = "/api/asr-streaming"
 _PROTOCOL = "kyutai-file"
 
-_Answer = tuple[list[dict[str, Any]], dict[str, str]]
-"""Messages of the body, and headers."""
+_Answer = tuple[bytes, dict[str, str]]
+"""The body, and headers."""
+
+_OPTIONS = StreamOptions(channel=0)
+"""Of several channels moshi-server takes the first."""
 
 _UNKNOWN = "unknown"
 
@@ -53,13 +58,20 @@ def kyutai_routes(service: Service) -> list[BaseRoute]:
     """The routes that moshi-server has besides its sockets."""
 
     async def transcribe(http: HttpRequest) -> Response:
+        counters = UploadCounters(service, _PROTOCOL, http.scope)
         try:
-            words, headers = await _transcribe(service, http)
-            return JSONResponse(words, headers=headers)
-        except Gone:
-            return Response(status_code=499)  # nobody reads it
-        except Refusal as refusal:
-            return _Unread(refusal)
+            document, headers = await _transcribe(service, http, counters)
+            response = Response(document, headers=headers, media_type="application/json")
+        except Gone as gone:
+            response = Response(status_code=LEFT)  # nobody reads it
+            if gone.may_listen:
+                response = Refused(Refusal(408, {"error": STALLED}))
+        except Exception as error:
+            refusal = _refusal_of(error)
+            if isinstance(error, TooLarge | Encoded):  # others are counted already
+                counters.refused(refusal.status)
+            response = Refused(refusal)
+        return counters.answered(response)
 
     async def build_info(http: HttpRequest) -> Response:
         return JSONResponse(_build_info())
@@ -68,8 +80,7 @@ def kyutai_routes(service: Service) -> list[BaseRoute]:
         try:
             return JSONResponse([_module_info(service)])
         except Busy as error:
-            refusal = _refusal_of(error)
-            return JSONResponse(refusal.body, refusal.status, refusal.headers)
+            return Refused(_refusal_of(error))
 
     return [
         Route(_PATH, transcribe, methods=["POST"]),
@@ -78,76 +89,46 @@ def kyutai_routes(service: Service) -> list[BaseRoute]:
     ]
 
 
-class _Unread(JSONResponse):
-    """A refusal that is sent while the client may still be sending."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.body, refusal.status, {**refusal.headers, "connection": "close"})
-
-    async def __call__(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
-        """See ASGI."""
-        head = {"type": "http.response.start", "status": self.status_code,
-                "headers": self.raw_headers}  # fmt: skip
-        with suppress(OSError):  # the client has left
-            await send(head)
-            await send({"type": "http.response.body", "body": self.body, "more_body": True})
-            await linger(receive)
-            await send({"type": "http.response.body", "body": b""})
-
-
-async def _transcribe(service: Service, http: HttpRequest) -> _Answer:
+async def _transcribe(service: Service, http: HttpRequest, counters: UploadCounters) -> _Answer:
     """The words of the recording in a request, and headers for what else there is to say.
 
     Raises:
-        Refusal: the recording cannot be transcribed.
-        Gone: the client has left.
+        KikuError: the recording cannot be transcribed.
+        Gone: the client has left, or (with `may_listen`) sends nothing more.
     """
-    request, began = request_of(http.scope, http.scope["kiku.id"]), time.monotonic()
-    status = 499
-    try:
-        async with UploadedFile() as upload:
-            max_bytes = service.settings.max_upload_bytes
-            received = service.metrics.received.labels(_PROTOCOL)
-            try:
-                async for piece in body(request.headers, http.receive, max_bytes):
-                    received.inc(len(piece))
-                    await upload.write(piece)
-            except Gone:
-                status = 408
-                raise Refusal(status, {"error": STALLED}) from None
-            if not upload.num_bytes:
-                raise AudioError("the body is empty: send the recording in it")
-            await upload.flush()
-            answer = await while_there(http.receive, _words(service, upload))
-        status = 200
-        return answer
-    except KikuError as error:
-        refusal = _refusal_of(error)
-        status = refusal.status
-        if isinstance(error, TooLarge | Encoded):  # others are counted already
-            service.metrics.errors.labels(_PROTOCOL, str(status)).inc()
-        raise refusal from error
-    finally:
-        _LOG.info(
-            "upload protocol=%s id=%s seconds=%.2f status=%d",
-            _PROTOCOL, request.id, time.monotonic() - began, status,
-        )  # fmt: skip
+    service.check_queue()
+    headers = request_of(http.scope, "").headers
+    async with UploadedFile() as upload:
+        async for piece in body(headers, http.receive, service.settings.max_upload_bytes):
+            counters.received(len(piece))
+            await upload.write(piece)
+        if not upload.num_bytes:
+            raise AudioError("the body is empty: send the recording in it")
+        await upload.flush()
+        return await while_there(http.receive, _words(service, upload, counters))
 
 
-async def _words(service: Service, upload: UploadedFile) -> _Answer:
-    async with service.transcribe_upload(upload.path, StreamOptions(), _PROTOCOL) as transcription:
+async def _words(service: Service, upload: UploadedFile, counters: UploadCounters) -> _Answer:
+    async with service.transcribe_upload(upload.path, _OPTIONS, _PROTOCOL) as transcription:
         async for _ in transcription:
-            pass
-        transcript = transcription.transcript
-    messages = [message for word in transcript.words for message in word_messages(word)]
-    if isinstance(transcript.problem, TruncatedAudio):
-        messages.append({"type": "Error", "message": str(transcript.problem)})
-    elif transcript.problem is not None:
-        raise transcript.problem
-    return messages, transcript_headers(transcript)
+            counters.num_words += 1
+    transcript = transcription.transcript
+    counters.heard(transcript)
+    problem = transcript.problem
+    if problem is not None and not isinstance(problem, TruncatedAudio):
+        raise problem
+
+    def document() -> bytes:
+        messages = [message for word in transcript.words for message in word_messages(word)]
+        if problem is not None:
+            messages.append({"type": "Error", "message": str(problem)})
+        return msgspec.json.encode(messages)
+
+    # For a recording of hours this takes longer than a socket may stand still.
+    return await asyncio.to_thread(document), transcript_headers(transcript)
 
 
-def _refusal_of(error: KikuError) -> Refusal:
+def _refusal_of(error: Exception) -> Refusal:
     """The answer to a client for an error."""
     headers: dict[str, str] = {}
     match error:
@@ -160,6 +141,8 @@ def _refusal_of(error: KikuError) -> Refusal:
             headers = {"Retry-After": str(error.retry_after_s)}
         case NoFreeSlot():
             status, text, headers = 503, str(error), {"Retry-After": str(_BUSY_S)}
+        case OutputError():
+            status, text, headers = 503, NO_ROOM, {"Retry-After": str(NO_ROOM_RETRY_S)}
         case AudioError() | ConfigError():
             status, text = 400, f"the recording cannot be transcribed: {error}"
         case _:

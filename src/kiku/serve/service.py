@@ -263,6 +263,11 @@ class Service:
 
     # Uploads.
 
+    def check_queue(self) -> None:
+        """Refuse a recording before it is sent, if it could not even wait. Raises Busy."""
+        self._check_open()
+        self.admission.check_queue()
+
     @asynccontextmanager
     async def transcribe_upload(
         self, source: Path, options: StreamOptions, protocol: str
@@ -282,12 +287,10 @@ class Service:
             AudioError: the recording cannot be read.
         """
         self._check_open()
-        async with self.until_end():
-            decoder = await self.decoders.decode(source, track=options.track)
         self.count_open()
         self.metrics.connections.labels(protocol).inc()
         self.metrics.opened.labels(protocol).inc()
-        transcription = UploadTranscription(self, decoder, options)
+        transcription = UploadTranscription(self, source, options)
         try:
             async with self.until_end():
                 await transcription.start()
@@ -304,10 +307,10 @@ class Service:
 class UploadTranscription:
     """A recording that is being transcribed."""
 
-    def __init__(self, service: Service, decoder: RecordingDecoder, options: StreamOptions) -> None:
+    def __init__(self, service: Service, source: Path, options: StreamOptions) -> None:
         """Only `Service.transcribe_upload` makes these."""
-        self._service, self._decoder, self._options = service, decoder, options
-        self._chunks = decoder.chunks()
+        self._service, self._source, self._options = service, source, options
+        self._decoder: RecordingDecoder | None = None
         self._words: list[Word] = []
         self._warnings: list[StreamWarning] = []
         self._problem: AudioError | None = None
@@ -320,9 +323,14 @@ class UploadTranscription:
         self._feeding: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Read the beginning of the sound, wait for slots, and open the stream."""
+        """Wait for a slot, read the beginning of the sound, and open the stream."""
         service, options = self._service, self._options
-        first = await anext(self._chunks, None)
+        admission, queue_s = service.admission, service.settings.queue_s
+        # A decoder is a process, so recordings that wait have none.
+        self._permit = await admission.wait(1, queue_s)
+        self._decoder = await service.decoders.decode(self._source, track=options.track)
+        chunks = self._decoder.chunks()
+        first = await anext(chunks, None)
         channels = 1 if first is None else max(1, first.num_channels)
         # A gap before the sound has no channels of its own.
         each = options.channel == "each"
@@ -334,18 +342,21 @@ class UploadTranscription:
             rate_check=options.signal_checks if options.rate_check is None else options.rate_check,
         )
         self.num_channels = count = options.num_sessions(channels)
-        self._permit = await service.admission.wait(count, service.settings.queue_s)
+        if count > 1:
+            self._permit = await admission.exchange(self._permit, count, queue_s)
         self._stream = await service.open(options, recorded=True)
-        self._feeding = asyncio.create_task(self._feed(first, self._stream))
+        self._feeding = asyncio.create_task(self._feed(first, chunks, self._stream))
 
-    async def _feed(self, first: Chunk | None, stream: AsyncStream) -> None:
+    async def _feed(
+        self, first: Chunk | None, chunks: AsyncIterator[Chunk], stream: AsyncStream
+    ) -> None:
         """Push the sound as fast as it is taken."""
         most_s, given_s = self._service.settings.max_upload_s, 0.0
         changes, begun_s = ChannelChanges(self.num_channels), first.seconds if first else 0.0
         try:
             if first is not None:
                 await stream.push_chunk(first)
-            async for chunk in self._chunks:
+            async for chunk in chunks:
                 if self._options.channel == "each" and (
                     warning := changes.look(chunk, begun_s + given_s)
                 ):
@@ -400,9 +411,8 @@ class UploadTranscription:
     def transcript(self) -> Transcript:
         """All that was said; whole once the words have been iterated over."""
         words = tuple(sorted(self._words, key=by_time))
-        warnings = sorted(
-            [*self._warnings, *self._decoder.warnings], key=lambda warning: warning.time
-        )
+        of_file = [] if self._decoder is None else self._decoder.warnings
+        warnings = sorted([*self._warnings, *of_file], key=lambda warning: warning.time)
         name = self._service.card.name
         return Transcript(words, self._duration, tuple(warnings), self._problem, name)
 
@@ -416,7 +426,8 @@ class UploadTranscription:
             self._stream.stop()
         if self._permit is not None:
             self._permit.release()
-        await self._decoder.close()
+        if self._decoder is not None:
+            await self._decoder.close()
 
 
 def _ending() -> Busy:

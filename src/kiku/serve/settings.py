@@ -16,14 +16,18 @@ from kiku.errors import ConfigError
 
 DEFAULT_ALIASES = (
     "whisper-*",
-    "gpt-4o-*transcribe*",
+    "gpt-4o-transcribe",
+    "gpt-4o-transcribe-20*",
+    "gpt-4o-mini-transcribe",
+    "gpt-4o-mini-transcribe-20*",
     "gpt-transcribe",
     "gpt-live-transcribe",
     "gpt-realtime-whisper",
     "nova-*",
     "flux-*",
 )
-"""Names under which vendors' clients ask for a model by default."""
+"""Names under which vendors' clients ask for a model by default. Those of models that tell speakers
+apart (`gpt-4o-transcribe-diarize`) are not among them: their answers are of another form."""
 
 SECRET = frozenset({"api_key", "session_key", "session_store"})
 """Settings whose values are in no error, as they may hold passwords."""
@@ -42,6 +46,15 @@ _OF_KUBERNETES = re.compile(r"KIKU_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|
 
 # A scheme, a host and perhaps a port: browsers send nothing else of an address.
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[^\s/*@?#:\[\]]+)(?::(\d+))?/?")
+
+_LANGUAGE = re.compile("[a-z]{2,3}")
+
+_WITH_PORT = re.compile(r"([^:]+|\[.*\]):\d+")
+
+_AT_LEAST_ONE = (
+    "slots", "threads", "max_connections", "max_connections_per_key", "max_requests_per_minute",
+    "max_message_bytes", "max_upload_bytes",
+)  # fmt: skip
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -92,11 +105,11 @@ class Settings:
     queue_s: float = 60.0
     """Seconds that an upload waits for a slot before it is refused."""
     max_connections: int = 2_000
-    """Most connections that are open at the same time."""
+    """Sockets and uploads that are open at the same time, at most."""
     max_connections_per_key: int = 1_000
-    """Most connections of one API key; without keys, of one address."""
+    """Most of them with one API key; without keys, from one address."""
     max_requests_per_minute: int = 6_000
-    """Most requests in a minute with one API key; without keys, from one address."""
+    """Most requests in a minute with one API key; without a known key, from one address."""
     max_message_bytes: int = 21 * 2**20
     """Most bytes in one message on a socket; OpenAI's may be 15 MiB in base64."""
     max_upload_bytes: int = 2**30
@@ -141,6 +154,8 @@ class Settings:
             self._set("api_keys_file", Path(_at_home(self.api_keys_file)))
         if self.session_store is not None:
             self._set("session_store", _at_home(self.session_store))
+        self._set("model", _at_home(self.model))
+        self._set("log_level", self.log_level.lower())
         self._set("allowed_origin", tuple(map(_origin, self.allowed_origin)))
         for one in fields(self):
             value = getattr(self, one.name)
@@ -150,9 +165,18 @@ class Settings:
         for name in ("port", "wyoming_port"):
             if (getattr(self, name) or 0) > 65_535:
                 raise ConfigError(f"{_flag(name)} must be at most 65535, not {getattr(self, name)}")
-        for name in ("slots", "threads"):
+        for name in _AT_LEAST_ONE:
             if getattr(self, name) == 0:
                 raise ConfigError(f"{_flag(name)} must be at least 1, not 0")
+        if _WITH_PORT.fullmatch(self.host):
+            raise ConfigError(f"--host must have no port, not {self.host!r}: give it to --port")
+        if not all(key.strip() for key in self.api_key):
+            raise ConfigError("--api-key must not be empty")
+        for language in self.languages:
+            if not _LANGUAGE.fullmatch(language):
+                raise ConfigError(
+                    f"--language must be the code of a language, such as en, not {language!r}"
+                )
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise ConfigError(
                 f"--log-level must be debug, info, warning or error, not {self.log_level!r}"
@@ -213,14 +237,27 @@ class Settings:
             file = Path(environment[f"{PREFIX}CONFIG"])
         kinds = {one.name: one.type for one in fields(cls)}
         values: dict[str, Any] = {}
+        sources: dict[str, str] = {}
         if file is not None:
             values |= _from_file(Path(_at_home(file)), kinds)
+            sources |= {name: f"{name.replace('_', '-')} in {file}" for name in values}
         for name, kind in kinds.items():
-            text = environment.get(PREFIX + name.upper())
+            variable = PREFIX + name.upper()
+            text = environment.get(variable)
             if text is not None:
-                values[name] = _parsed(text, kind, PREFIX + name.upper())
-        values |= {name: value for name, value in given.items() if value is not None}
-        return cls(**values)
+                values[name], sources[name] = _parsed(text, kind, variable), variable
+        for name, value in given.items():
+            if value is not None:
+                values[name] = value
+                sources.pop(name, None)
+        if values.get("api_key") == ():  # else all clients would be let in
+            raise ConfigError(f"{sources.get('api_key', '--api-key')} must not be empty")
+        try:
+            return cls(**values)
+        except ConfigError as error:
+            option, _, rest = str(error).partition(" ")
+            source = {_flag(name): source for name, source in sources.items()}.get(option)
+            raise error if source is None else ConfigError(f"{source} {rest}") from None
 
 
 def _from_file(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,16 +270,23 @@ def _from_file(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in table.items():
         name = key.replace("-", "_")
+        if name not in kinds and isinstance(value, dict):
+            raise ConfigError(f"{path} has a table [{key}]: write its lines above all tables")
         if name not in kinds:
             known = [one.replace("_", "-") for one in kinds]
             raise ConfigError(f"{path} sets {key}, which is not known; {_nearest(key, known)}")
         shown = "" if name in SECRET else f", not {value!r}"
         checked = _checked(value, kinds[name], f"{key} in {path}", shown)
-        values[name] = _relative_to(path, checked) if name in _PATHS else checked
+        values[name] = _relative_to(path, checked) if _is_path(name, checked) else checked
     return values
 
 
 _PATHS = ("api_keys_file", "session_store")
+
+
+def _is_path(name: str, value: Any) -> bool:
+    """Whether a setting's value is a path; a model may also be a repository."""
+    return name in _PATHS or (name == "model" and value.startswith((".", "~", "/")))
 
 
 def _relative_to(file: Path, path: str | Path) -> Any:
@@ -326,6 +370,8 @@ def _parsed(text: str, kind: Any, what: str) -> Any:
         if wanted is bool:
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False,
                     "": False}[text.strip().lower()]  # fmt: skip
+        if wanted is Path and not text:  # which would be the working folder
+            raise ValueError
         return wanted(text)
     except (ValueError, KeyError):
         raise ConfigError(f"{what} must be {_named(wanted)}, not {text!r}") from None
@@ -345,6 +391,8 @@ def _named(kind: Any) -> str:
 
 
 def _flag(name: str) -> str:
+    if name == "languages":
+        return "--language"
     return "--" + name.replace("_", "-")
 
 

@@ -77,17 +77,19 @@ class Sockets:
         """Answer one WebSocket, to its end."""
         socket = WebSocket(receive, send, scope.get(ANSWERED))
         await receive()  # "websocket.connect"
+        id, owner = str(uuid.uuid4()), address_of(scope)
         try:
-            request = request_of(scope, str(uuid.uuid4()))
+            request = request_of(scope, id)
             make = self._routes.get(request.path)
-            owner = self._guard.admit(request, address_of(scope), is_socket=True)
+            owner = self._guard.admit(request, owner, is_socket=True)
             if make is None:
                 raise Refusal(404, {"error": f"there is no socket at {request.path}"})
             protocol = make(request, self._service.card)
-        except Busy as busy:
-            return await _refuse(socket, unavailable(busy))
-        except Refusal as refusal:
-            self._service.metrics.errors.labels("refused", str(refusal.status)).inc()
+        except (Busy, Refusal) as error:
+            refusal = error if isinstance(error, Refusal) else unavailable(error)
+            if refusal is error:
+                self._service.metrics.errors.labels("refused", str(refusal.status)).inc()
+            self._guard.refusals.add(refusal.status, scope["path"], id, owner)
             return await _refuse(socket, refusal)
         with self._guard.connection(owner):
             if protocol.session is not None and await self._come_back(
@@ -114,23 +116,33 @@ class Sockets:
                     talk = Talk(self._service, protocol, owner, request.id)
                     await talk.prepare(self._recorder(talk))
             except KikuError as error:
-                talk.counters.failed(error)
-                if not isinstance(error, NoFreeSlot):
-                    return await _refuse(socket, protocol.unsupported(error))
-                busy = error if isinstance(error, Busy) else Busy(str(error), 5)
-                refusal = protocol.busy(busy.retry_after_s)
-                if refusal is None and self._service.is_draining:
-                    refusal = unavailable(busy)  # so that a balancer asks another replica
-                if refusal is not None:
-                    return await _refuse(socket, refusal)
-                await socket.accept(_subprotocol(protocol, request), _headers(request))
-                return await talk.fail(socket, busy)
+                return await self._refuse(socket, talk, request, error)
             await socket.accept(_subprotocol(protocol, request), _headers(request))
             await self.run(talk, socket)
         except Gone:
             pass
         finally:
             await self.end(talk)
+
+    async def _refuse(
+        self, socket: WebSocket, talk: Talk, request: ClientRequest, error: KikuError
+    ) -> None:
+        """Refuse a client whose talk cannot begin, in its protocol's way. Raises Gone."""
+        protocol, busy = talk.protocol, None
+        talk.counters.failed(error)
+        if isinstance(error, NoFreeSlot):
+            busy = error if isinstance(error, Busy) else Busy(str(error), 5)
+            refusal = protocol.busy(busy.retry_after_s)
+            if refusal is None and self._service.is_draining:
+                refusal = unavailable(busy)  # so that a balancer asks another replica
+        else:
+            refusal = protocol.unsupported(error)
+        status = 503 if refusal is None else refusal.status
+        self._guard.refusals.add(status, request.path, request.id, talk.owner)
+        if refusal is not None:
+            return await _refuse(socket, refusal)
+        await socket.accept(_subprotocol(protocol, request), _headers(request))
+        await talk.fail(socket, busy or error)
 
     def _recorder(self, talk: Talk) -> SessionRecorder | None:
         """The recorder of a new talk, for other processes; None if they cannot have it."""

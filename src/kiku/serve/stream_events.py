@@ -67,7 +67,7 @@ class StreamEvents:
         actions = list[Action]()
         for event in events:
             actions += protocol.event(event, waiting_s)
-            self._counters.count_event(event, waiting_s)
+            self._counters.count_event(event)
             if recorder is not None:
                 recorder.note_event(event)
             self.has_ended = self.has_ended or isinstance(event, End)

@@ -292,6 +292,7 @@ class Talk:
         stream, outbox, protocol = self._stream, self._outbox, self._protocol
         await stream.do(actions)
         await outbox.flush()
+        connection.not_quiet()
         while not connection.is_leaving:
             message = await connection.receive()
             if self._is_frozen:
@@ -300,8 +301,11 @@ class Talk:
             actions = received(message)
             if len(actions) == 1 and actions[0].__class__ is Push:
                 await stream.push(actions[0])  # pyright: ignore[reportArgumentType]
+                connection.not_quiet()
             else:
                 await stream.do(actions)
+                if not protocol.awaits_sound or any(isinstance(one, Push) for one in actions):
+                    connection.not_quiet()
             if len(outbox.waiting) > MAX_WAITING:
                 await outbox.drained()
             while stream.keeps_too_much or (protocol.is_full and not self.has_hung_up):
@@ -387,8 +391,10 @@ class Talk:
                 count as silence of the client.
         """
         settings, connection = self._service.settings, self._connection
+        self.counters.look(self._stream.waiting_s)
         if connection is not None and connection.reads_since:
             connection.reads_since = min(now, connection.reads_since + held_up_s)
+            connection.quiet_since = min(now, connection.quiet_since + held_up_s)
         self._outbox.held_up(now, held_up_s)
         if self._outbox.stuck_s(now) > settings.write_s:
             _LOG.warning("%s does not read its messages, so it is disconnected", self.id)
@@ -398,13 +404,13 @@ class Talk:
         if connection is None or not connection.reads_since:
             return
         if self._stream.waiting_s > _IDLE_WAITING_S:
-            connection.reads_since = now
+            connection.reads_since = connection.quiet_since = now
             return
-        silent_s = now - connection.reads_since
+        silent_s, quiet_s = now - connection.reads_since, now - connection.quiet_since
         quiet_after_s = self._protocol.quiet_after_s
         while connection.num_quiet < len(quiet_after_s):
             after_s = quiet_after_s[connection.num_quiet]
-            if silent_s < after_s:
+            if quiet_s < after_s:
                 break
             connection.num_quiet += 1
             self._tasks.start(partial(self._stream.do, self._protocol.quiet(after_s)))

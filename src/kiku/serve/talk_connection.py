@@ -16,8 +16,10 @@ class TalkConnection:
         """Read from `wire`."""
         self.wire = wire
         self.reads_since = 0.0
-        """Since when the client has been silent; 0 while no message is awaited, or its silence does
-        not count any more."""
+        """Since when no message has come; 0 while none is awaited, or that does not count any
+        more."""
+        self.quiet_since = time.monotonic()
+        """Since when nothing has come that its protocol awaits."""
         self.num_quiet = 0
         """How many lengths of this silence its protocol was told of."""
         self.is_leaving = False
@@ -47,8 +49,11 @@ class TalkConnection:
             message = await self.wire.receive()
         finally:
             self._is_reading, self.reads_since = False, 0.0
-        self.num_quiet = 0
         return message
+
+    def not_quiet(self) -> None:
+        """Note that what the protocol awaits has come, and was taken."""
+        self.quiet_since, self.num_quiet = time.monotonic(), 0
 
     def leave(self) -> None:
         """Read no more messages; one that has come is taken whole."""

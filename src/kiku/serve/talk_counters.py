@@ -36,15 +36,20 @@ class TalkCounters:
         if not self._first_at:
             self._first_at = time.monotonic()
 
-    def count_event(self, event: Event, waiting_s: float) -> None:
-        """Count an event that is sent while `waiting_s` seconds of the stream's sound wait."""
+    def look(self, waiting_s: float) -> None:
+        """Count the seconds of sound that wait, unless nothing waits and nothing has come since the
+        last `flush`: whether words come or not, so that a stream that is stuck is seen."""
+        if waiting_s > 0 or self.num_received > self._flushed_in:
+            self._lag.observe(waiting_s)
+
+    def count_event(self, event: Event) -> None:
+        """Count an event that is sent."""
         if isinstance(event, Word):
             if not self.num_words and self._first_at:
                 self._first.observe(time.monotonic() - self._first_at)
             self.num_words += 1
             if self.text is not None:
                 self.text.append(event.text)
-            self._lag.observe(waiting_s)
         elif isinstance(event, StreamWarning):
             self.warned.add(event.kind)
             self._warnings.labels(self._protocol, event.kind).inc()

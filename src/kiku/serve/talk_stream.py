@@ -385,7 +385,7 @@ class TalkStream:
             async for part in recording.parts():
                 if isinstance(part, StreamWarning):
                     if self._stream is stream:  # which cannot know of it
-                        self._counters.count_event(part, stream.waiting_s)
+                        self._counters.count_event(part)
                         await self.do(self._protocol.event(part, stream.waiting_s))
                     continue
                 while self.keeps_too_much:

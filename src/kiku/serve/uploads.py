@@ -5,6 +5,7 @@ Knows ASGI's messages and files; does not know what is in them.
 """
 
 import asyncio
+import logging
 import os
 import tempfile
 import threading
@@ -15,8 +16,10 @@ from typing import Any, Self, TypeVar
 
 from kiku.errors import KikuError, OutputError
 from kiku.serve.protocols.interface import in_a_header
-from kiku.serve.wire import Gone, Receive
+from kiku.serve.wire import IS_LATE, Gone, Receive
 from kiku.transcription import Transcript
+
+_LOG = logging.getLogger(__name__)
 
 _PIECE_BYTES = 2**18
 """Bytes that are written to disk at a time."""
@@ -46,7 +49,7 @@ async def body(
     Raises:
         Encoded: the body has a Content-Encoding.
         TooLarge: the body is longer than `max_bytes`; raised at once if its Content-Length is.
-        Gone: the client has left, or sends nothing more.
+        Gone: the client has left, or (with `may_listen`) sends nothing more.
     """
     codings = [one.strip().lower() for one in headers.get("content-encoding", "").split(",")]
     if any(one not in ("", "identity") for one in codings):
@@ -61,7 +64,7 @@ async def body(
     while is_more:
         message = await receive()
         if message["type"] != "http.request":
-            raise Gone
+            raise Gone(may_listen=IS_LATE in message)
         piece: bytes = message.get("body", b"")
         num_bytes += len(piece)
         if num_bytes > max_bytes:
@@ -70,6 +73,12 @@ async def body(
         if piece:
             yield piece
 
+
+NO_ROOM = "the upload cannot be stored now: try again later"
+"""Message to a client for whose recording there is no room on the disk."""
+
+NO_ROOM_RETRY_S = 30
+"""Seconds after which such a client is asked to try again."""
 
 STALLED = "the rest of the body did not arrive: send all of it, without long pauses"
 """Message to a client that is still there, and whose body has not come in time."""
@@ -153,11 +162,18 @@ class UploadedFile:
         if waiting:
             await asyncio.to_thread(self._write, waiting)
 
-    def _write(self, pieces: list[bytes]) -> None:
+    async def overwrite(self, begin: bytes) -> None:
+        """Write other bytes over the first ones, when all has come. Raises as `write`."""
+        await self.flush()
+        await asyncio.to_thread(self._write, [begin], 0)
+
+    def _write(self, pieces: list[bytes], position: int | None = None) -> None:
         with self._lock:
             if self._file.closed:
                 return
             try:
+                if position is not None:
+                    self._file.seek(position)
                 left = memoryview(b"".join(pieces))
                 while left:
                     left = left[self._file.write(left) :]
@@ -182,6 +198,6 @@ class UploadedFile:
 
 
 def _no_room(error: OSError, folder: Path | str) -> OutputError:
-    return OutputError(
-        f"the upload cannot be stored ({error.strerror or error}): make room in {folder}"
-    )
+    why = f"the upload cannot be stored ({error.strerror or error}): make room in {folder}"
+    _LOG.warning("%s", why)  # its client is told nothing of the folder
+    return OutputError(why)

@@ -19,6 +19,15 @@ ANSWERED = "kiku.answered"
 """Key in a connection's scope of a future: whether the client has closed, too, before the
 connection was lost. ASGI has no such thing; kiku's server adds it, and other servers do not."""
 
+HAS_ALL = "kiku.has_all"
+"""Key in a request's scope, set once the whole body has been read."""
+
+OWNER = "kiku.owner"
+"""Key in a request's scope of its owner, for the log."""
+
+IS_LATE = "kiku.is_late"
+"""Key in a message of ASGI, set if the client is there, and the next piece of its body is not."""
+
 _MAX_FIELDS = 1_000
 """Number of parameters of a query, at most."""
 
@@ -139,6 +148,13 @@ def request_of(scope: Scope, id: str) -> ClientRequest:
         ) from None
     offered = tuple(scope.get("subprotocols") or ())
     return ClientRequest(scope["path"], tuple(query), headers, offered, id, time.time())
+
+
+def has_all(scope: Scope) -> bool:
+    """Whether nothing of a request's body is still to be read."""
+    headers = {name.lower(): value for name, value in scope["headers"]}
+    has_body = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+    return not has_body or HAS_ALL in scope
 
 
 def address_of(scope: Scope) -> str:

@@ -156,6 +156,8 @@ class WyomingServer:
         except (Busy, Refusal) as error:
             kind = "Busy" if isinstance(error, Busy) else "Refusal"
             service.metrics.errors.labels("wyoming", kind).inc()
+            status = error.status if isinstance(error, Refusal) else 503
+            app.guard.refusals.add(status, request.path, request.id, address)
             await wire.send(error_bytes("busy", str(error)))
             return await wire.close(1013, str(error))
         with app.guard.connection(address):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiku.audio import AudioInput, Chunk, FrameQueue, StreamWarning
-from kiku.config import REWIND_FRAMES, TAIL_S
+from kiku.config import TAIL_S
 from kiku.stream.inbox import Inbox
 from kiku.stream.session_setup import SessionSetup
 from kiku.stream.session_state import SessionState
@@ -23,9 +23,6 @@ from kiku.stream.work import (
     FinalizeState,
     FinalizeWork,
 )
-
-_MAX_READY = REWIND_FRAMES
-"""Frames that are converted ahead of the engine: as many as one step takes at most."""
 
 
 class FrameSource:
@@ -70,14 +67,17 @@ class FrameSource:
         """Why the sound could not be converted any further. It is raised when all sound before that
         place has been heard, with the silence after it."""
 
-    def pending(self) -> int | FinalizeWork | ChangeWork | None:
+    def pending(self, most: int) -> int | FinalizeWork | ChangeWork | None:
         """How many frames may be taken now, or the request that comes first; None at the end.
+
+        Args:
+            most: frames for which sound is converted, if so much waits.
 
         Raises:
             Exception: `broken`, at its place.
         """
         frames, items = self.frames, self._inbox.items
-        enough = _MAX_READY * frames.frame_size
+        enough = most * frames.frame_size
         if items and frames.num_samples < enough:
             self.convert(enough)
         ready = frames.num_samples // frames.frame_size

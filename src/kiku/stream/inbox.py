@@ -13,7 +13,7 @@ from kiku.audio import Chunk, StreamWarning
 from kiku.errors import QueueFull
 from kiku.stream.work import DecodingChange, FinalizeRequest
 
-_MAX_REQUESTS = 32
+MAX_REQUESTS = 32
 """Finalizes that may wait at once, and as many changes of decoding."""
 
 InboxItem = Chunk | FinalizeRequest | DecodingChange | StreamWarning | Literal["close"]
@@ -35,7 +35,7 @@ class RequestCount:
     def check(self) -> None:
         """Raise QueueFull if no further request may wait."""
         waiting = self.made - self.done
-        if waiting >= _MAX_REQUESTS:
+        if waiting >= MAX_REQUESTS:
             raise QueueFull(f"{waiting} {self.advice}")
 
 

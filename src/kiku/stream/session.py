@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiku.audio import Chunk, StreamWarning
-from kiku.config import ModelConfig
+from kiku.config import REWIND_FRAMES, ModelConfig
 from kiku.errors import KikuError, StreamClosed, StreamError
 from kiku.options import DecodingOptions, StreamOptions
 from kiku.serial import MAX_INT, from_plain, to_plain
@@ -59,6 +59,9 @@ from kiku.stream.work import (
     Work,
 )
 from kiku.text import Vocabulary, WordBuilder
+
+_PIECE_S = 0.25
+"""Seconds of the pieces in which a long chunk is converted: the other sessions wait meanwhile."""
 
 
 class WordSession:
@@ -130,8 +133,14 @@ class WordSession:
     def push(self, chunk: Chunk) -> None:
         """Take sound that `input.check` has let through. The caller keeps to `max_queue_s`."""
         inbox = self._inbox
-        inbox.pushed_s += chunk.num_samples / chunk.rate
-        inbox.items.append(chunk)  # as `_give`, which costs a call for every chunk
+        seconds = chunk.num_samples / chunk.rate
+        if seconds > 2 * _PIECE_S:
+            for piece in chunk.split(_PIECE_S):  # added up as the driver's thread does
+                inbox.pushed_s += piece.num_samples / piece.rate
+                inbox.items.append(piece)
+        else:
+            inbox.pushed_s += seconds
+            inbox.items.append(chunk)  # as `_give`, which costs a call for every chunk
         if self.on_input is not None:
             self.on_input()
 
@@ -149,18 +158,25 @@ class WordSession:
 
         The text's delay then runs out at full speed, over silence in the place of the sound that
         has not come, and the slot is put back. `Finalized` comes after the words. Equal requests
-        at one place are one, as long as the first of them waits.
-
-        Raises:
-            QueueFull: too many wait.
+        at one place are one, as long as the first of them waits. The caller asks `check_finalize`
+        before.
         """
-        self.check_finalize()
-        self._inbox.finalizes.made += 1
-        self._give(request)
+        if not self._is_asked(request):
+            self._inbox.finalizes.made += 1
+            self._give(request)
 
-    def check_finalize(self) -> None:
+    def check_finalize(self, request: FinalizeRequest) -> None:
         """Raise QueueFull if no further finalize may wait."""
-        self._inbox.finalizes.check()
+        if not self._is_asked(request):
+            self._inbox.finalizes.check()
+
+    def _is_asked(self, request: FinalizeRequest) -> bool:
+        """Whether the last item that waits is an equal request. The driver's thread may take it at
+        any moment; a request that is added then is found equal there, or answered once more."""
+        try:
+            return self._inbox.items[-1] == request
+        except IndexError:
+            return False
 
     def new_change(self, decoding: DecodingOptions) -> DecodingChange:
         """A change for `change_decoding`, of this session and of others with the same model. It may
@@ -245,19 +261,23 @@ class WordSession:
 
     # For the driver's thread: what the scheduler asks and reports.
 
-    def pending(self) -> int | Work | None:
+    def pending(self, most: int = REWIND_FRAMES) -> int | Work | None:
         """How many frames may be taken, or what is to be done before; None at the end. Raises why
-        the sound cannot be converted any further, when all before has been heard."""
-        most = self._setup.options.max_events
-        if len(self.events) >= most:  # nobody fetches them
+        the sound cannot be converted any further, when all before has been heard.
+
+        Args:
+            most: frames that can be taken now; so much sound is converted.
+        """
+        max_events = self._setup.options.max_events
+        if len(self.events) >= max_events:  # nobody fetches them
             self._is_held_back = True
             # Whoever took an event before this line may not have seen that; it made room, though.
-            if len(self.events) >= most:
+            if len(self.events) >= max_events:
                 return 0
         if self.work is not None:
             return self.work
         converted_s = self._inbox.converted_s
-        pending = self._source.pending()
+        pending = self._source.pending(most)
         if pending and isinstance(pending, int):
             due_in = self._writer.tracker.due_in
             return pending if pending < due_in else due_in

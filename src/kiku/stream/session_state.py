@@ -10,6 +10,7 @@ from kiku.audio import StreamWarning
 from kiku.config import MAX_STREAM_FRAMES, ModelConfig
 from kiku.errors import StreamError
 from kiku.options import DecodingOptions
+from kiku.stream.inbox import MAX_REQUESTS
 from kiku.stream.work import ChangeState, ChangeWork, FinalizeState, FinalizeWork
 from kiku.text import Word
 
@@ -90,10 +91,16 @@ class SessionState:
             num_ready: whole frames that wait to be taken.
         """
         last = self.num_frames
+        if len(self.due) > 2 * MAX_REQUESTS:
+            raise ValueError("more requests than may wait")
         for one in self.due:
             if not last <= one.at <= self.num_frames + num_ready:
                 raise ValueError("a request where there is no sound")
             last = one.at
             finalize = one.finalize
-            if finalize is not None and (finalize.rest.ndim != 1 or not finalize.requests):
-                raise ValueError("a finalize without sound or request")
+            if finalize is not None and not (
+                finalize.rest.ndim == 1 and 1 <= len(finalize.requests) <= MAX_REQUESTS
+            ):
+                raise ValueError(
+                    "a finalize without sound, or with an impossible number of requests"
+                )

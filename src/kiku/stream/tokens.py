@@ -40,8 +40,8 @@ class TokenSession:
         """Whether all frames have been heard."""
         return len(self.tokens) > len(self._frames)
 
-    def pending(self) -> int | Work | None:
-        """How many frames may be taken now; None at the end."""
+    def pending(self, most: int = 0) -> int | Work | None:
+        """How many frames may be taken now, all of them whatever `most`; None at the end."""
         left = len(self._frames) - self._num_taken
         if left and not self._closed:
             return left

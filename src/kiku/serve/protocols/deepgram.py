@@ -373,9 +373,9 @@ class DeepgramProtocol(DeepgramBase):
             self._configuring = None
             return [self._not_configured("CONFIGURE_KEYTERMS_NOT_SUPPORTED", str(error))]
         if self._query.container and isinstance(error, AudioError):  # no more of it is heard
+            if self._was_left(error):
+                return ()
             is_cut = isinstance(error, TruncatedAudio)
-            if is_cut and self._closing:
-                return ()  # the client ended in the middle of it
             self._why = None if is_cut else (1008, f"{_NO_SOUND}: {error}")
         if isinstance(error, QueueFull | StreamClosed):  # of a `Finalize`, left unanswered
             self._finalizes.give_up(len(self._channels))

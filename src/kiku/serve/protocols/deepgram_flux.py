@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from kiku.audio import StreamWarning
-from kiku.errors import AudioError, ConfigError, QueueFull, StreamClosed, TruncatedAudio
+from kiku.errors import AudioError, ConfigError, QueueFull, StreamClosed
 from kiku.options import DecodingOptions
 from kiku.serve.protocols.deepgram_finalizes import Finalizes
 from kiku.serve.protocols.deepgram_live import SLACK_S, DeepgramBase
@@ -380,8 +380,8 @@ class FluxProtocol(DeepgramBase):
             self._configuring = None
             return [self._not_configured(str(error))]
         if isinstance(error, AudioError):
-            if isinstance(error, TruncatedAudio) and self._closing:
-                return ()  # the client ended in the middle of it
+            if self._was_left(error):
+                return ()
             return [self._send("Warning", code="UNREADABLE_AUDIO", description=str(error))]
         if isinstance(error, QueueFull | StreamClosed):  # of a `ForceEndTurn`, left unanswered
             self._forced.give_up()

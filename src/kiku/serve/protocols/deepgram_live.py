@@ -1,7 +1,8 @@
 """What the protocols of Deepgram's two live endpoints do alike."""
 
+from kiku.errors import TruncatedAudio
 from kiku.options import StreamOptions
-from kiku.serve.protocols.deepgram_query import busy, refusal
+from kiku.serve.protocols.deepgram_query import busy, unsupported
 from kiku.serve.protocols.deepgram_sound import SoundIntake
 from kiku.serve.protocols.interface import (
     Action,
@@ -38,7 +39,7 @@ class DeepgramBase(Base):
 
     def unsupported(self, error: Exception) -> Refusal:
         """400, and why."""
-        return refusal(self._request, str(error))
+        return unsupported(self._request, error)
 
     def quiet(self, seconds: float) -> Actions:
         """End the sound: the client gets what was heard, then why the connection ends."""
@@ -50,6 +51,10 @@ class DeepgramBase(Base):
     def _close(self) -> list[Action]:
         self._closing = True
         return [*self._sound.rest(), Close()]
+
+    def _was_left(self, error: Exception) -> bool:
+        """Whether a recording has no end, or nothing at all, only because its client has closed."""
+        return self._closing and (isinstance(error, TruncatedAudio) or not self._sound.has_come)
 
     def _known(self, seconds: float) -> float:
         """The time up to which the text is complete when `seconds` of sound were heard."""

@@ -106,6 +106,15 @@ def busy(request: ClientRequest, retry_after_s: int, why: str = "all slots are t
     return full
 
 
+def unsupported(request: ClientRequest, error: Exception) -> Refusal:
+    """The answer if the model cannot do what the query asks for: it names the parameter. Of those
+    that are read, only hotwords and the number of channels depend on the model."""
+    is_of_words = "hotword" in str(error)
+    names = ("keyterm", "keywords") if is_of_words else ("multichannel",)
+    given = [name for name in names if request.first(name) and isinstance(error, ConfigError)]
+    return refusal(request, f"{' or '.join(given)}: {error}" if given else str(error))
+
+
 def hotwords(keyterms: Sequence[str]) -> tuple[Hotword, ...]:
     """Key terms as hotwords; empty ones are left out.
 
@@ -129,11 +138,12 @@ def listen_query(request: ClientRequest, model: ModelCard) -> ListenQuery:
     ends, starts = _endpointing(request), is_true(request, "vad_events")
     interim = is_true(request, "interim_results")
     keywords = _keywords(request)
+    decoding = _decoding(request, keywords)
     try:
         options = StreamOptions(
             format=format,
             channel="each" if each else "mix",
-            decoding=DecodingOptions(hotwords=(*keywords, *hotwords(request.all("keyterm")))),
+            decoding=decoding,
             turns=ends or (TurnPolicy() if starts else None),
             partials=interim or end_ms is not None or ends is None,  # they show an open word
         )
@@ -162,10 +172,11 @@ def flux_query(request: ClientRequest, model: ModelCard) -> FluxQuery:
                                "lower it")  # fmt: skip
     timeout_ms = _whole(request, "eot_timeout_ms", 500, 60_000) or 5_000
     keyterms = tuple(request.all("keyterm"))
+    decoding = _decoding(request)
     try:
         options = StreamOptions(
             format=format,
-            decoding=DecodingOptions(hotwords=hotwords(keyterms)),
+            decoding=decoding,
             turns=flux_policy(threshold, eager),
             partials=True,
         )
@@ -190,13 +201,8 @@ def file_query(request: ClientRequest, model: ModelCard) -> FileQuery:
             raise refusal(request, "encoding=opus means packets, and packets cannot be told apart "
                                    "here: send the recording in its Ogg or WebM "
                                    "container")  # fmt: skip
-    try:
-        words = (*_keywords(request), *hotwords(request.all("keyterm")))
-        options = StreamOptions(
-            channel="each" if each else "mix", decoding=DecodingOptions(hotwords=words)
-        )
-    except ConfigError as error:
-        raise refusal(request, str(error)) from error
+    decoding = _decoding(request, _keywords(request))
+    options = StreamOptions(channel="each" if each else "mix", decoding=decoding)
     split_s = _number(request, "utt_split", 0.01, 3_600)
     return FileQuery(
         options, raw, is_true(request, "utterances"), 0.8 if split_s is None else split_s,
@@ -296,6 +302,18 @@ def _keywords(request: ClientRequest) -> tuple[Hotword, ...]:
         except ConfigError as error:
             raise refusal(request, f"keywords={text}: {error}") from error
     return tuple(found)
+
+
+def _decoding(request: ClientRequest, keywords: Sequence[Hotword] = ()) -> DecodingOptions:
+    """Decoding with the key terms of a query, after its keywords."""
+    try:
+        terms = hotwords(request.all("keyterm"))
+    except ConfigError as error:
+        raise refusal(request, f"keyterm: {error}") from error
+    try:
+        return DecodingOptions(hotwords=(*keywords, *terms))
+    except ConfigError as error:
+        raise unsupported(request, error) from error
 
 
 def _endpointing(request: ClientRequest) -> TurnPolicy | None:

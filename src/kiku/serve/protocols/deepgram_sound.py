@@ -14,6 +14,9 @@ _RIFF, _WAVE = b"RIFF", b"WAVE"
 _MAX_HEADER = 2**16
 """Bytes within which the samples of a WAV file must begin; else it counts as none."""
 
+_MOST = 2**32 - 1
+"""Bytes that a header can state; samples that are longer go on to the end of their file."""
+
 _EXTENSIBLE = 0xFFFE
 _WAV_ENCODINGS: dict[tuple[int, int], Encoding] = {
     (1, 16): "s16le", (1, 32): "s32le", (3, 32): "f32le", (6, 8): "alaw", (7, 8): "mulaw",
@@ -53,11 +56,11 @@ def written_header(format: AudioFormat, num_bytes: int) -> bytes:
     rate, channels = format.sample_rate or 8_000, format.channels
     width = channels * bits // 8
     fmt = struct.pack("<HHIIHHH", kind, channels, rate, rate * width, width, bits, 0)
-    size = 4 + 8 + len(fmt) + 8 + num_bytes
+    size = min(_MOST, 4 + 8 + len(fmt) + 8 + num_bytes)
     parts = [
         _RIFF, size.to_bytes(4, "little"), _WAVE,
         b"fmt ", len(fmt).to_bytes(4, "little"), fmt,
-        b"data", num_bytes.to_bytes(4, "little"),
+        b"data", min(_MOST, num_bytes).to_bytes(4, "little"),
     ]  # fmt: skip
     return b"".join(parts)
 
@@ -97,6 +100,11 @@ class SoundIntake:
         self._num_taken = 0  # samples of Opus, or bytes
         self._has_headers = not container and options.format.encoding != "opus"
         self._begins, self._held = True, b""
+
+    @property
+    def has_come(self) -> bool:
+        """Whether any sound was pushed."""
+        return self._num_taken > 0
 
     @property
     def taken_s(self) -> float | None:

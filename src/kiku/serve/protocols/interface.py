@@ -75,10 +75,7 @@ class Refusal(Exception):
     """
 
     def __init__(
-        self,
-        status: int,
-        body: Mapping[str, Any] | str,
-        headers: Mapping[str, str] | None = None,
+        self, status: int, body: Mapping[str, Any] | str, headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(f"{status}: {body}")
         self.status, self.body, self.headers = status, body, dict(headers or {})
@@ -129,10 +126,8 @@ class ServerEnds(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Begin a new stream. One that is open is given up: what it has not said yet is dropped.
-
-    The answer comes as `opened()` or `failed(error)`.
-    """
+    """Begin a new stream. One that is open is given up: what it has not said yet is dropped. The
+    answer comes as `opened()` or `failed(error)`."""
 
     options: StreamOptions
     container: bool = False
@@ -142,9 +137,7 @@ class Open:
 @dataclass(slots=True)  # frozen ones take three times as long to make
 class Push:
     """Sound, as `LiveStream.push` takes it; if it cannot be sound, `rejected(error)` is called.
-
-    While no stream is open it is dropped.
-    """
+    While no stream is open it is dropped."""
 
     samples: NDArray[np.generic] | bytes
     rate: int | None = None
@@ -228,6 +221,11 @@ class LiveProtocol(Protocol):
     def quiet_after_s(self) -> tuple[float, ...]:
         """Seconds, ascending: when nothing has come from the client for one of these times,
         `quiet(seconds)` is called, once for each until something comes again."""
+        ...
+
+    @property
+    def awaits_sound(self) -> bool:
+        """Whether other messages than sound count as nothing in `quiet_after_s`."""
         ...
 
     @property
@@ -343,6 +341,7 @@ class Base:
     subprotocol: str | None = None
     initial_open: Open | None = None
     quiet_after_s: tuple[float, ...] = ()
+    awaits_sound = False
     wants_progress = False
     is_full = False
     session: str | None = None

@@ -38,7 +38,7 @@ from kiku.text import Word
 SAMPLE_RATE = 24_000
 
 TELL_AFTER_S = 1.0
-"""Seconds without a message after which the client is sent the word that is open: some clients
+"""Seconds without sound after which the client is sent the word that is open: some clients
 never send a `Marker`."""
 
 IDLE_S = 120.0
@@ -53,8 +53,14 @@ _FULL = "no free channels"
 """The message that Kyutai's clients know."""
 
 _AUDIO = b"\x82\xa4type\xa5Audio\xa3pcm"
-_FLOAT32 = b"\xca"
-_FLOATS = np.dtype([("kind", "u1"), ("value", ">f4")])
+_NUMBERS = {
+    b"\xca": np.dtype([("kind", "u1"), ("value", ">f4")]),
+    b"\xcb": np.dtype([("kind", "u1"), ("value", ">f8")]),
+}  # fmt: skip
+"""How numbers are written, by the byte before each."""
+
+MAX_LIST_BYTES = 2**20
+"""Bytes of a message whose numbers are read one by one: longer ones would hold up other clients."""
 
 
 class Audio(msgspec.Struct, tag_field="type", tag="Audio"):
@@ -67,6 +73,12 @@ class OggOpus(msgspec.Struct, tag_field="type", tag="OggOpus"):
     """The next bytes of an Ogg Opus recording; Rust's serde writes them as a list."""
 
     data: bytes | list[int]
+
+
+class _LongOggOpus(msgspec.Struct, tag_field="type", tag="OggOpus"):
+    """An `OggOpus` of any length."""
+
+    data: bytes
 
 
 class Marker(msgspec.Struct, tag_field="type", tag="Marker"):
@@ -83,13 +95,14 @@ Message = Audio | OggOpus | Marker | Init
 
 _Pack = Callable[[Any], bytes]
 _DECODER: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+_LONG_DECODER = msgspec.msgpack.Decoder(_LongOggOpus)
 _MSGPACK: Any = msgpack  # it has no type annotations
 _PACK = cast("_Pack", _MSGPACK.Packer(use_single_float=True).pack)  # as Rust writes probabilities
 _PACK_TIMES = cast("_Pack", _MSGPACK.Packer().pack)
 
 
 def floats_of(message: bytes) -> NDArray[np.float32] | None:
-    """The samples of an `Audio` message if all its numbers are float32; else None.
+    """The samples of an `Audio` message if all its numbers are float32, or all float64; else None.
 
     Reading them as one array takes 2 us; as a list of 1,920 numbers it takes 60 and more.
     """
@@ -107,17 +120,20 @@ def floats_of(message: bytes) -> NDArray[np.float32] | None:
         first, count = at + 1, kind & 0x0F
     else:
         return None
-    if len(message) != first + _FLOATS.itemsize * count:
+    mark = message[first : first + 1] or b"\xca"
+    numbers = _NUMBERS.get(mark)
+    if numbers is None or len(message) != first + numbers.itemsize * count:
         return None
     # Compared as bytes: numpy would let other threads in, for longer than this takes.
-    if message[first :: _FLOATS.itemsize] != _FLOAT32 * count:
+    if message[first :: numbers.itemsize] != mark * count:
         return None
-    return np.frombuffer(message, _FLOATS, count, first)["value"].astype(np.float32)
+    values = np.frombuffer(message, numbers, count, first)["value"]
+    return values.astype(np.float32) if values.itemsize == 4 else samples_of(values)
 
 
-def samples_of(pcm: list[float]) -> NDArray[np.float32]:
+def samples_of(pcm: list[float] | NDArray[Any]) -> NDArray[np.float32]:
     """Numbers of any kind as [S] float32; what float32 cannot hold becomes infinite."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # a NaN may be of any kind
         return np.array(pcm, np.float64).astype(np.float32)
 
 
@@ -126,6 +142,7 @@ class KyutaiProtocol(Base):
 
     name = "kyutai"
     quiet_after_s = (TELL_AFTER_S, IDLE_S)
+    awaits_sound = True
 
     def __init__(self, request: ClientRequest, model: ModelCard) -> None:
         """Accept any request, as the key was checked before. Raises `Refusal` for a session whose
@@ -176,6 +193,8 @@ class KyutaiProtocol(Base):
         samples = floats_of(message)
         if samples is not None:
             return self._sound(samples)
+        if len(message) > MAX_LIST_BYTES:
+            return self._long(message)
         try:
             given = _DECODER.decode(message)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -193,6 +212,16 @@ class KyutaiProtocol(Base):
             case Init():
                 self._container, self._num_steps, self._has_new_sound = None, 0, False
                 return [Open(self._options)]
+
+    def _long(self, message: bytes) -> Actions:
+        """A message that is too long to be read number by number."""
+        try:
+            return self._recording(_LONG_DECODER.decode(message).data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return _error(f"a message of more than {MAX_LIST_BYTES} bytes must be Audio with "
+                          "numbers of one kind, float32 or float64, or OggOpus whose data are "
+                          f"bytes, and this one of {len(message)} is neither: send shorter "
+                          "ones")  # fmt: skip
 
     def _sound(self, samples: NDArray[np.float32]) -> Actions:
         if self._container:

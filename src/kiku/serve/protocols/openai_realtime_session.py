@@ -64,7 +64,11 @@ PARAMETERS = (
         f"{_TURNS}type", "mapped", "server_vad or semantic_vad; with null, turns end at commits"
     ),
     Parameter(f"{_TURNS}threshold", "mapped", "a higher value counts more sound as silence"),
-    Parameter(f"{_TURNS}silence_duration_ms", "mapped", "length of the silence that ends a turn"),
+    Parameter(
+        f"{_TURNS}silence_duration_ms",
+        "mapped",
+        "length of the silence that ends a turn; with pause heads, values up to 500 act alike",
+    ),
     Parameter(f"{_TURNS}prefix_padding_ms", "mapped", "audio_start_ms is earlier by this much"),
     Parameter(f"{_TURNS}eagerness", "mapped", "low, medium or high; auto is medium"),
     Parameter(f"{_TURNS}idle_timeout_ms", "ignored", f"{_NO_RESPONSES} to count from"),
