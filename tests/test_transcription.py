@@ -1,7 +1,9 @@
 """A transcript as people hold it who come from elsewhere."""
 
 import copy
+import json
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +38,17 @@ def test_a_name_in_brackets_is_answered_with_the_attribute() -> None:
             transcript[name]  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="to_dict"):
         transcript["language"]  # pyright: ignore[reportArgumentType]
+
+
+def test_warnings_are_saved_as_json(tmp_path: Path) -> None:
+    warnings = (StreamWarning("quiet", "it is quiet", 1.00004, 1),)
+    one = Transcript(WORDS, 5.0, warnings, None, "demo")
+    saved = {"kind": "quiet", "message": "it is quiet", "time": 1.0, "channel": 1}
+    assert one.to_dict()["warnings"] == [saved | {"time": 1.00004}]
+    one.save(tmp_path / "one.json")
+    document = json.loads((tmp_path / "one.json").read_text())
+    assert document["warnings"] == [saved]
+    assert document["duration"] == 5.0
 
 
 def test_transcripts_are_compared_by_what_they_say() -> None:

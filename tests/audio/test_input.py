@@ -225,7 +225,7 @@ def test_inputs_of_each_channel_take_the_same_chunk() -> None:
             assert np.array_equal(audio.feed(chunk), as_mono(planes[:, number]))
     mono = inputs[0].check(noise(10))
     inputs[0].feed(mono)
-    with pytest.raises(AudioError, match="channel 1 was asked for, but there are 1"):
+    with pytest.raises(AudioError, match="channel 1 was asked for, but there is 1 channel:"):
         inputs[1].feed(mono)
     assert inputs[1].duration == 3 * 900 / 24_000
 

@@ -105,6 +105,16 @@ def test_what_is_not_sound_is_refused(samples) -> None:
         as_mono(samples)
 
 
+def test_what_cannot_be_an_array_says_what_to_give() -> None:
+    with pytest.raises(AudioError) as told:
+        as_mono([[0.0], [0.0, 1.0]])
+    assert str(told.value) == (
+        "samples of type list cannot be made an array: give a numpy array of numbers; of a tensor, "
+        "tensor.detach().cpu().float().numpy()"
+    )
+    assert isinstance(told.value.__cause__, ValueError)
+
+
 @given(
     npst.arrays(
         st.sampled_from(["uint8", "int16", "int32", "float16", "float32", "float64"]),

@@ -411,6 +411,20 @@ class TestMisuse:
         assert (ran.code, ran.out) == (2, "")
         one_sentence(ran, said, "--help")
 
+    @pytest.mark.parametrize(
+        ("option", "value", "said"),
+        [
+            ("--temperature", "-1", "must be at least 0, not -1;"),
+            ("--temperature", "warm", "must be a number, not warm;"),
+            ("--slots", "0", "must be at least 1, not 0;"),
+            ("--slots", "1.5", "must be a whole number, not 1.5;"),
+        ],
+    )
+    def test_numbers_out_of_range(self, run: Run, option: str, value: str, said: str) -> None:
+        ran = run("transcribe", "a.wav", option, value)
+        assert ran.code == 2
+        one_sentence(ran, option, said, "--help")
+
     def test_several_captions_cannot_share_one_output(
         self, run: Run, speech: Speech, tmp_path: Path
     ) -> None:

@@ -114,6 +114,13 @@ def test_what_makes_no_sense_is_refused(
 
 
 @pytest.mark.usefixtures("backend")
+def test_a_microphones_number_is_no_device(run: Run) -> None:
+    ran = run("listen", "--device", "1")
+    assert ran.code == 2
+    assert "--device: the model cannot run on 1; for a microphone write --mic 1;" in ran.err
+
+
+@pytest.mark.usefixtures("backend")
 def test_sound_that_is_not_there(run: Run, tmp_path: Path) -> None:
     assert "name one recording" in listen_to(run, tmp_path).err
     ran = listen_to(run, tmp_path / "gone.wav", "-o", tmp_path / "out")

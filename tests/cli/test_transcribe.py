@@ -80,6 +80,18 @@ def test_json_holds_exactly_these_keys(run: Run, speech: Speech, tmp_path: Path)
     assert document["words"][1] == {"text": "one", "start": 0.96, "end": 1.04, "probability": 0.9}
 
 
+def test_json_says_what_is_wrong_with_the_sound(run: Run, speech: Speech, tmp_path: Path) -> None:
+    silent = speech(tmp_path / "silent.wav", silent_s=(2.0,))
+    for ran in (
+        run("transcribe", silent, "-f", "json"),
+        run("listen", "--from", silent, "--speed", 0, "-f", "json"),
+    ):
+        (warning,) = json.loads(ran.out)["warnings"]
+        assert list(warning) == ["kind", "message", "time"]
+        assert (warning["kind"], warning["time"]) == ("silent", 2.0)
+        assert "nothing but silence" in warning["message"]
+
+
 def test_several_json_documents_are_lines_and_failures_are_null(
     run: Run, speech: Speech, tmp_path: Path
 ) -> None:
@@ -316,5 +328,7 @@ def test_a_recording_that_is_too_long_is_stopped(
     assert ran.code == 1
     assert ran.out.startswith("zero one")
     assert "longer than 10 seconds" in ran.err
-    assert "--max-duration" in ran.err
+    assert "longer than 10 seconds: raise --max-duration to have the rest" in ran.err
+    late = run("transcribe", talk, "--start", "100")
+    assert "give an earlier --start\n" in late.err
     assert run("transcribe", talk, "--max-duration", "0").code == 2

@@ -283,6 +283,20 @@ def test_the_channels_of_a_recording_come_apart(tmp_path: Path) -> None:
     assert np.allclose(decode_audio(tmp_path / "two.wav"), planes.mean(1) / 32_768, atol=1e-6)
 
 
+def test_faults_of_the_sound_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one = np.random.default_rng(0).integers(-9000, 9000, RATE).astype("<i2")
+    with wave.open(str(tmp_path / "two.wav"), "wb") as file:
+        file.setparams((2, 2, RATE, 0, "NONE", ""))
+        file.writeframes(np.stack([one, -one], axis=1).tobytes())
+    segments, _ = WhisperModel("demo").transcribe(tmp_path / "two.wav")
+    assert not caplog.records
+    list(segments)
+    decode_audio(tmp_path / "two.wav")
+    assert [one.name.partition(".")[0] for one in caplog.records] == ["kiku"] * 2
+    for message in caplog.messages:
+        assert "the channels cancel each other" in message
+
+
 def test_a_recording_that_is_cut_off_is_decoded_as_far_as_it_goes(talk: Path) -> None:
     data = io.BytesIO(talk.read_bytes()[: 44 + 2 * RATE])
     for split in (False, True):

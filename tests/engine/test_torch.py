@@ -79,21 +79,35 @@ def test_weights_are_not_read_for_a_signature_that_nobody_asks_for(
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize("name", ["bogus", "cuda:99", "meta:x"])
-def test_a_device_that_is_not_there_is_told(name: str) -> None:
-    with pytest.raises(ConfigError, match="there is no device"):
-        pick_device(name)
+@pytest.mark.parametrize(
+    ("name", "has_cuda", "num_gpus", "why"),
+    [
+        ("bogus", False, 0, "devices are called cpu, cuda, cuda:1, mps"),
+        ("1", True, 2, "devices are called cpu, cuda, cuda:1, mps"),
+        ("mps", False, 0, "PyTorch cannot use mps on this machine"),
+        ("cuda", False, 0, "PyTorch is installed without CUDA"),
+        ("cuda", True, 0, "CUDA finds no GPU"),
+        ("cuda:99", True, 2, "CUDA finds 2, from cuda:0 on"),
+        ("cuda:1", True, 2, "CUDA finds the GPU and cannot use it"),
+    ],
+)
+def test_a_device_that_is_not_there_is_told(
+    name: str, has_cuda: bool, num_gpus: int, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch's own reason is long, and about its insides: it is the cause."""
 
-
-def test_why_there_is_no_device_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any, **__: Any) -> None:
-        raise RuntimeError(
-            "Could not run 'aten::empty' on 'MPS'. This could be\nbecause of all this"
-        )
+        raise RuntimeError("Could not run 'aten::empty' on it. This could be\nbecause of all this")
 
     monkeypatch.setattr(torch, "empty", fails)
-    with pytest.raises(ConfigError, match=r"here \(Could not run 'aten::empty' on 'MPS'\); use"):
-        pick_device("mps")
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: has_cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    with pytest.raises(ConfigError) as told:
+        pick_device(name)
+    assert str(told.value) == (
+        f"there is no device {name!r} here ({why}); use 'cpu', or leave it out"
+    )
+    assert isinstance(told.value.__cause__, RuntimeError)
 
 
 def test_without_a_name_the_best_device_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def test_channels_that_come_go_or_are_missing_are_told_once(
 def test_a_channel_that_was_never_there_is_an_error(service: Running):
     messages = told(service, MONO, channel=1)
     assert messages[-1]["type"] == "error"
-    assert "channel 1 was asked for, but there are 1" in messages[-1]["message"]
+    assert "channel 1 was asked for, but there is 1 channel:" in messages[-1]["message"]
 
 
 def test_channels_that_cancel_each_other_are_told_and_heard(service: Running):

@@ -6,8 +6,10 @@ while. Does not know where the sound comes from, nor how it is resampled.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +54,15 @@ class StreamWarning:
     message: str
     time: float
     channel: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON; a channel only where there is one."""
+        values = {"kind": self.kind, "message": self.message, "time": self.time}
+        return values if self.channel is None else {**values, "channel": self.channel}
+
+
+OnWarning = Callable[[StreamWarning], None]
+"""Called with each warning about a recording."""
 
 
 @dataclass(slots=True)

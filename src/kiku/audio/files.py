@@ -18,7 +18,7 @@ import numpy.typing as npt
 from av.audio.stream import AudioStream
 from av.container.input import InputContainer
 
-from kiku.audio.checks import StreamWarning
+from kiku.audio.checks import OnWarning, StreamWarning
 from kiku.audio.chunk import Chunk
 from kiku.audio.container import (
     audio_track,
@@ -41,9 +41,6 @@ from kiku.audio.truncation import Heard, whole_length_s
 from kiku.errors import AudioError, TruncatedAudio
 
 _T = TypeVar("_T")
-
-OnWarning = Callable[[StreamWarning], None]
-"""Called with each warning about a recording."""
 
 _logger = logging.getLogger(__name__)
 
@@ -84,19 +81,26 @@ def read_file(
 
 
 def read_chunks(
-    source: FileSource, sample_rate: int, *, chunk_s: float = 1.0
+    source: FileSource,
+    sample_rate: int,
+    *,
+    chunk_s: float = 1.0,
+    on_warning: OnWarning | None = None,
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Decode and resample a recording, one chunk at each step of the iterator.
 
     Any container and codec that PyAV opens, with any rate and sample format. Of several audio
     tracks the default one is read; several channels become one by their mean. Sound that is missing
     or damaged in the middle is replaced by as much silence where the format states its length, so
-    that later times stay right, and a warning is logged.
+    that later times stay right, with a warning.
 
     Args:
         source: a path, "-" for standard input, or a file open for reading bytes (a pipe will do).
         sample_rate: samples a second of what comes out, 1,000 to 768,000.
         chunk_s: seconds in a chunk.
+        on_warning: called with each warning, those about the sound (silence, clipping, channels
+            that cancel) after the last sample. None logs what is damaged, and does not check the
+            sound.
 
     Returns:
         An iterator of [S] float32 chunks of `round(chunk_s * sample_rate)` samples, the last one
@@ -109,8 +113,8 @@ def read_chunks(
             early.
     """
     chunk_size = chunk_size_of(sample_rate, chunk_s)
-    # A caller that takes plain samples gets no warnings, so NaN and infinity are refused.
-    return even_chunks(_fed(source, sample_rate), chunk_size)
+    # Plain samples come without marks where they were no numbers, so NaN and infinity are refused.
+    return even_chunks(_fed(source, sample_rate, on_warning), chunk_size)
 
 
 def duration_s(source: FileSource, track: int | None = None) -> float | None:
@@ -174,9 +178,12 @@ def _log(warning: StreamWarning) -> None:
     _logger.warning("%s", warning.message)
 
 
-def _fed(source: FileSource, sample_rate: int) -> Generator[npt.NDArray[np.float32], None, None]:
-    with closing(_decode(source, _log, refuse_bad=True)) as chunks:
-        yield from fed(AudioInput(sample_rate, checks=False), chunks)
+def _fed(
+    source: FileSource, sample_rate: int, on_warning: OnWarning | None
+) -> Generator[npt.NDArray[np.float32], None, None]:
+    audio = AudioInput(sample_rate, checks=on_warning is not None)
+    with closing(_decode(source, on_warning or _log, refuse_bad=True)) as chunks:
+        yield from fed(audio, chunks, on_warning)
 
 
 def _decode(
@@ -305,6 +312,7 @@ def _check_end(
             b"" if last is None else bytes(last),
             is_last_short=last is not None and last.is_corrupt,
             start_s=start_s(container),
+            last_place=None if last is None else last.pos,
         ),
     )
     damaged_end = course.num_damaged_last > 0 and format_name in _STRICT_FORMATS

@@ -95,9 +95,9 @@ def array_of(samples: npt.ArrayLike, *, copy: bool = False) -> npt.NDArray[np.ge
         array = array.copy(order="K") if copy else array
     except Exception as error:  # tensors and others raise what they like
         raise AudioError(
-            f"samples of type {type(samples).__name__} cannot be made an array ({error}): give a "
-            "numpy array; of a tensor, tensor.detach().cpu().float().numpy()"
-        ) from None
+            f"samples of type {type(samples).__name__} cannot be made an array: give a numpy "
+            "array of numbers; of a tensor, tensor.detach().cpu().float().numpy()"
+        ) from error
     kind = array.dtype.str[1:]
     if array.dtype.kind in _NO_NUMBERS:
         given: Any = samples

@@ -83,8 +83,9 @@ class InputFormat:
     def check_channel(self, num_channels: int) -> None:
         """Raise AudioError if a sound with `num_channels` lacks the channel that is taken."""
         if self._channel is not None and self._channel >= num_channels:
+            there = "is 1 channel" if num_channels == 1 else f"are {num_channels} channels"
             raise AudioError(
-                f"channel {self._channel} was asked for, but there are {num_channels} channels: "
+                f"channel {self._channel} was asked for, but there {there}: "
                 "count them from 0, or take the mean of all with 'mix'"
             )
 

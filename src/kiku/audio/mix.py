@@ -4,7 +4,8 @@ Where one channel is the inverse of another (a cable or a plug with swapped wire
 is silence, however loud they are. Then the loudest channel is taken by itself, until the channels
 no longer cancel. This is decided for pieces of 50 ms, counted from the first sample, so the result
 does not depend on how the sound is cut into chunks, except in the piece in which the cancelling is
-noticed.
+noticed. All channels are compared at once: what they have in common besides, or a third channel,
+hides a pair that cancels (docs/live.md says from where on).
 """
 
 from collections.abc import Iterator
@@ -129,17 +130,12 @@ class Mix:
         return reports
 
 
-def mixed(planes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """One channel from a whole sound [S] or [S, C]: the mean of all channels, or the loudest one if
-    they cancel each other."""
-    channel = None
-    if planes.ndim == 2 and planes.shape[1] > 1:
-        values = scaled(planes).astype(np.float64)
-        powers = [energy(one) for one in values]
-        total = values.sum(axis=0)
-        if energy(total) < _CANCEL * sum(powers):
-            channel = _loudest(powers)
-    return mono_of(planes, channel, full_scale=None).sound
+def mixed(planes: npt.NDArray[Any], rate: int) -> npt.NDArray[np.float32]:
+    """One channel from a whole sound [S] or [S, C], mixed piece by piece as `Mix` does."""
+    if planes.ndim == 1 or 1 in planes.shape or not planes.size:
+        return mono_of(planes, None, full_scale=None).sound
+    pieces = Mix().pieces(planes, rate, peak=None, full_scale=None)
+    return joined([mono for mono, _ in pieces]).sound
 
 
 def _loudest(powers: list[float]) -> int:

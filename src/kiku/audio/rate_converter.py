@@ -110,7 +110,7 @@ class RateConverter:
             self._warnings.warn(
                 "rate_changed",
                 f"the sound changed from {state.rate} to {rate} samples a second: check that both "
-                "rates are right, and keep to one if you can",
+                "rates are right",
                 self._warnings.duration,
             )
         if resampler is not self.resampler:

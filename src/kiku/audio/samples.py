@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from kiku.audio.checks import OnWarning
 from kiku.audio.chunk import Chunk
 from kiku.audio.formats import (
     array_of,
@@ -31,13 +32,17 @@ from kiku.serial import plain_number
 
 
 def as_mono(
-    samples: npt.ArrayLike, *, channels_axis: int | None = None, first_sample: int = 0
+    samples: npt.ArrayLike,
+    *,
+    channels_axis: int | None = None,
+    first_sample: int = 0,
+    rate: int = 24_000,
 ) -> npt.NDArray[np.float32]:
     """Mono samples in [-1, 1] from an array of any usual kind.
 
     Integers are divided by their full scale; floats are taken as they are (a recording may peak a
     little above 1: it is not clipped). Several channels become one by their mean, or by the loudest
-    of them if they cancel each other.
+    of them while they cancel each other.
 
     Args:
         samples: [S], [S, C] or [C, S] of uint8, int16, int32, float16, float32 or float64; a list
@@ -47,6 +52,7 @@ def as_mono(
             guessed.
         first_sample: the place of `samples[0]` in the whole sound, for the message about a bad
             sample.
+        rate: samples a second of `samples`, for pieces of 50 ms, in which channels are compared.
 
     Returns:
         [S] float32; a new array unless `samples` was [S] float32 already.
@@ -59,7 +65,7 @@ def as_mono(
     check_finite(planes, first_sample)
     if planes.dtype.kind == "f":
         checked_peak(planes)
-    return mixed(planes)
+    return mixed(planes, rate)
 
 
 def array_chunks(
@@ -236,19 +242,29 @@ def even_chunks(
 
 
 def fed(
-    audio: AudioInput, chunks: Iterable[Chunk]
+    audio: AudioInput, chunks: Iterable[Chunk], on_warning: OnWarning | None = None
 ) -> Generator[npt.NDArray[np.float32], None, None]:
     """The output of `audio` for all of `chunks`, to its end.
 
     An AudioError of `chunks` is raised after all samples before it have been given out.
+
+    Args:
+        audio: an input that was not fed before.
+        chunks: the sound.
+        on_warning: called with each warning of `audio`; None drops them.
     """
+    error: AudioError | None = None
     try:
         for chunk in chunks:
             yield audio.feed(chunk)
-    except AudioError:
-        yield audio.end()
-        raise
+    except AudioError as raised:
+        error = raised
     yield audio.end()
+    if on_warning is not None:
+        for warning in audio.warnings():
+            on_warning(warning)
+    if error is not None:
+        raise error
 
 
 def _parts(array: npt.NDArray[np.generic], rate: int) -> Iterator[Chunk]:

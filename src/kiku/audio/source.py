@@ -20,7 +20,7 @@ HEAD_SIZE = 65_536
 _PEEK_SIZE = 4_096
 
 # Bytes of a recording's end that are kept if it cannot go back.
-_TAIL_SIZE = 8_192
+_TAIL_SIZE = 65_536
 
 # How deep files may be wrapped in one another: a temporary file, its buffer, its descriptor.
 _MOST_LAYERS = 8

@@ -4,7 +4,8 @@ FFmpeg hides most truncations: it computes the length of a wav from the size of 
 quietly where the bytes end. So the length is read where it is reliable: in bytes, in packets or in
 seconds. Raw streams (adts, mp2, mp3 without a count, ac3, amr) and MPEG's transport and program
 streams state no length; there a last packet that is cut in two shows the truncation. An ogg marks
-its last page (`ogg`), and a nut ends in an index.
+its last page (`ogg`), and a nut ends in an index. What a browser records (webm) states no length
+either; there the last block shows it (`matroska`).
 
 A cut recording is not noticed in formats that state no length (ircam, alp, roq, gxf, spdif), in an
 swf that is compressed or has no size, and in most formats of games (brstm, hca ...), as there were
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 from av.audio.stream import AudioStream
 
+from kiku.audio.matroska import has_duration, is_cut
 from kiku.audio.packets import stated_size
 from kiku.audio.source import Reader
 
@@ -73,6 +75,8 @@ class Heard:
     """Whether FFmpeg found that the last packet has fewer bytes than its header states."""
     start_s: float = 0.0
     """Timestamp at which the recording begins, in seconds."""
+    last_place: int | None = None
+    """Offset of the last packet of the audio track, as PyAV tells it."""
 
 
 class _Data(NamedTuple):
@@ -104,13 +108,14 @@ def whole_length_s(
         return 0.0
     if format_name == "mov" and _index_end(track) > reader.num_bytes:
         return max(stated_s or 0.0, end_s)
+    if format_name == "matroska" and not (stated_s and has_duration(reader.head)):
+        place, size = heard.last_place, len(heard.last_packet)
+        return 0.0 if place is not None and is_cut(reader, place, size) else None
     if stated_s is None:
         return None
     if format_name in _COUNTED_FORMATS and end_s < stated_s - _TOLERANCE_S:
         return None if _is_placeholder(round(stated_s * track.rate), 1) else stated_s
     if format_name == "matroska":
-        if not _has_matroska_duration(reader.head):
-            return None
         stated_s -= max(0.0, heard.start_s)  # it counts from 0, wherever its tracks begin
     film_end_s = max(end_s, heard.file_end_s)
     if format_name in _FILM_FORMATS and film_end_s < stated_s - _FILM_TOLERANCE_S:
@@ -388,8 +393,3 @@ def _index_end(track: AudioStream) -> int:
         return 0
     last = entries[len(entries) - 1]
     return last.pos + last.size
-
-
-def _has_matroska_duration(head: bytes) -> bool:
-    """Whether the header holds the element Duration; without it FFmpeg only estimates."""
-    return b"\x44\x89\x84" in head or b"\x44\x89\x88" in head

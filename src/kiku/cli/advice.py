@@ -17,6 +17,13 @@ from kiku.audio import ENDINGS
 
 _NO_COMMAND = re.compile(r"No such command '(?P<typed>.*?)'")
 _CLOSE, _CLEARLY = 0.8, 0.1
+# What a value must be, by the kind of pydantic's error.
+_MUST = {
+    "greater_than_equal": "at least {ge:g}",
+    "less_than_equal": "at most {le:g}",
+    "int_parsing": "a whole number",
+    "float_parsing": "a number",
+}
 _TOO_MANY = re.compile(r"Got unexpected extra argument\(s\) \((?P<typed>.*)\)")
 
 
@@ -34,10 +41,23 @@ def advise(error: typer.TyperException, arguments: Sequence[str], program: Any) 
         if right:
             return f"{said}; did you mean  {shlex.join(['kiku', *right])}"
     else:
-        said = error.format_message().rstrip(".")
+        said = _said(error)
     # If the value of an option is missing, the error does not know the command.
     command = _command(error) if getattr(error, "ctx", None) else _typed(arguments, program)
     return f"{said}; {command} --help lists what there is"
+
+
+def _said(error: typer.TyperException) -> str:
+    """typer's message; in our words where a value is no number or out of range."""
+    said, cause = error.format_message().rstrip("."), error.__cause__
+    # typer tells the first of pydantic's errors.
+    faults: list[dict[str, Any]] = getattr(cause, "errors", list[dict[str, Any]])()
+    fault = faults[0] if faults else dict[str, Any]()
+    must = _MUST.get(fault.get("type", ""))
+    if must is not None:
+        head = said.partition(": ")[0]
+        return f"{head}: must be {must.format(**fault.get('ctx', {}))}, not {fault['input']}"
+    return said.replace(": Value error, ", ": ")
 
 
 def _typed(arguments: Sequence[str], program: Any) -> str:

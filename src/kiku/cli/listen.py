@@ -133,6 +133,11 @@ def listen(
     wanted = _formats(writing.formats, output)
     options = heard(sound, text)
     _check(place, options, sound.raw)
+    if place.source is None and (model.device or "").isdigit():
+        raise typer.BadParameter(
+            f"the model cannot run on {model.device}; for a microphone write --mic {model.device}",
+            param_hint="--device",
+        )
     writing.refuse(wanted)
     if writing.force and output is None:
         raise typer.BadParameter("it needs files to write to; add -o DIR", param_hint="--force")

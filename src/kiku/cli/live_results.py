@@ -14,7 +14,7 @@ from kiku.cli.lines import LineCutter, line_text
 from kiku.cli.outputs import partial_of, refuse_existing
 from kiku.cli.terminal import ReaderGone
 from kiku.errors import OutputError
-from kiku.stream import End, Event, event_to_dict
+from kiku.stream import End, Event, StreamWarning, event_to_dict
 from kiku.text import CaptionOptions, Partial, Segment, TurnEnd, Word, write_json
 from kiku.text.captions import (
     DEFAULTS,
@@ -149,17 +149,22 @@ class Json:
         """Start without a word."""
         self._options = options
         self._words: list[Word] = []
+        self._warnings: list[StreamWarning] = []
 
     def take(self, event: Event) -> str:
         """Nothing before the end of the stream, and then the whole document."""
         if isinstance(event, Word):
             self._words.append(event)
+        if isinstance(event, StreamWarning):
+            self._warnings.append(event)
         if not isinstance(event, End):
             return ""
         words = sorted(
             self._words, key=lambda word: word.start
         )  # the words of all channels in one order
-        return write_json(words, replace(self._options, duration=event.duration))
+        warnings = [one.to_dict() for one in self._warnings]
+        options = replace(self._options, duration=event.duration, warnings=warnings)
+        return write_json(words, options)
 
 
 class JsonLines:

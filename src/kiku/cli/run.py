@@ -62,13 +62,15 @@ class TranscribeRequest:
         """Whether several JSON documents go to one output, each on a line."""
         return self.formats == ["json"] and not self.to_files and self.several
 
-    def document(
-        self, ending: str, words: Sequence[Word], duration: float, *, whole: bool = True
-    ) -> str:
+    def captions_of(self, result: Transcription, *, whole: bool) -> CaptionOptions:
+        """The options for what is written of one recording."""
+        warnings = [one.to_dict() for one in result.warnings]
+        return replace(self.captions, duration=result.heard_s, partial=not whole, warnings=warnings)
+
+    def document(self, ending: str, words: Sequence[Word], options: CaptionOptions) -> str:
         """The result in one format."""
         if ending == TXT and self.words:
             return "".join(map(table_line, words))
-        options = replace(self.captions, duration=duration, partial=not whole)
         text = FORMATS[ending](words, options)
         if self.is_json_lines:
             return json.dumps(json.loads(text), ensure_ascii=False) + "\n"
@@ -217,10 +219,11 @@ class TranscribeRun:
             result.so_far, key=lambda word: word.start
         )  # the words of all channels in one order
         if stopped is None:
-            return self._deliver(files, words, result.heard_s)
+            return self._deliver(files, words, self._request.captions_of(result, whole=True))
         kept = bool(words) or isinstance(stopped, TruncatedAudio)
         partial = {ending: partial_of(path) for ending, path in files.items()}
-        written = kept and self._deliver(partial, words, result.heard_s, whole=False)
+        options = self._request.captions_of(result, whole=False)
+        written = kept and self._deliver(partial, words, options)
         terminal.error(
             _stopped(recording, stopped, result.heard_s)
             + _where(partial.values() if written else (), bool(words))
@@ -281,23 +284,22 @@ class TranscribeRun:
                 terminal.error(f"warning: {_labelled(recording, message)}")
 
     def _deliver(
-        self, files: Mapping[str, Path], words: Sequence[Word], duration: float, *,
-        whole: bool = True,
-    ) -> bool:  # fmt: skip
+        self, files: Mapping[str, Path], words: Sequence[Word], options: CaptionOptions
+    ) -> bool:
         """Write or print the result; return whether it is where it should be."""
         request = self._request
         if not request.to_files:
             (ending,) = request.formats
             if ending != TXT:
-                return self._say(request.document(ending, words, duration, whole=whole))
+                return self._say(request.document(ending, words, options))
             return True
         good = True
         for ending, path in files.items():
-            text = request.document(ending, words, duration, whole=whole)
+            text = request.document(ending, words, options)
             try:
                 write_result(path, text)
                 self._meter.note(f"wrote {path}")
-                if whole:
+                if not options.partial:
                     forget_partial(path)
             except OutputError as error:
                 terminal.error(f"{error}; the text follows on standard output instead")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Generator
@@ -13,6 +14,10 @@ from kiku.errors import KikuError, OutputError
 
 FAILED, MISUSED, INTERRUPTED, READER_GONE = 1, 2, 130, 141
 """Exit codes: something failed, the command makes no sense, Ctrl-C, and a reader that is gone."""
+
+_ARGUMENT = re.compile(
+    r"\b(?:[a-z]+(?:_[a-z]+)+|channel='mix')(?: in StreamOptions)? \((--[a-z-]+(?: mix)?)\)"
+)
 
 
 class ReaderGone(Exception):
@@ -40,9 +45,13 @@ def echo(text: str) -> None:
 
 
 def error(message: str) -> None:
-    """Print a message on standard error; it is lost if nobody reads that (`2>&1 | head`)."""
+    """Print a message on standard error; it is lost if nobody reads that (`2>&1 | head`).
+
+    An argument of Python that is followed by its option, "start_s (--start)", is that option here.
+    """
+    said = _ARGUMENT.sub(r"\1", message)
     try:
-        sys.stderr.write(f"kiku: {message}\n")
+        sys.stderr.write(f"kiku: {said}\n")
         sys.stderr.flush()
     except OSError:
         # The reader of the results may still be there, so this is no reason to stop.

@@ -10,6 +10,7 @@
 Work happens while the segments are iterated over. New programs should rather use `kiku.load`.
 """
 
+import logging
 import math
 import os
 import warnings
@@ -51,6 +52,8 @@ SAMPLE_RATE = 16_000
 """Rate of arrays in Hz, as faster-whisper takes them."""
 
 _SEEKS_PER_S = 100
+
+_logger = logging.getLogger(__name__)
 
 __all__ = [
     "BatchedInferencePipeline",
@@ -273,6 +276,8 @@ class WhisperModel:
                 yield self._segment(number, sentence, with_words, temperature)
         finally:  # free the slot if only the first segments are used
             transcription.stop()
+            for warning in transcription.warnings:
+                _logger.warning("%s", warning.message)
 
     def _segment(
         self, number: int, sentence: Sentence, with_words: bool, temperature: float

@@ -3,6 +3,7 @@
 Works with files and names of models, never with a model.
 """
 
+import logging
 import warnings
 from collections.abc import Generator, Iterable
 from contextlib import closing
@@ -13,9 +14,11 @@ from typing import Any, BinaryIO, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.audio import AudioInput, Chunk, read_chunks, read_file
+from kiku.audio import AudioInput, Chunk, StreamWarning, read_chunks, read_file
 from kiku.checkpoint import DEMO, KNOWN_REPOS
 from kiku.errors import InputError, TruncatedAudio
+
+_logger = logging.getLogger(__name__)
 
 Mono = NDArray[np.float32]
 
@@ -63,14 +66,15 @@ def decode_audio(
         AudioError: the recording cannot be read, or the rate is invalid.
     """
     if not split_stereo:
-        return _joined([*_to_its_end(read_chunks(input_file, sampling_rate))])
+        parts = read_chunks(input_file, sampling_rate, on_warning=_log)
+        return _joined([*_to_its_end(parts)])
     sides = [AudioInput(sampling_rate, channel=number, checks=False) for number in (0, 1)]
-    parts: tuple[list[Mono], list[Mono]] = ([], [])
+    found: tuple[list[Mono], list[Mono]] = ([], [])
     with closing(read_file(input_file)) as chunks:
         for chunk in _to_its_end(map(_in_two_channels, chunks)):
-            for side, kept in zip(sides, parts, strict=True):
+            for side, kept in zip(sides, found, strict=True):
                 kept.append(side.feed(chunk))
-    left, right = (_joined([*kept, side.end()]) for side, kept in zip(sides, parts, strict=True))
+    left, right = (_joined([*kept, side.end()]) for side, kept in zip(sides, found, strict=True))
     return left, right
 
 
@@ -110,6 +114,10 @@ def _to_its_end(parts: Iterable[Any]) -> Generator[Any, None, None]:
         yield from parts
     except TruncatedAudio as error:
         warnings.warn(str(error), stacklevel=3)  # the caller of `decode_audio`
+
+
+def _log(warning: StreamWarning) -> None:
+    _logger.warning("%s", warning.message)
 
 
 def _joined(parts: Iterable[Mono]) -> Mono:

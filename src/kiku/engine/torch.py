@@ -49,17 +49,31 @@ def pick_device(name: str | None) -> torch.device:
         if torch.cuda.is_available():
             return _numbered(torch.device("cuda"))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device: torch.device | None = None
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        # What PyTorch raises depends on the device and on how it was built. The first sentence says
-        # what is wrong; after it there may be much else.
-        reason = str(error).splitlines()[0].split(". ")[0]
         raise ConfigError(
-            f"there is no device {name!r} here ({reason}); use 'cpu', or leave it out"
+            f"there is no device {name!r} here ({_why_not(device)}); use 'cpu', or leave it out"
         ) from error
     return _numbered(device)
+
+
+def _why_not(device: torch.device | None) -> str:
+    """Why a device cannot be used; None is one whose name PyTorch does not know."""
+    if device is None:
+        return "devices are called cpu, cuda, cuda:1, mps"
+    if device.type != "cuda":
+        return f"PyTorch cannot use {device.type} on this machine"
+    if not torch.backends.cuda.is_built():
+        return "PyTorch is installed without CUDA"
+    count = torch.cuda.device_count()
+    if not count:
+        return "CUDA finds no GPU"
+    if (device.index or 0) >= count:
+        return f"CUDA finds {count}, from cuda:0 on"
+    return "CUDA finds the GPU and cannot use it"
 
 
 def _numbered(device: torch.device) -> torch.device:

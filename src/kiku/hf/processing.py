@@ -9,16 +9,26 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from kiku.audio import Resampler, as_mono, is_decoder, read_chunks, source_of
+from kiku.audio import (
+    AudioInput,
+    StreamWarning,
+    array_chunks,
+    as_mono,
+    fed,
+    is_decoder,
+    read_chunks,
+    source_of,
+)
 from kiku.config import CodecConfig
 from kiku.errors import AudioError, InputError
 from kiku.hf.batch import BatchFeature
@@ -256,7 +266,7 @@ def recordings(audio: Any, rate: int) -> list[NDArray[np.float32]]:
     """All recordings in `audio`, which may be nested, as float32.
 
     What breaks off is told: by a warning; by the log where there are several, as a warning that
-    raises would lose the others.
+    raises would lose the others. Faults of the sound (silence, channels that cancel) are logged.
 
     Args:
         audio: samples, paths, rows of a dataset ({"array", "sampling_rate"}, {"path"} or {"bytes"};
@@ -280,8 +290,8 @@ def recordings(audio: Any, rate: int) -> list[NDArray[np.float32]]:
 def _recordings(audio: Any, rate: int, told: list[str]) -> list[NDArray[np.float32]]:
     if is_decoder(audio):
         found = audio.get_all_samples()
-        mono = as_mono(found.data, channels_axis=0 if np.ndim(found.data) == 2 else None)
-        return [_at_rate(mono, int(found.sample_rate), rate)]
+        axis = 0 if np.ndim(found.data) == 2 else None
+        return [_heard(found.data, int(found.sample_rate), rate, axis)]
     source = source_of(audio)
     if isinstance(source, str | os.PathLike | BytesIO):
         return [_file(source, rate, told)]
@@ -290,18 +300,12 @@ def _recordings(audio: Any, rate: int, told: list[str]) -> list[NDArray[np.float
     if isinstance(audio, Tensor):
         audio = audio.numpy(force=True)
     if isinstance(audio, np.ndarray):
-        if not np.issubdtype(audio.dtype, np.floating):
-            raise InputError(
-                f"samples must be floats in [-1, 1], not {audio.dtype}; divide int16 by 32768 "
-                "(transformers takes them as they are, and the model then hears noise)"
-            )
-        if audio.ndim == 2 and 1 in audio.shape:  # one channel, as torchaudio gives it
-            audio = audio.reshape(-1)
+        audio = _floats(audio)
         # Of two axes the feature extractor says what is wrong.
-        return [as_mono(audio) if audio.ndim == 1 else audio.astype(np.float32)]
+        return [_heard(audio, rate, rate) if audio.ndim == 1 else audio.astype(np.float32)]
     if isinstance(audio, list | tuple) and audio:
         if isinstance(audio[0], float):
-            return [as_mono(audio)]
+            return [_heard(audio, rate, rate)]
         return [recording for one in audio for recording in _recordings(one, rate, told)]
     raise InputError(
         "Invalid input type. Must be a single audio, a list of audio, or a nested list of audio"
@@ -312,16 +316,34 @@ def _row_of_dataset(row: Mapping[str, Any], rate: int) -> NDArray[np.float32]:
     """[S] samples of a dataset's row, which has to state its rate."""
     if row["sampling_rate"] is None:
         raise InputError('a recording {"array": ...} has to say its rate as well: "sampling_rate"')
-    (found,) = _recordings(np.asarray(row["array"]), rate, [])
-    return _at_rate(as_mono(found), int(row["sampling_rate"]), rate)
+    return _heard(_floats(np.asarray(row["array"])), int(row["sampling_rate"]), rate)
 
 
-def _at_rate(mono: NDArray[np.float32], given: int, rate: int) -> NDArray[np.float32]:
-    """[S] samples, resampled from the rate `given` to `rate`."""
-    if given == rate:
-        return mono
-    resampler = Resampler(given, rate)
-    return np.concatenate([resampler.push(mono), resampler.end()])
+def _floats(samples: NDArray[Any]) -> NDArray[Any]:
+    """The samples, [S] if there is one channel; InputError if they are no floats."""
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise InputError(
+            f"samples must be floats in [-1, 1], not {samples.dtype}; divide int16 by 32768 "
+            "(transformers takes them as they are, and the model then hears noise)"
+        )
+    is_one = samples.ndim == 2 and 1 in samples.shape  # as torchaudio gives it
+    return samples.reshape(-1) if is_one else samples
+
+
+def _heard(
+    samples: ArrayLike, given: int, rate: int, channels_axis: int | None = None
+) -> NDArray[np.float32]:
+    """[S] samples at `rate`, from an array at the rate `given`; their faults are logged."""
+    if not np.size(samples):
+        return as_mono(samples, channels_axis=channels_axis)
+    chunks = array_chunks(samples, given, channels_axis=channels_axis)
+    return np.concatenate(list(fed(AudioInput(rate), chunks, _log)))
+
+
+def _log(warning: StreamWarning, name: str = "") -> None:
+    """Log a warning with the name of its file, if it has one."""
+    message = warning.message
+    _logger.warning("%s", message if name in message else f"{name}: {message}")
 
 
 def _file(
@@ -334,9 +356,10 @@ def _file(
     file = source if isinstance(source, BytesIO) else os.fspath(source)
     if isinstance(file, str) and file.startswith(("http://", "https://")):
         raise InputError(f"{file}: addresses are not fetched; download the file and give its path")
+    log = partial(_log, name=str(getattr(file, "name", "")) or str(source))
     chunks: list[NDArray[np.float32]] = []
     try:
-        chunks.extend(read_chunks(file, rate))
+        chunks.extend(read_chunks(file, rate, on_warning=log))
     except AudioError as error:
         if not chunks:
             raise

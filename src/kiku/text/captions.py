@@ -47,7 +47,8 @@ def write_json(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
     begins with a space, as whisper's do: a program that reads whisper's files reads this one.
     Times are seconds, to the millisecond. A probability that is not known (NaN) is null. Words of
     one channel also have `"channel"`, and so have their segments. With `options.partial` the
-    document has `"partial": true`.
+    document has `"partial": true`, and with `options.warnings` `"warnings": [{"kind", "message",
+    "time"}]`.
     """
     flat = [
         word for item in words for word in (item.words if isinstance(item, Segment) else [item])
@@ -66,6 +67,8 @@ def write_json(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
     }
     if options.partial:
         document["partial"] = True
+    if options.warnings:
+        document["warnings"] = [{**one, "time": round(one["time"], 3)} for one in options.warnings]
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
 

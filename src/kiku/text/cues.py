@@ -7,7 +7,7 @@ rough distance matter. Does not know file formats.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -45,6 +45,8 @@ class CaptionOptions:
     """srt, vtt: underline each word while it is spoken."""
     partial: bool = False
     """json: not all words of the sound are there; the file then has `"partial": true`."""
+    warnings: Sequence[Mapping[str, Any]] = ()
+    """json: faults of the sound, each with its kind, message and time in seconds."""
 
     def __post_init__(self) -> None:
         plain_numbers(self)

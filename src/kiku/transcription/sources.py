@@ -22,7 +22,7 @@ from kiku.audio import (
     samples_of,
     source_of,
 )
-from kiku.audio.files import OnWarning
+from kiku.audio.checks import OnWarning
 from kiku.errors import InputError
 from kiku.options import StreamOptions
 from kiku.serial import shown

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from opcode import opmap
 from pathlib import Path
 from types import FrameType
@@ -98,10 +98,7 @@ class Transcript:
             "segments": [
                 {"start": one.start, "end": one.end, "text": one.text} for one in self.segments
             ],
-            "warnings": [
-                {"kind": one.kind, "message": one.message, "time": one.time}
-                for one in self.warnings
-            ],
+            "warnings": [one.to_dict() for one in self.warnings],
             "problem": None if self.problem is None else str(self.problem),
             "model": self.model,
         }
@@ -138,8 +135,9 @@ class Transcript:
             ) from error
 
     def _written(self, ending: str) -> str:
-        options = CaptionOptions(self.model or "")
-        return FORMATS[ending](self.words, replace(options, duration=self.duration))
+        warnings = [one.to_dict() for one in self.warnings]
+        options = CaptionOptions(self.model or "", self.duration, warnings=warnings)
+        return FORMATS[ending](self.words, options)
 
 
 class IncompleteTranscript(UserWarning):
