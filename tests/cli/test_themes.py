@@ -55,13 +55,13 @@ def test_the_help_lists_options_by_their_themes(run: Run) -> None:
             assert where == [title], option
 
 
-def test_what_a_theme_adds_to_another_stands_before_its_last_option(run: Run) -> None:
+def test_what_a_theme_adds_to_another_stands_before_its_last_options(run: Run) -> None:
     before, added, last = (
         ["--hotword", "--temperature"],
         ["--prompt", "--prompt-audio"],
-        "--calibration",
+        ["--options", "--calibration"],
     )
-    for command, wanted in (("evaluate", [*before, last]), ("listen", [*before, *added, last])):
+    for command, wanted in (("evaluate", before + last), ("listen", before + added + last)):
         said = run(command, "--help").out
         part = said.split("How words are chosen:")[1].split("\n\n")[0]
         assert re.findall(r"^  (--[\w-]+)", part, re.MULTILINE) == wanted

@@ -67,8 +67,17 @@ class CaptionOptions:
                 raise ConfigError(f"{name} must be True or False, not {value!r}")
         if not isinstance(self.model, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"model must be the name of a model, not {self.model!r}")
+        if not (isinstance(self.warnings, list | tuple) and all(map(_is_warning, self.warnings))):
+            raise ConfigError(
+                f"warnings must be a list of what StreamWarning.to_dict() gives, not "
+                f"{self.warnings!r}"
+            )
         if not (self.duration is None or _is_number(self.duration, int | float)):
             raise ConfigError(f"duration must be seconds, or None, not {self.duration!r}")
+
+
+def _is_warning(value: Any) -> bool:
+    return isinstance(value, Mapping) and {"kind", "message", "time"} <= value.keys()
 
 
 def _is_number(value: Any, kind: Any) -> bool:
