@@ -265,6 +265,17 @@ def _as_at_first(chunk: Chunk, read: _Read) -> Chunk:
     return Chunk(planes, chunk.rate, chunk.num_samples, read.num_channels, None, chunk.peak)
 
 
+def _warn_of_damage(read: _Read, course: Course) -> None:
+    """Warn if packets could not be decoded, or silence took their place."""
+    silence_s, read.clock.silence_s = read.clock.silence_s, 0.0
+    if course.num_damaged or silence_s:
+        message = (
+            f"{read.reader.label} is damaged: packets that could not be decoded: "
+            f"{course.num_damaged}; silence in their place: {silence_s:.2f} s"
+        )
+        read.on_warning(StreamWarning("damaged", message, read.clock.given_s))
+
+
 def _check_end(
     container: InputContainer,
     track: AudioStream,
@@ -292,13 +303,7 @@ def _check_end(
             f"{reader.label} could not be read beyond {given_s:.2f} s ({reader.failure}): "
             "what comes before was read; check the disk or the connection"
         ) from reader.failure
-    silence_s, read.clock.silence_s = read.clock.silence_s, 0.0
-    if course.num_damaged or silence_s:
-        message = (
-            f"{reader.label} is damaged: packets that could not be decoded: {course.num_damaged}; "
-            f"silence in their place: {silence_s:.2f} s"
-        )
-        read.on_warning(StreamWarning("damaged", message, given_s))
+    _warn_of_damage(read, course)
     format_name, last = format_of(container), course.last_packet
     whole_s = whole_length_s(
         format_name,

@@ -133,11 +133,7 @@ def listen(
     wanted = _formats(writing.formats, output)
     options = heard(sound, text)
     _check(place, options, sound.raw)
-    if place.source is None and (model.device or "").isdigit():
-        raise typer.BadParameter(
-            f"the model cannot run on {model.device}; for a microphone write --mic {model.device}",
-            param_hint="--device",
-        )
+    _check_device(place, model.device)
     writing.refuse(wanted)
     if writing.force and output is None:
         raise typer.BadParameter("it needs files to write to; add -o DIR", param_hint="--force")
@@ -223,6 +219,15 @@ def _live(options: StreamOptions, heard: _Heard, turns: TurnsWanted) -> StreamOp
         partials=True,
         rate_check=heard.has_end,  # a header may be wrong, a microphone's driver is not
     )
+
+
+def _check_device(place: SourceOptions, device: str | None) -> None:
+    """Elsewhere `--device 1` is a microphone."""
+    if place.source is None and (device or "").isdigit():
+        raise typer.BadParameter(
+            f"the model cannot run on {device}; for a microphone write --mic {device}",
+            param_hint="--device",
+        )
 
 
 def _turns(options: StreamOptions, typed: TurnsWanted) -> Any:

@@ -16,6 +16,9 @@ from kiku.stream.work import DecodingChange, FinalizeRequest
 MAX_REQUESTS = 32
 """Finalizes that may wait at once, and as many changes of decoding."""
 
+LONG_S = 0.5
+"""Seconds; a longer chunk waits in pieces."""
+
 InboxItem = Chunk | FinalizeRequest | DecodingChange | StreamWarning | Literal["close"]
 """One thing that a client gives: a warning is about the sound behind it; "close" says that no more
 sound comes."""
@@ -65,3 +68,18 @@ class Inbox:
             "or make fewer"
         )
     )
+
+    def add_pieces(self, chunk: Chunk) -> None:
+        """Add a long chunk in pieces, each of which is converted by itself: the other sessions
+        wait meanwhile. They are added up as the driver's thread does. For the client's thread."""
+        for piece in chunk.split(LONG_S / 2):
+            self.pushed_s += piece.num_samples / piece.rate
+            self.items.append(piece)
+
+    def ends_with(self, request: FinalizeRequest) -> bool:
+        """Whether the last item that waits is an equal request. The driver's thread may take it at
+        any moment; a request that is added then is found equal there, or answered once more."""
+        try:
+            return self.items[-1] == request
+        except IndexError:
+            return False

@@ -44,7 +44,7 @@ from kiku.serial import MAX_INT, from_plain, to_plain
 from kiku.stream.event_writer import EventWriter
 from kiku.stream.events import Event, event_to_dict
 from kiku.stream.frame_source import FrameSource
-from kiku.stream.inbox import Inbox, InboxItem
+from kiku.stream.inbox import LONG_S, Inbox, InboxItem
 from kiku.stream.recovery import Redecode, Truncate
 from kiku.stream.session_setup import SessionSetup
 from kiku.stream.session_state import DueState, SessionState
@@ -59,9 +59,6 @@ from kiku.stream.work import (
     Work,
 )
 from kiku.text import Vocabulary, WordBuilder
-
-_PIECE_S = 0.25
-"""Seconds of the pieces in which a long chunk is converted: the other sessions wait meanwhile."""
 
 
 class WordSession:
@@ -134,10 +131,8 @@ class WordSession:
         """Take sound that `input.check` has let through. The caller keeps to `max_queue_s`."""
         inbox = self._inbox
         seconds = chunk.num_samples / chunk.rate
-        if seconds > 2 * _PIECE_S:
-            for piece in chunk.split(_PIECE_S):  # added up as the driver's thread does
-                inbox.pushed_s += piece.num_samples / piece.rate
-                inbox.items.append(piece)
+        if seconds > LONG_S:
+            inbox.add_pieces(chunk)
         else:
             inbox.pushed_s += seconds
             inbox.items.append(chunk)  # as `_give`, which costs a call for every chunk
@@ -161,22 +156,14 @@ class WordSession:
         at one place are one, as long as the first of them waits. The caller asks `check_finalize`
         before.
         """
-        if not self._is_asked(request):
+        if not self._inbox.ends_with(request):
             self._inbox.finalizes.made += 1
             self._give(request)
 
     def check_finalize(self, request: FinalizeRequest) -> None:
         """Raise QueueFull if no further finalize may wait."""
-        if not self._is_asked(request):
+        if not self._inbox.ends_with(request):
             self._inbox.finalizes.check()
-
-    def _is_asked(self, request: FinalizeRequest) -> bool:
-        """Whether the last item that waits is an equal request. The driver's thread may take it at
-        any moment; a request that is added then is found equal there, or answered once more."""
-        try:
-            return self._inbox.items[-1] == request
-        except IndexError:
-            return False
 
     def new_change(self, decoding: DecodingOptions) -> DecodingChange:
         """A change for `change_decoding`, of this session and of others with the same model. It may
