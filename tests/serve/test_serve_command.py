@@ -21,6 +21,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from kiku.cli import main
+from kiku.errors import ConfigError
+from kiku.serve import server
+from kiku.serve.settings import Settings
 from tests.serve.clients import FRAME, PATIENCE_S, kyutai, samples_of
 from tests.serve.conftest import EXAMPLES
 from tests.serve.wyoming_sdk import AsyncTcpClient, AudioStart, AudioStop, chunk
@@ -292,6 +295,22 @@ def test_a_port_that_is_taken_is_told(refused: Refused, option: str):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert f"choose another --host or {option}" in refused(option, port)  # the last one counts
+
+
+def test_a_port_that_cannot_be_had_leaves_no_other_open(monkeypatch: pytest.MonkeyPatch):
+    own, opened = server.listening_socket, list[socket.socket]()
+
+    def noted(host: str, port: int, option: str = "--port") -> socket.socket:
+        opened.append(own(host, port, option))
+        return opened[-1]
+
+    monkeypatch.setattr(server, "listening_socket", noted)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = Settings(port=0, wyoming_port=taken.getsockname()[1])
+        with pytest.raises(ConfigError, match="cannot listen"):
+            server.run(settings)
+    (sock,) = opened
+    assert sock.fileno() == -1
 
 
 def test_a_model_that_there_is_not_ends_the_process():

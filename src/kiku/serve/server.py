@@ -5,6 +5,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import FrameType
 
 import uvicorn
@@ -110,6 +111,7 @@ def listening_socket(host: str, port: int, option: str = "--port") -> socket.soc
     Raises:
         ConfigError: the address cannot be listened on.
     """
+    sock: socket.socket | None = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, proto, _, address = found[0]
@@ -122,6 +124,8 @@ def listening_socket(host: str, port: int, option: str = "--port") -> socket.soc
         sock.bind(address)
         sock.listen(1024)
     except OSError as error:
+        if sock is not None:
+            sock.close()
         raise ConfigError(
             f"cannot listen on {host}:{port} ({error.strerror or error}): choose another --host "
             f"or {option}"
@@ -142,15 +146,16 @@ def run(settings: Settings, announce: Callable[[str], None] | None = None) -> No
             broke.
     """
     app = App(Service(settings))
-    sock = listening_socket(settings.host, settings.port)
-    wyoming: WyomingServer | None = None
-    if settings.wyoming_port is not None:
-        check_open_to_all(settings)
-        sock_there = listening_socket(settings.host, settings.wyoming_port, "--wyoming-port")
-        wyoming = WyomingServer(app, sock_there)
-    server = make_server(app)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(app, server, sock, wyoming, announce))
+    with ExitStack() as opened:
+        sock = opened.enter_context(listening_socket(settings.host, settings.port))
+        wyoming: WyomingServer | None = None
+        if settings.wyoming_port is not None:
+            check_open_to_all(settings)
+            there = listening_socket(settings.host, settings.wyoming_port, "--wyoming-port")
+            wyoming = WyomingServer(app, opened.enter_context(there))
+        server = make_server(app)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(app, server, sock, wyoming, announce))
 
 
 async def _serve(
