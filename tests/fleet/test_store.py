@@ -308,6 +308,20 @@ def test_a_write_that_fails_leaves_nothing_and_is_told(
     assert len(_names(output)) == 1
 
 
+def test_a_folder_that_cannot_be_listed_is_told_and_left_to_others(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listed(_: RowStore) -> list[str]:
+        raise OutputError("it cannot be listed")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(RowStore, "_parts", listed)
+        with pytest.raises(OutputError, match="listed"):
+            RowStore(output)
+    with RowStore(output) as store:
+        store.add("a", _rows("a.wav"))
+
+
 def test_a_part_that_is_not_renamed_yet_is_none(tmp_path: Path) -> None:
     (tmp_path / ".part-00000-0123abcd.jsonl.5e.partial").write_text('{"path": "/calls/a')
     with RowStore(str(tmp_path)) as store:

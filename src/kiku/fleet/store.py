@@ -73,6 +73,8 @@ class RowStore:
         with self._translate_errors("reached"):
             self._files, self._folder = file_system_of(folder)
         self._lock: FileLock | None = None
+        self._closed = threading.Event()
+        self._clock: threading.Thread | None = None
         self._ignores_case = False
         self._writing = writing
         if writing:
@@ -98,8 +100,6 @@ class RowStore:
         """By name of captions: the recording they belong to, the last that was transcribed."""
         self._busy = threading.RLock()
         """Is held while rows or parts change: the clock's thread writes parts, too."""
-        self._closed = threading.Event()
-        self._clock: threading.Thread | None = None
         self._is_late = False
         """Whether the clock's thread could not write."""
 
