@@ -54,7 +54,9 @@ def packed(**message: Any) -> bytes:
 
 
 def pushed(actions: Actions) -> np.ndarray:
-    """The sound of the only action."""
+    """The sound of the only action; of no samples nothing is made."""
+    if not actions:
+        return np.zeros(0, np.float32)
     (action,) = actions
     assert isinstance(action, Push)
     assert isinstance(action.samples, np.ndarray)

@@ -86,7 +86,8 @@ class TalkingWire(SilentWire):
 
 
 BOTH = b"sound and a finalize"
-SOUND, MARKER = b"\x82\xa4type\xa5Audio\xa3pcm\x90", b"\x82\xa4type\xa6Marker\xa2id\x01"
+SOUND = b"\x82\xa4type\xa5Audio\xa3pcm\x91\xca" + bytes(4)
+EMPTY, MARKER = b"\x82\xa4type\xa5Audio\xa3pcm\x90", b"\x82\xa4type\xa6Marker\xa2id\x01"
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,7 @@ SOUND, MARKER = b"\x82\xa4type\xa5Audio\xa3pcm\x90", b"\x82\xa4type\xa6Marker\xa
     [
         ([SOUND], False),
         ([BOTH], False),
+        ([EMPTY], True),
         ([MARKER], True),
         (["text"], True),
         ([SOUND, MARKER, "text"], False),

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 import wave
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -468,6 +469,63 @@ def line_of(caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
 PROTOCOLS = ["openai_rest", "deepgram-file", "kyutai-file"]
 
 
+def num_errors(service: Running) -> Counter[str]:
+    """Counted errors of uploads, by kind."""
+    (family,) = service.service.metrics.errors.collect()
+    found = Counter[str]()
+    for one in family.samples:
+        if one.name.endswith("_total") and one.labels["protocol"] in PROTOCOLS:
+            found[one.labels["kind"]] += int(one.value)
+    return found
+
+
+def test_each_failed_upload_is_counted_once(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    data = DIGITS.read_bytes()
+    with running(demo, max_queue=0, max_upload_s=1.0) as service:
+
+        def counted(*statuses: int) -> dict[str, int]:
+            before = num_errors(service)
+            assert [posted(service, door, given, **form).status_code for door in DOORS] == [
+                *statuses
+            ]
+            return dict(num_errors(service) - before)
+
+        given, form = b"", dict[str, str]()
+        assert sum(counted(400, 400, 400).values()) == 3
+        given = b"no sound"
+        assert sum(counted(400, 400, 400).values()) == 3
+        given = data  # too long; Deepgram's answer has what was heard
+        assert sum(counted(400, 200, 400).values()) == 2
+        form = {"keywords[]": "日本"}
+        with monkeypatch.context() as full:
+            full.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+            assert counted(503, 503, 503) == {"OutputError": 3}
+
+        async def take() -> Any:
+            return service.service.permit(4)
+
+        held = service.call(take)
+        assert counted(503, 503, 503) == {"Busy": 3}
+        service.loop.call_soon_threadsafe(held.release)
+        before = num_errors(service)
+        assert posted(service, DOORS[0], data, **form).status_code == 400
+        assert dict(num_errors(service) - before) in ({"400": 1}, {"ConfigError": 1})
+
+
+def test_a_stream_of_events_that_ends_early_is_logged_so(
+    demo: kiku.Recognizer, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", "kiku")
+    with running(demo, max_upload_s=1.0) as service:
+        answer = posted(service, DOORS[0], DIGITS.read_bytes(), stream="true")
+        assert answer.status_code == 200
+        assert "longer than 1 second" in answer.text
+        assert line_of(caplog)["status"] == 400
+        assert sum(num_errors(service).values()) == 1
+
+
 def test_each_upload_is_counted_and_has_a_line(
     demo: kiku.Recognizer, caplog: pytest.LogCaptureFixture
 ):
@@ -579,6 +637,14 @@ def test_a_body_that_does_not_come_on_is_answered(demo: kiku.Recognizer, door: s
 @pytest.mark.parametrize("door", DOORS)
 def test_a_refusal_of_what_has_come_whole_keeps_the_connection(service: Running, door: str):
     answer = posted(service, door, b"no sound here " * 99)
+    assert answer.status_code == 400
+    assert "connection" not in answer.headers
+
+
+def test_a_damaged_form_that_has_come_whole_keeps_the_connection(service: Running):
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    broken = b"--x\r\nbroken\r\n\r\n--x--\r\n"
+    answer = httpx.post(service.http + DOORS[0], headers=kind, content=broken, timeout=PATIENCE_S)
     assert answer.status_code == 400
     assert "connection" not in answer.headers
 

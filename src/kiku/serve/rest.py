@@ -81,10 +81,10 @@ class _Exchange:
     counters: UploadCounters
     status: int | None = None
     """Status of the answer, once it has begun."""
+    outcome: int | None = None
+    """Status for the log, where that of the answer says too little: it began, and then failed."""
     is_upload: bool = False
     """Whether it has a line in the log."""
-    has_body: bool = False
-    """Whether the whole body of the request has been read."""
 
     async def send_message(self, message: AsgiMessage) -> None:
         """Send a part of the answer.
@@ -117,7 +117,7 @@ class _Exchange:
         """Answer with an error, at once, even while the client is still sending."""
         data = msgspec.json.encode(refusal.body)
         kind = "application/json"
-        if self.has_body:
+        if has_all(self.scope):
             return await self.answer(refusal.status, kind, data, refusal.headers)
         headers = {"content-length": str(len(data)), "connection": "close", **refusal.headers}
         await self.start(refusal.status, kind, headers)
@@ -139,9 +139,7 @@ class _Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
         headers = request_of(scope, "").headers
         counters = UploadCounters(self._service, openai_rest.NAME, scope)
-        exchange = _Exchange(
-            self._service, scope, receive, send, headers, counters, has_body=has_all(scope)
-        )
+        exchange = _Exchange(self._service, scope, receive, send, headers, counters)
         method: str = scope["method"]
         try:
             if self._methods is not None and method not in self._methods:
@@ -151,16 +149,17 @@ class _Endpoint:
             if gone.may_listen:
                 with suppress(Gone):
                     await exchange.refuse(openai_rest.too_slow())
+            else:
+                exchange.outcome = LEFT
         except Exception as error:
             refusal = _refusal_of(error)
-            if isinstance(error, Refusal | FormError | TooLarge):  # others are counted already
-                counters.refused(refusal.status)
+            counters.failed(error, refusal.status)
             if exchange.status is None:
                 with suppress(Gone):
                     await exchange.refuse(refusal)
         finally:
             if exchange.is_upload:
-                counters.log(exchange.status or LEFT)
+                counters.log(exchange.outcome or exchange.status or LEFT)
 
 
 def _refusal_of(error: Exception) -> Refusal:
@@ -216,7 +215,6 @@ async def _request(exchange: _Exchange, upload: UploadedFile) -> TranscriptionRe
     except Encoded as error:
         code = "unsupported_encoding"
         raise openai_rest.error(415, str(error), code=code, headers=error.headers) from None
-    exchange.has_body = True
     form.end()
     request = TranscriptionRequest.of(form.fields, exchange.service.card)
     if not form.num_files:
@@ -261,7 +259,10 @@ async def _stream(exchange: _Exchange, request: TranscriptionRequest, path: Path
     except Exception as error:
         if exchange.status is None:
             raise
-        last = events.failed(_refusal_of(error))
+        refusal = _refusal_of(error)
+        exchange.counters.failed(error, refusal.status)
+        exchange.outcome = refusal.status
+        last = events.failed(refusal)
     await exchange.send_message({"type": "http.response.body", "body": last})
 
 

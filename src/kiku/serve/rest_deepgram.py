@@ -71,8 +71,7 @@ def deepgram_routes(service: Service) -> list[BaseRoute]:
             return counters.answered(response)
         except Exception as error:
             refused = _refusal_of(error, request)
-            if isinstance(error, Refusal | TooLarge | Encoded):  # others are counted already
-                counters.refused(refused.status)
+            counters.failed(error, refused.status)
             return counters.answered(Refused(refused))
         headers = {"dg-request-id": request.id, **transcript_headers(transcript)}
         if transcript.problem is not None:  # the body has no place for it

@@ -68,8 +68,7 @@ def kyutai_routes(service: Service) -> list[BaseRoute]:
                 response = Refused(Refusal(408, {"error": STALLED}))
         except Exception as error:
             refusal = _refusal_of(error)
-            if isinstance(error, TooLarge | Encoded):  # others are counted already
-                counters.refused(refusal.status)
+            counters.failed(error, refusal.status)
             response = Refused(refusal)
         return counters.answered(response)
 

@@ -305,9 +305,6 @@ class Service:
             async with self.until_end():
                 await transcription.start()
                 yield transcription
-        except KikuError as error:
-            self.metrics.errors.labels(protocol, type(error).__name__).inc()
-            raise
         finally:
             self.metrics.connections.labels(protocol).dec()
             self.count_closed()
@@ -336,8 +333,11 @@ class UploadTranscription:
         """Wait for a slot, read the beginning of the sound, and open the stream."""
         service, options = self._service, self._options
         admission, queue_s = service.admission, service.settings.queue_s
+        clock = asyncio.get_running_loop().time
+        asked_at = clock()
         # A decoder is a process, so recordings that wait have none.
         self._permit = await admission.wait(1, queue_s)
+        left_s = max(0.0, queue_s - (clock() - asked_at))
         self._decoder = await service.decoders.decode(self._source, track=options.track)
         chunks = self._decoder.chunks()
         first = await anext(chunks, None)
@@ -353,7 +353,7 @@ class UploadTranscription:
         )
         self.num_channels = count = options.num_sessions(channels)
         if count > 1:
-            self._permit = await admission.exchange(self._permit, count, queue_s)
+            self._permit = await admission.exchange(self._permit, count, left_s)
         self._stream = await service.open(options, recorded=True)
         self._feeding = asyncio.create_task(self._feed(first, chunks, self._stream))
 

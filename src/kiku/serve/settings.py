@@ -53,8 +53,9 @@ _WITH_PORT = re.compile(r"([^:]+|\[.*\]):\d+")
 
 _AT_LEAST_ONE = (
     "slots", "threads", "max_connections", "max_connections_per_key", "max_requests_per_minute",
-    "max_message_bytes", "max_upload_bytes",
+    "max_message_bytes", "max_upload_bytes", "decoder_bytes",
 )  # fmt: skip
+_MORE_THAN_0 = ("header_s", "body_s", "max_upload_s", "read_ahead_s")
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -172,6 +173,9 @@ class Settings:
         for name in _AT_LEAST_ONE:
             if getattr(self, name) == 0:
                 raise ConfigError(f"{_flag(name)} must be at least 1, not 0")
+        for name in _MORE_THAN_0:
+            if getattr(self, name) == 0:
+                raise ConfigError(f"{_flag(name)} must be more than 0")
         if _WITH_PORT.fullmatch(self.host):
             raise ConfigError(f"--host must have no port, not {self.host!r}: give it to --port")
         if not all(key.strip() for key in self.api_key):
@@ -356,7 +360,7 @@ def _checked(value: Any, kind: Any, what: str, shown: str) -> Any:
         items = cast("list[Any]", value if isinstance(value, list) else [value])
         if all(isinstance(item, str) for item in items):
             return tuple(items)
-    elif wanted is Path and isinstance(value, str):
+    elif wanted is Path and isinstance(value, str) and value:
         return Path(value)
     elif wanted is float and type(value) in (int, float):
         return float(value)

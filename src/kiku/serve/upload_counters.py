@@ -6,8 +6,11 @@ from typing import Any
 
 from starlette.responses import Response
 
+from kiku.serve.forms import FormError
 from kiku.serve.logs import line
+from kiku.serve.protocols.interface import Refusal
 from kiku.serve.service import Service
+from kiku.serve.uploads import Encoded, TooLarge
 from kiku.serve.wire import OWNER, Scope
 from kiku.transcription import Transcript
 
@@ -43,9 +46,11 @@ class UploadCounters:
         self._num_sent += num_bytes
         self._sent.inc(num_bytes)
 
-    def refused(self, status: int) -> None:
-        """Count a refusal, by its status."""
-        self._errors.labels(self._protocol, str(status)).inc()
+    def failed(self, error: Exception, status: int) -> None:
+        """Count an error by its type, or by its status if its client alone has made it."""
+        is_clients = isinstance(error, Refusal | FormError | TooLarge | Encoded)
+        kind = str(status) if is_clients else type(error).__name__
+        self._errors.labels(self._protocol, kind).inc()
 
     def heard(self, transcript: Transcript) -> None:
         """Note all that was said."""

@@ -226,6 +226,8 @@ class KyutaiProtocol(Base):
     def _sound(self, samples: NDArray[np.float32]) -> Actions:
         if self._container:
             return _error("Audio came after OggOpus: send Init before another kind of sound")
+        if not len(samples):  # it does not keep its client connected
+            return ()
         self._container, self._has_new_sound = False, True
         return [Push(samples)]
 

@@ -52,7 +52,7 @@ PARAMETERS = (
         "options",
         "honoured",
         "further StreamOptions as JSON: decoding, turns, recovery, rate_check, signal_checks; the "
-        "other parameters come first",
+        "other parameters, where they are given, count instead",
     ),
     Parameter(
         "session", "honoured", "a name with which a client can come back after it was cut off"
