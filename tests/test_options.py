@@ -1,6 +1,7 @@
 """Options check themselves, and come back from JSON as they were."""
 
 import json
+import math
 import pickle
 from collections.abc import Mapping
 from dataclasses import fields
@@ -310,3 +311,13 @@ def test_a_rate_may_be_a_whole_float_as_microphones_give_it() -> None:
     for wrong in (44_100.5, True, np.nan):
         with pytest.raises(ConfigError, match="sample_rate"):
             AudioFormat(sample_rate=wrong)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"time": "soon"}, {"time": None}, {"time": math.inf}, {"message": 1}, {"kind": None}]
+)
+def test_a_warning_of_captions_can_be_written(wrong: dict[str, Any]) -> None:
+    right = {"kind": "quiet", "message": "it is quiet", "time": 1.0}
+    assert CaptionOptions(warnings=[right]).warnings == [right]
+    with pytest.raises(ConfigError, match="warnings must be"):
+        CaptionOptions(warnings=[right, {**right, **wrong}])

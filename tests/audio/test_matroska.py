@@ -54,6 +54,13 @@ def test_a_duration_that_was_never_filled_in_is_none(record, tone) -> None:
     assert any(is_told(io.BytesIO(data[:size])) for size in (place + 40, place + 80))
 
 
+def test_a_cut_of_less_than_half_a_second_is_told_where_a_length_is_stated(record, tone) -> None:
+    data = record("webm", "libopus", tone(RATE, 2.0), RATE)
+    assert not is_told(io.BytesIO(data))
+    last = data.rindex(b"\xa3")
+    assert is_told(io.BytesIO(data[: last + 20]))
+
+
 def test_pictures_after_the_sound_may_be_cut_as_well() -> None:
     out = io.BytesIO()
     with av.open(out, "w", format="matroska", options={"live": "1"}) as film:

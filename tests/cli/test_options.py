@@ -292,3 +292,27 @@ def test_a_warning_of_a_recording_is_told_once(
     assert kinds[0].startswith(f"kiku: warning: {loud}: ")
     assert "warning" not in run("transcribe", loud, "-q").err
     assert run("transcribe", loud, loud, "--channel", "each").err.count("clipped at full") == 1
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize(
+    ("typed", "silence_s"), [((), 1.4), (("--turns", "medium"), 1.0), (("--turns", "off"), None)]
+)
+def test_turns_that_are_typed_come_before_those_of_the_file(
+    run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    typed: Sequence[str], silence_s: float | None,
+) -> None:  # fmt: skip
+    asked: list[StreamOptions] = []
+    own = kiku.Recognizer.stream
+
+    def noted(self: kiku.Recognizer, options: StreamOptions) -> kiku.LiveStream:
+        asked.append(options)
+        return own(self, options)
+
+    monkeypatch.setattr(kiku.Recognizer, "stream", noted)
+    (tmp_path / "options.json").write_text('{"turns": "low"}')
+    file = tmp_path / "options.json"
+    run(*LISTEN, speech(tmp_path / "talk.wav"), "--options", file, *typed)
+    (options,) = asked
+    policy = options.turn_policy
+    assert (None if policy is None else policy.silence_s) == silence_s

@@ -144,7 +144,10 @@ def test_the_deployment_has_the_settings_of_the_replicas(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "keys").write_text("secret\n")
-    given = {"model": "mine", "api_keys_file": "keys", "session_store": "sessions"}
+    given = {
+        "model": "mine", "api_keys_file": "keys", "session_store": "sessions",
+        "calibration": "calibration.json",
+    }  # fmt: skip
     app({"slots": 4, "device": "cuda", **given})
     assert serve.options["ray_actor_options"]["num_gpus"] == 1
     serve.build()
@@ -153,6 +156,7 @@ def test_the_deployment_has_the_settings_of_the_replicas(
     assert settings.model == str(tmp_path / "mine")
     assert settings.api_keys_file == tmp_path / "keys"
     assert settings.session_store == str(tmp_path / "sessions")
+    assert settings.calibration == tmp_path / "calibration.json"
     assert (settings.host, settings.drain_s) == ("0.0.0.0", 0.0)
     for store in ("redis://sessions:6379/0", None):
         assert for_replicas(Settings(session_store=store)).session_store == store

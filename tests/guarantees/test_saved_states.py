@@ -196,7 +196,7 @@ def test_no_more_requests_wait_than_a_stream_can_have(what: str) -> None:
     if what == "requests of a finalize":
         finalize["finalize"]["requests"] *= 33
     else:
-        session["due"] = [change if what == "changes" else finalize] * 65
+        session["due"] = [change if what == "changes" else finalize] * 97
     with pytest.raises(StreamError):
         recognizer().stream(state=pack_stream(tree))
     assert recognizer().free_slots == 2

@@ -519,6 +519,9 @@ def test_faults_of_the_sound_are_logged(
     if not second:
         recordings(np.zeros(RATE, np.float32), RATE)
         assert told in caplog.messages[-1]
+        recordings([{"bytes": (tmp_path / "two.wav").read_bytes(), "path": None}], RATE)
+        assert told in caplog.messages[-1]
+        assert "object at" not in caplog.text
 
 
 class SimpleDecoder:

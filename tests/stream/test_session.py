@@ -621,6 +621,19 @@ def test_a_full_inbox_of_requests_is_told_and_answers_make_room() -> None:
         s.check_finalize(FinalizeRequest())
 
 
+def test_requests_that_are_saved_again_and_again_can_be_restored() -> None:
+    s = session()
+    s.begin(PAD, 0.0)
+    push(s, np.zeros(3 * SIZE, np.float32))
+    for i in range(3):
+        for j in range(20):
+            s.check_finalize(FinalizeRequest(f"{i} {j}"))
+            s.finalize(FinalizeRequest(f"{i} {j}"))
+        saved = s.save(s.num_given)
+        session().restore(saved)
+    assert sum(len(one["finalize"]["requests"]) for one in saved["due"]) == 60
+
+
 def test_finalizes_that_were_saved_count_among_those_that_wait() -> None:
     s = session()
     s.begin(PAD, 0.0)

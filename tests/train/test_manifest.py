@@ -124,6 +124,7 @@ def test_rows_that_can_be_used() -> None:
     assert problem_of(words(("a", 1, 2), ("b", 1, 3))) is None
     assert problem_of(words()) is None
     assert problem_of(TrainingRow(Path("a.wav"), "")) is None
+    assert problem_of(said("caf\u00e9", "cafe\u0301")) is None
     # times of an aligner that knows letters only
     assert problem_of(said("Yes - no, don't!", "yes", "no", "don", "t")) is None
 
@@ -148,6 +149,7 @@ def part(path: str, start: float, end: float | None, split: str) -> TrainingRow:
 def test_sound_in_two_splits_is_named() -> None:
     first, second = part("a.wav", 0, 2, "train"), part("a.wav", 2, None, "dev")
     refuse_shared_splits([second, first, part("a.wav", 1, 2, "train")])
+    refuse_shared_splits([part("a.wav", 0, 0.1 + 0.2, "train"), part("a.wav", 0.3, 1, "dev")])
     for path, start, end in (("b/../a.wav", 1.5, 3), ("a.wav", 0, None), ("a.wav", 0.5, 1)):
         other = part(path, start, end, "dev")
         with pytest.raises(TrainingError, match=r"a\.wav.* is in two splits, (train|dev) and"):

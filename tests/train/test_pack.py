@@ -327,10 +327,14 @@ def test_a_finished_pack_is_left_alone(loaded: Loaded, tmp_path: Path) -> None:
         pack(rows[:1], loaded, tmp_path / "pack", PackOptions())
     with pytest.raises(TrainingError, match=r"another augmentation \(None, now {"):
         pack(rows, loaded, tmp_path / "pack", PackOptions(augmentation=Augmentation()))
-    sound = rows[0].path
+    sound, index = rows[0].path, tmp_path / "pack" / "pack.json"
     os.utime(sound, ns=(0, sound.stat().st_mtime_ns + 1))
     with pytest.raises(TrainingError, match=r"begun with other recordings of the same names"):
         pack(rows, loaded, tmp_path / "pack", PackOptions())
+    older = json.loads(index.read_text())
+    del older["recordings"]
+    index.write_text(json.dumps(older))
+    assert pack(rows, loaded, tmp_path / "pack", PackOptions()).examples == {"train": 2}
 
 
 def test_what_of_the_changes_is_another_is_named(loaded: Loaded, tmp_path: Path) -> None:

@@ -108,15 +108,18 @@ def whole_length_s(
         return 0.0
     if format_name == "mov" and _index_end(track) > reader.num_bytes:
         return max(stated_s or 0.0, end_s)
+    place, size = heard.last_place, len(heard.last_packet)
+    is_cut_there = format_name == "matroska" and place is not None and is_cut(reader, place, size)
     if format_name == "matroska" and not (stated_s and has_duration(reader.head)):
-        place, size = heard.last_place, len(heard.last_packet)
-        return 0.0 if place is not None and is_cut(reader, place, size) else None
+        return 0.0 if is_cut_there else None
     if stated_s is None:
         return None
     if format_name in _COUNTED_FORMATS and end_s < stated_s - _TOLERANCE_S:
         return None if _is_placeholder(round(stated_s * track.rate), 1) else stated_s
     if format_name == "matroska":
         stated_s -= max(0.0, heard.start_s)  # it counts from 0, wherever its tracks begin
+        if is_cut_there and end_s < stated_s:
+            return stated_s
     film_end_s = max(end_s, heard.file_end_s)
     if format_name in _FILM_FORMATS and film_end_s < stated_s - _FILM_TOLERANCE_S:
         return stated_s

@@ -71,7 +71,8 @@ _Mic = Annotated[
 ]
 _List = Annotated[bool, typer.Option("--list-mics", help="List the microphones and exit.")]
 _Turns = Annotated[
-    TurnsWanted, typer.Option(help="How soon a silence ends a turn, and with it a line.")
+    TurnsWanted | None,
+    typer.Option(help="How soon a silence ends a turn, and with it a line. Default: medium."),
 ]
 _Output = Annotated[
     Path | None,
@@ -105,7 +106,7 @@ class SourceOptions:
 class CaptionedOptions(WritingOptions):
     """What is written while the sound comes, when a line ends, and where it goes."""
 
-    turns: _Turns = TurnsWanted.MEDIUM
+    turns: _Turns = None
     output: _Output = None
     force: _Force = False
 
@@ -210,7 +211,7 @@ def _microphone(mic: str | None, notices: deque[str]) -> _Heard:
     return _Heard(microphone, microphone.name, f"heard-{datetime.now():%Y-%m-%d-%H%M%S}")
 
 
-def _live(options: StreamOptions, heard: _Heard, turns: TurnsWanted) -> StreamOptions:
+def _live(options: StreamOptions, heard: _Heard, turns: TurnsWanted | None) -> StreamOptions:
     """The same options for a stream that is captioned live."""
     return replace(
         options,
@@ -230,10 +231,10 @@ def _check_device(place: SourceOptions, device: str | None) -> None:
         )
 
 
-def _turns(options: StreamOptions, typed: TurnsWanted) -> Any:
-    """The turns of `--options`, unless others are typed."""
-    if options.turns is not None and typed is TurnsWanted.MEDIUM:
-        return options.turns
+def _turns(options: StreamOptions, typed: TurnsWanted | None) -> Any:
+    """What is typed; else the turns of `--options`, or medium."""
+    if typed is None:
+        return options.turns or TurnsWanted.MEDIUM.value
     return None if typed is TurnsWanted.OFF else typed.value
 
 

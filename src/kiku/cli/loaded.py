@@ -98,5 +98,5 @@ def load_with(
         terminal.error(f"interrupted while loading {settings.model}")
         return None
     if calibration is not None and (warning := calibration.warning_for(recognizer.name)):
-        terminal.error(warning)
+        terminal.error(f"warning: {warning}")
     return recognizer

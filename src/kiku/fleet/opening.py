@@ -5,6 +5,7 @@ store takes a while to answer, and the slots should not wait for it.
 """
 
 import io
+import threading
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -46,6 +47,8 @@ class _Queue:
         self.pool = pool
         self._files = [_Stored(path, self) for path in paths]
         self._given = self._begun = 0
+        self.lock = threading.Lock()
+        """Is held while a recording begins to be opened, which any reader may ask for."""
 
     def next(self) -> Any:
         """The next recording."""
@@ -59,9 +62,13 @@ class _Queue:
 
     def open_next(self) -> None:
         """Begin to open one more, because one has been asked for."""
-        while self._begun < len(self._files):
-            self._begun += 1
-            if self._files[self._begun - 1].begin():
+        while True:
+            with self.lock:
+                if self._begun == len(self._files):
+                    return
+                self._begun += 1
+                file = self._files[self._begun - 1]
+            if file.begin():
                 return
 
     def close(self) -> None:
@@ -83,10 +90,11 @@ class _Stored(io.RawIOBase):
 
     def begin(self) -> bool:
         """Begin to open it in another thread; False if that has begun."""
-        if self._opening is not None:
-            return False
-        self._opening = self._queue.pool.submit(_open, self.name)
-        return True
+        with self._queue.lock:
+            if self._opening is not None:
+                return False
+            self._opening = self._queue.pool.submit(_open, self.name)
+            return True
 
     def _opened(self) -> Any:
         if self._file is None:

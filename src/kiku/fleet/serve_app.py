@@ -156,12 +156,14 @@ def _refuse_without_meaning(settings: "Settings") -> None:
 def for_replicas(settings: "Settings") -> "Settings":
     """The settings for processes that Ray starts, in another working folder."""
     keys, store = settings.api_keys_file, settings.session_store
+    calibration = settings.calibration
     return replace(
         settings,
         host="0.0.0.0",  # Ray's ports are open on all addresses of its nodes
         drain_s=0.0,  # Ray drains sockets before kiku could
         model=absolute_model(settings.model),
         api_keys_file=None if keys is None else keys.absolute(),
+        calibration=None if calibration is None else calibration.absolute(),
         session_store=os.path.abspath(store) if store and "://" not in store else store,
     )
 

@@ -356,7 +356,8 @@ def _file(
     file = source if isinstance(source, BytesIO) else os.fspath(source)
     if isinstance(file, str) and file.startswith(("http://", "https://")):
         raise InputError(f"{file}: addresses are not fetched; download the file and give its path")
-    log = partial(_log, name=str(getattr(file, "name", "")) or str(source))
+    name = os.fsdecode(file) if isinstance(file, str | bytes) else str(getattr(file, "name", ""))
+    log = partial(_log, name=name)
     chunks: list[NDArray[np.float32]] = []
     try:
         chunks.extend(read_chunks(file, rate, on_warning=log))

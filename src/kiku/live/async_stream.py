@@ -56,6 +56,7 @@ class AsyncStream(OpenStream):
 
     def _take_now(self, part: Chunk, taken_s: float = 0.0) -> None:
         """Take sound that fits; `taken_s` seconds of the same push were taken before."""
+        self._scheduler.check_process()
         with self._lock:
             self._check_open(taken_s=taken_s)
             self._sessions.push(part)

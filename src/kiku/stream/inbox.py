@@ -11,10 +11,7 @@ from typing import Literal
 
 from kiku.audio import Chunk, StreamWarning
 from kiku.errors import QueueFull
-from kiku.stream.work import DecodingChange, FinalizeRequest
-
-MAX_REQUESTS = 32
-"""Finalizes that may wait at once, and as many changes of decoding."""
+from kiku.stream.work import MAX_REQUESTS, DecodingChange, FinalizeRequest
 
 LONG_S = 0.5
 """Seconds; a longer chunk waits in pieces."""

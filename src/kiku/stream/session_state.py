@@ -10,8 +10,7 @@ from kiku.audio import StreamWarning
 from kiku.config import MAX_STREAM_FRAMES, ModelConfig
 from kiku.errors import StreamError
 from kiku.options import DecodingOptions
-from kiku.stream.inbox import MAX_REQUESTS
-from kiku.stream.work import ChangeState, ChangeWork, FinalizeState, FinalizeWork
+from kiku.stream.work import MAX_REQUESTS, ChangeState, ChangeWork, FinalizeState, FinalizeWork
 from kiku.text import Word
 
 
@@ -91,7 +90,7 @@ class SessionState:
             num_ready: whole frames that wait to be taken.
         """
         last = self.num_frames
-        if len(self.due) > 2 * MAX_REQUESTS:
+        if len(self.due) > 3 * MAX_REQUESTS:  # some are equal, and counted once
             raise ValueError("more requests than may wait")
         for one in self.due:
             if not last <= one.at <= self.num_frames + num_ready:

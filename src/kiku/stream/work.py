@@ -42,6 +42,9 @@ words from the added silence alone, and nobody spoke them."""
 _MORE = 4
 """Frames of silence that are added at a time while a word is still undecided."""
 
+MAX_REQUESTS = 32
+"""Finalizes that may wait at once, and as many changes of decoding."""
+
 Tokens = tuple[list[int], list[float]]
 """Text tokens and the natural logarithms of their probabilities, one for each frame."""
 
@@ -230,11 +233,15 @@ class FinalizeWork:
     def merges(self, at: int, time: float, request: FinalizeRequest) -> bool:
         """Whether another request asks for the same at the same place; it is then answered, too."""
         same = (at, time) == (self.state.at, self.state.time) and request.cut == self.cut
-        if same and self._builder is None:
-            if request not in self.state.requests:
-                self.state.requests.append(request)
+        requests = self.state.requests
+        if not same or self._builder is not None:
+            return False
+        if request in requests:
             return True
-        return False
+        if len(requests) >= MAX_REQUESTS:  # the next ones are a work of their own
+            return False
+        requests.append(request)
+        return True
 
     def run(self, slot: SlotAccess, session: "WordSession", most: int | None) -> bool:
         """See `Work.run`."""

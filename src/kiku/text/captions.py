@@ -48,7 +48,7 @@ def write_json(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
     Times are seconds, to the millisecond. A probability that is not known (NaN) is null. Words of
     one channel also have `"channel"`, and so have their segments. With `options.partial` the
     document has `"partial": true`, and with `options.warnings` `"warnings": [{"kind", "message",
-    "time"}]`.
+    "time"}]`, and `"channel"` where there is one.
     """
     flat = [
         word for item in words for word in (item.words if isinstance(item, Segment) else [item])

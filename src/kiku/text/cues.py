@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from kiku.errors import ConfigError
 from kiku.serial import plain_numbers
@@ -77,7 +77,14 @@ class CaptionOptions:
 
 
 def _is_warning(value: Any) -> bool:
-    return isinstance(value, Mapping) and {"kind", "message", "time"} <= value.keys()
+    if not isinstance(value, Mapping):
+        return False
+    one = cast("Mapping[str, Any]", value)
+    return (
+        all(isinstance(one.get(key), str) for key in ("kind", "message"))
+        and _is_number(one.get("time"), int | float)
+        and math.isfinite(one["time"])
+    )
 
 
 def _is_number(value: Any, kind: Any) -> bool:

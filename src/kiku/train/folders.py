@@ -170,7 +170,7 @@ def _texts_beside(folder: Path) -> Iterator[TrainingRow]:
 
 
 def _sounds(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in RECORDINGS)
+    found = (one for one in folder.rglob("*") if one.suffix.lower() in RECORDINGS and one.is_file())
     return sorted(path for path in found if not path.name.startswith("."))
 
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from kiku.errors import TrainingError
 from kiku.manifest_rows import (
@@ -47,6 +48,9 @@ _KEYS = (*PATHS, *TEXTS, "words", "start", "end", "language", "speaker", "split"
 """Keys that are read here."""
 _OTHERS = ("id", "turns", *SECONDS)
 """Keys that other commands read."""
+_TOUCHING_S = 0.01
+"""Seconds; parts that overlap by no more only touch: their times were rounded."""
+
 _ALIKE = 0.8
 """Similarity to a key from which an unknown key counts as a misspelling of it."""
 
@@ -183,7 +187,8 @@ def _refuse_shared_sound(rows: Sequence[TrainingRow]) -> None:
     for parts in files.values():
         ends: dict[str, float] = {}  # of the parts so far, by split
         for row in sorted(parts, key=lambda one: one.start):
-            other = next((s for s, end in ends.items() if s != row.split and row.start < end), None)
+            begins = row.start + _TOUCHING_S
+            other = next((s for s, end in ends.items() if s != row.split and begins < end), None)
             if other is not None:
                 raise TrainingError(
                     f"{row.label} is in two splits, {other} and {row.split}: put each part of a "
@@ -285,9 +290,9 @@ def _differs(text: str, words: Sequence[TimedWord]) -> str | None:
 
     Such words would be taught in the place of the text.
     """
-    wanted, at = letters_of(text), 0
+    wanted, at = letters_of(normalize("NFC", text)), 0
     for word in words:
-        letters = letters_of(word.text)
+        letters = letters_of(normalize("NFC", word.text))
         if not wanted.startswith(letters, at):
             return f"{word.text!r} at {word.start:g} s is not the next word of its text"
         at += len(letters)

@@ -70,7 +70,8 @@ def load_for_training(
     # Frozen weights need no more precision than the products they are used in.
     loaded = load(settings.model, dtype=torch.bfloat16 if frozen and trains else torch.float32)
     has = loaded.config.lm.num_pause_heads
-    _refuse_zero_heads(settings, has)
+    if trains:
+        _refuse_zero_heads(settings, has)
     config, lm = _with_heads(loaded, settings.pause_heads)
     # Loaded weights are mapped from the file, which must not change. Taking a part copies it.
     if not in_parts or settings.lora is not None:

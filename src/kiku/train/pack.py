@@ -138,10 +138,10 @@ def pack(
         recordings = _recordings(rows)
         index = read_index(folder) or Index(settings, len(units), recordings, unknown=unknown)
         _refuse_other(index.settings, settings, folder)
-        if index.recordings != recordings:
+        if index.recordings and index.recordings != recordings:  # older packs do not have it
             raise TrainingError(
                 f"{folder} was begun with other recordings of the same names (their sizes or times "
-                "differ): pack into another folder, or delete this one"
+                "differ, or some came or went): pack into another folder, or delete this one"
             )
         done = Packed(folder, index, len(rows), resumed_at=index.next_unit)
         packer = Packer(rows, loaded, options, device)

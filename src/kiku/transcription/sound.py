@@ -65,8 +65,8 @@ class RecordingSound:
             self.on_warning(
                 StreamWarning(
                     "no_words",
-                    f"the recording ends after {self.read_s:.2f} s, before start_s="
-                    f"{self.start_s:g}, so nothing of it was transcribed: give an "
+                    f"the recording ends after {self.read_s:.2f} s, before start_s "
+                    f"(--start) {self.start_s:g}, so nothing of it was transcribed: give an "
                     "earlier start_s (--start)",
                     self.read_s,
                 )
