@@ -1203,7 +1203,7 @@ def test_a_start_behind_the_end_is_told(
         result = rec.transcribe(source, replace(PLAIN, start_s=start_s, end_s=end_s))
         told = [one.message for one in result.warnings if "give an earlier start_s" in one.message]
         assert len(told) == is_told
-        assert not told or f"ends after 2.40 s, before start_s={start_s:g}" in told[0]
+        assert not told or f"ends after 2.40 s, before start_s (--start) {start_s:g}" in told[0]
         assert (result.text, result.problem) == ("", None)
 
 
