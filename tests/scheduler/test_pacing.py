@@ -70,6 +70,24 @@ def test_beside_live_frames_recordings_move_by_little_and_in_turn() -> None:
     assert chosen(pacing, [recordings[0], *live]) == {**of_live, 16: 2}
 
 
+def test_after_a_long_step_recordings_take_one_frame() -> None:
+    clock = Clock()
+    pacing = Pacing(FRAME_S, 8, clock)
+    live = [(binding(i, live=True), 1) for i in range(16)]
+    waiting = [(binding(16, live=False), 20), *live]
+
+    def frames_of_recording(step_s: float) -> int:
+        """How many it takes in a step after one of so many seconds."""
+        pacing.choose(waiting, [one for one, _ in waiting], 16)
+        clock.now += step_s
+        pacing.stepped(18)
+        return chosen(pacing, waiting)[16]
+
+    assert frames_of_recording(room.BUSY * FRAME_S - 0.001) == 2
+    assert frames_of_recording(room.BUSY * FRAME_S + 0.001) == 1
+    assert frames_of_recording(0.001) == 2
+
+
 def test_who_has_fallen_behind_catches_up_by_a_few_frames() -> None:
     pacing = Pacing(FRAME_S, 8, Clock())
     waiting = [(binding(0, live=True), 1), (binding(1, live=True), 20), (binding(2, live=False), 9)]

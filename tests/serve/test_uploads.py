@@ -158,6 +158,7 @@ def test_few_decoders_start_at_the_same_time(monkeypatch: pytest.MonkeyPatch):
         return MagicMock(returncode=None)
 
     monkeypatch.setattr(decoder_module, "_start", slow)
+    monkeypatch.setattr(decoder_module, "_STARTS", 2)
 
     async def work() -> None:
         decoders = DecoderProcesses(MEMORY)
@@ -360,10 +361,15 @@ class TestDecoders:
         sound = len(data) - data.index(b"data") - 8
         assert ends == "dies" or num_bytes == sound
 
-    def test_a_decoder_that_dies_is_told(self):
+    def test_a_decoder_gives_way_to_the_service_and_its_death_is_told(self):
         async def work() -> None:
             decoders = DecoderProcesses(MEMORY)
             decoder = await decoders.decode()
+            pid = decoder._process.pid
+            ours, its = (os.getpriority(os.PRIO_PROCESS, one) for one in (0, pid))
+            assert its == min(19, ours + 10)
+            assert os.getpgid(pid) == pid  # no Ctrl-C reaches it
+            assert os.getsid(pid) == os.getsid(0)  # so that its niceness counts
             decoder._process.kill()
             with pytest.raises(AudioError, match="breaks its decoder"):
                 await chunks_of(decoder)

@@ -23,6 +23,10 @@ costs the others little more than a step of their own."""
 LIVE_PER_SHARED = 8
 """A step takes one frame of recordings for every 8 live sessions in it, and at least one."""
 
+BUSY = 0.5
+"""If the last step took a longer part of a frame than this, live frames wait for steps, and the
+next step takes one frame of recordings at most."""
+
 STEP_FRAMES = 1_024
 """Frames of all sessions that one step takes at most: 8 MB of sound, far more than help."""
 
@@ -96,7 +100,9 @@ class Pacing:
         self._frame_s, self._clock = frame_s, clock
         self._costs = StepCosts(frame_s / 4)
         self._num_moved = 0
-        self._started: float | None = None
+        self._started = 0.0
+        self._of_recordings = False  # the step that was chosen last has their frames alone
+        self._last_s = 0.0  # how long the last step took
 
     def most_live(self, num_open: int) -> int:
         """Frames that a step takes of a live session at most, if `num_open` sessions are open."""
@@ -116,7 +122,7 @@ class Pacing:
             Some of `waiting`, each with at most as many frames as it has. If there are none,
             `again_at` says when to choose again.
         """
-        self.again_at, self._started = math.inf, None
+        self.again_at, self._started, self._of_recordings = math.inf, self._clock(), False
         most = min(self.max_block, max(1, STEP_FRAMES // len(waiting)))
         if num_live and len(bindings) > 1:
             return self._beside_live(waiting, bindings, most)
@@ -125,7 +131,7 @@ class Pacing:
     def _beside_live(
         self, waiting: WaitingFrames, bindings: Collection[Binding], most: int
     ) -> list[tuple[Binding, int]]:
-        now = self._clock()
+        now = self._started
         silent = now - self._frame_s  # a stream that was due before has been silent for a while
         chosen: list[tuple[Binding, int]] = []
         recordings: list[tuple[Binding, int]] = []
@@ -140,10 +146,11 @@ class Pacing:
         if not recordings:
             return chosen
         if chosen:
-            room = max(1, len(chosen) // LIVE_PER_SHARED)
+            is_busy = self._last_s > BUSY * self._frame_s
+            room = 1 if is_busy else max(1, len(chosen) // LIVE_PER_SHARED)
         else:
             room = self._room(bindings, now, most * len(recordings))
-            self._started = now if room else None
+            self._of_recordings = room > 0
         each = max(1, min(most, room // len(recordings)))
         recordings.sort(key=lambda one: one[0].moved_at)
         for binding, ready in recordings[: room // each]:
@@ -168,5 +175,6 @@ class Pacing:
 
     def stepped(self, num_frames: int) -> None:
         """Take note that the step which was chosen last has been made, with `num_frames` frames."""
-        if self._started is not None:
-            self._costs.learn(num_frames, self._clock() - self._started)
+        self._last_s = self._clock() - self._started
+        if self._of_recordings:
+            self._costs.learn(num_frames, self._last_s)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from kiku.audio import Chunk, StreamWarning
+from kiku.engine.choice import usable_threads
 from kiku.errors import AudioError, TruncatedAudio
 from kiku.serve.decoder_process import (
     CUT,
@@ -35,11 +36,25 @@ _LOG = logging.getLogger(__name__)
 PATIENCE_S = 60.0
 """Seconds after which a decoder that gives nothing is stopped, if it has something to decode."""
 
+_BEGIN = """
+import os
+if hasattr(os, "nice"):
+    os.nice(10)
+    os.setpgid(0, 0)
+from kiku.serve.decoder_process import main
+main()
+"""
+"""What a decoder runs. The service and its live streams come before it on a busy machine, before
+its imports begin. A Ctrl-C in the service's terminal does not reach it. It does not begin a session
+of its own: Linux may give each session the same share of the processors, whatever the niceness of
+its processes (sched(7), autogroup)."""
+
 _START_S = 120.0
 """Seconds a process may take to begin; one that takes longer never will."""
 
-_STARTS = 2
-"""Decoders that start at the same time: each computes for half a second, beside live streams."""
+_STARTS = max(1, usable_threads() // 4)
+"""Decoders that start at the same time: each computes for a quarter of a second, beside live
+streams."""
 
 _PIPE_BYTES = 2**16
 """Bytes of what a client sends that may wait for the decoder."""
@@ -53,7 +68,7 @@ _ENDED = (ConnectionError, RuntimeError)
 
 
 class DecoderProcesses:
-    """Starts decoders, always one ahead, as starting one takes half a second."""
+    """Starts decoders, always one ahead, as starting one takes a quarter of a second."""
 
     def __init__(self, memory_bytes: int) -> None:
         """Start none yet; each may use `memory_bytes` of memory."""
@@ -215,10 +230,10 @@ class DecoderProcess:
 async def _start() -> asyncio.subprocess.Process:
     """Start a process, and wait until it is ready for its job."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "kiku.serve.decoder_process",
+        sys.executable, "-c", _BEGIN,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
-        limit=_PIPE_BYTES, env=_environment(), start_new_session=True,
+        limit=_PIPE_BYTES, env=_environment(),
     )  # fmt: skip
     assert process.stdout is not None
     try:

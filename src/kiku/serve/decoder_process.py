@@ -171,7 +171,3 @@ def _limit(num_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (held + num_bytes, held + num_bytes))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-if __name__ == "__main__":
-    main()
