@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from standstills import Probe, marked
 
 from kiku.checkpoint.model_shapes import SHAPES
 from kiku.config import CodecConfig, LMConfig, ModelConfig, TransformerConfig
@@ -330,11 +331,27 @@ def streams(job: dict[str, Any]) -> Any:
     rows = []
     for count in job["streams"]:
         model = open_model(job["folder"], slots=count, threads=job["threads"])
-        speed = Speed(model.scheduler.engine, model.config)
         for past in (0, full_window(model.config)):
-            rows.append(speed.live(count, past=past, count=job["count"]).to_dict())
-        del model, speed
+            rows.append(_watched(model, count, past, job["count"]))
+        del model
     return rows
+
+
+def _watched(model: Any, streams: int, past: int, count: int) -> dict[str, Any]:
+    """One row of live steps, and what standstills of the machine did to them."""
+    readings: list[float] = []
+
+    def clock() -> float:
+        readings.append(time.perf_counter())
+        return readings[-1]
+
+    speed = Speed(model.scheduler.engine, model.config, clock=clock)
+    with Probe() as probe:
+        row = speed.live(streams, past=past, count=count).to_dict()
+        stood = probe.spans()
+    # A step reads the clock three times: at its beginning, between the networks, at its end.
+    steps = list(zip(readings[0::3], readings[2::3], strict=True))[-count:]
+    return {**row, "standstills": marked(steps, stood)}
 
 
 def block(job: dict[str, Any]) -> Any:

@@ -340,6 +340,7 @@ def _stream_rows(
             what, shape=shape, precision=precision, streams=row["streams"],
             window="full" if row["past"] else "empty",
             ms_per_frame={"kiku": row["step"]["median_ms"]}, times=row["step"],
+            standstills=row["standstills"],
             codec_ms=row["codec"] and row["codec"]["median_ms"],
             decoder_ms=row["decoder"] and row["decoder"]["median_ms"],
         )  # fmt: skip
