@@ -115,7 +115,11 @@ def test_parts_that_lie_beside_each_other_have_names_of_their_own(manifest: Make
 def test_only_rows_with_a_value_are_taken(manifest: Make) -> None:
     path = manifest({**GOOD, "split": "dev", "id": "a"}, {**GOOD, "split": "train", "id": "b"})
     assert [one.id for one in read_manifests([path], only={"split": "dev"}).utterances] == ["a"]
-    with pytest.raises(InputError, match="none of 2 rows has the values"):
+    with pytest.raises(InputError, match=r"none of 2 rows has the values that were asked for$"):
+        read_manifests([path], only={"split": "test"})
+    path = manifest({**GOOD, "split": "dev"}, {"text": "one"})
+    told = "none of 1 rows has the values.*; none of 1 other rows can be evaluated; .*has no path"
+    with pytest.raises(InputError, match=told):
         read_manifests([path], only={"split": "test"})
 
 

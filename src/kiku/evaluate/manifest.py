@@ -129,14 +129,16 @@ def read_manifests(
 
 def _nothing(paths: Sequence[str | Path], problems: Sequence[Problem], num_left_out: int) -> str:
     named = ", ".join(map(str, paths)) or "no manifest was named"
-    if problems:
-        first = problems[0]
-        return (
-            f"{named}: none of {len(problems)} rows can be evaluated; the first, {first.where}: "
-            f"{first.message}"
-        )
+    found: list[str] = []
     if num_left_out:
-        return f"{named}: none of {num_left_out} rows has the values that were asked for"
+        found.append(f"none of {num_left_out} rows has the values that were asked for")
+    if problems:
+        found.append(
+            f"none of {len(problems)} {'other ' if found else ''}rows can be evaluated; the first, "
+            f"{problems[0].where}: {problems[0].message}"
+        )
+    if found:
+        return f"{named}: {'; '.join(found)}"
     return f"{named}: there are no rows in it"
 
 
