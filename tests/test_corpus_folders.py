@@ -302,6 +302,20 @@ def test_a_bad_table_is_named(tmp_path: Path) -> None:
         read_corpus(tmp_path)
 
 
+def test_what_the_system_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ljspeech(tmp_path)
+    (tmp_path / "metadata.csv").write_text(f"LJ1|a\u2028b\n{300 * 'x'}|too long\n")
+    first, second, *_ = read_corpus(tmp_path).rows
+    assert (first.text, second.fault) == ("a b", "cannot be read (file name too long)")
+
+    def denied(folder: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("kiku.corpus_folders._SHAPES", ((denied, None),))
+    with pytest.raises(BadCorpus, match=r"cannot be read \(permission denied\)"):
+        read_corpus(tmp_path)
+
+
 def test_a_folder_of_no_known_shape(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav")
     with pytest.raises(BadCorpus, match="does not have the files of a known corpus"):

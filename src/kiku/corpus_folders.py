@@ -75,21 +75,28 @@ def read_corpus(folder: Path) -> Corpus:
     Raises:
         BadCorpus: the folder is in no known layout, or one of its tables cannot be read.
     """
-    read = next((read for is_shape, read in _SHAPES if is_shape(folder)), None)
-    if read is None:
+    try:
+        rows = _rows_of(folder)
+    except OSError as error:
+        raise BadCorpus(f"{folder} cannot be read ({reason_of(error)})") from error
+    if rows is None:
         raise BadCorpus(
             f"{folder} does not have the files of a known corpus: LibriSpeech has *.trans.txt in "
             "it, Common Voice validated.tsv or train.tsv, LJSpeech metadata.csv, Kaldi wav.scp and "
             "text, others a .txt beside each recording; name such a folder, or write a manifest of "
             "JSON lines"
         )
-    rows = _checked(read(folder))
     if not rows:
         raise BadCorpus(f"{folder} has the files of a corpus, but no recordings")
     if not _is_in_capitals(rows):
         return Corpus(tuple(rows))
     note = f"{folder} has all its texts in capitals: they are read in small letters"
     return Corpus(tuple(_lower_case(row) for row in rows), (note,))
+
+
+def _rows_of(folder: Path) -> list[CorpusRow] | None:
+    read = next((read for is_shape, read in _SHAPES if is_shape(folder)), None)
+    return None if read is None else _checked(read(folder))
 
 
 def _checked(rows: Iterator[CorpusRow]) -> list[CorpusRow]:
@@ -108,8 +115,11 @@ def _checked(rows: Iterator[CorpusRow]) -> list[CorpusRow]:
 
 
 def _fault_of(row: CorpusRow, *, is_second: bool) -> str:
-    if not row.path.is_file():
-        return "there is no such file, but a text of it"
+    try:
+        if not row.path.is_file():
+            return "there is no such file, but a text of it"
+    except OSError as error:  # its name may be too long
+        return f"cannot be read ({reason_of(error)})"
     if row.end is not None and row.end <= row.start:
         return f"ends at {row.end:g} s, which is not after its start at {row.start:g} s"
     return "has two texts: leave one out" if is_second else ""
@@ -142,7 +152,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
 
     Kaldi's tables and LibriSpeech's transcripts have this form.
     """
-    for number, line in enumerate(_text_of(path).splitlines(), 1):
+    for number, line in enumerate(_text_of(path).split("\n"), 1):
         if line.strip():
             key, *rest = line.split(None, 1)
             yield number, key, rest[0].strip() if rest else ""
@@ -245,7 +255,7 @@ def _ljspeech(folder: Path) -> Iterator[CorpusRow]:
     """Rows of metadata.csv (name|text|text with numbers in words) next to wavs/; one speaker."""
     table, speaker = folder / "metadata.csv", folder.absolute().name
     with_text: set[Path] = set()
-    for number, line in enumerate(_text_of(table).splitlines(), 1):
+    for number, line in enumerate(_text_of(table).split("\n"), 1):
         if not line.strip():
             continue
         cells = line.split("|")
