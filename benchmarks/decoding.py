@@ -28,6 +28,7 @@ from kiku import Recognizer, load
 from kiku.audio import read_chunks
 from kiku.decoding import token_picker
 from kiku.engine import SlotEngine
+from kiku.evaluate.aligning import align_words
 from kiku.options import DecodingOptions, Hotword
 
 RATE = 24_000
@@ -72,29 +73,15 @@ class Count:
 
 
 def count(said: Sequence[str], heard: Sequence[str], expected: Iterable[str]) -> Count:
-    """Align by the fewest errors, and count."""
+    """Align as `kiku evaluate` does, and count."""
     wanted = set(expected)
-    costs = np.zeros((len(said) + 1, len(heard) + 1), int)
-    costs[:, 0], costs[0] = np.arange(len(said) + 1), np.arange(len(heard) + 1)
-    for i, word in enumerate(said, 1):
-        for j, other in enumerate(heard, 1):
-            swapped = costs[i - 1, j - 1] + (word != other)
-            costs[i, j] = min(costs[i - 1, j] + 1, costs[i, j - 1] + 1, swapped)
     num_wanted = sum(word in wanted for word in said)
-    total = Count(num_wanted, 0, len(said) - num_wanted, 0)
-    i, j = len(said), len(heard)
-    while i or j:
-        if i and j and costs[i, j] == costs[i - 1, j - 1] + (said[i - 1] != heard[j - 1]):
-            i, j = i - 1, j - 1
-            right, expects = said[i] == heard[j], said[i] in wanted
-            total += Count(0, int(right and expects), 0, int(not right and not expects))
-        elif i and costs[i, j] == costs[i - 1, j] + 1:
-            i -= 1
-            total += Count(0, 0, 0, int(said[i] not in wanted))
-        else:
-            j -= 1
-            total += Count(0, 0, 0, 1)
-    return total
+    found = wrong = 0
+    for pair in align_words(said, heard):
+        expects = pair.reference is not None and said[pair.reference] in wanted
+        found += expects and pair.kind == "equal"
+        wrong += not expects and pair.kind != "equal"
+    return Count(num_wanted, found, len(said) - num_wanted, wrong)
 
 
 def sound_of(path: Path) -> Sound:

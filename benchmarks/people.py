@@ -29,11 +29,13 @@ from talk import noises_of
 
 from kiku import Event, Recognizer, TurnEnd, TurnEndEager, TurnPolicy, Word, load
 from kiku.engine import StepOutput
+from kiku.evaluate.aligning import word_errors
+from kiku.evaluate.manifest import Span
+from kiku.evaluate.scoring import TurnErrors, turn_errors
 from kiku.options import Eagerness, StreamOptions
 from kiku.scheduler import Member, Opening
 from kiku.stream import FinalizeRequest, WordSession
 from recipes.demo.bank import find_word
-from recipes.demo.score import errors
 
 LEVELS: tuple[Eagerness, ...] = ("high", "medium", "low")
 SOUNDS, TURNS = 50, 8
@@ -41,7 +43,6 @@ STRINGS, JOINED = 240, 12
 LOUDNESS = 0.05
 
 Sound = NDArray[np.float32]
-Span = tuple[float, float]
 
 
 class WithoutHeads:
@@ -105,7 +106,7 @@ def conversation(
             new += [silence(0.2, 0.6)] if number + 1 < count else []
             parts += new
             at += sum(map(len, new))
-        turns.append((begins / RATE, at / RATE))
+        turns.append(Span(begins / RATE, at / RATE))
         parts.append(silence(1.5, 3.0))
         at += len(parts[-1])
     sound = np.concatenate([*parts, np.zeros(2 * RATE, np.float32)])
@@ -146,31 +147,31 @@ def turns_found(
     recognizer: Recognizer, level: Eagerness, sounds: Sequence[tuple[Sound, list[Span]]]
 ) -> dict[str, Any]:
     """See the top of this file."""
-    false_ends = misses = false_eager_ends = 0
-    to_eager: list[float] = []
-    to_end: list[float] = []
+    found: list[TurnErrors] = []
     for sound, turns in sounds:
         events = events_of(recognizer, sound, StreamOptions(turns=TurnPolicy.of(level)))
-        ends = [event.time for event in events if isinstance(event, TurnEnd)]
-        eager = [event.time for event in events if isinstance(event, TurnEndEager)]
-        nexts = [begins for begins, _ in turns[1:]] + [len(sound) / RATE]
-        for (begins, over), following in zip(turns, nexts, strict=True):
-            false_ends += sum(begins <= time < over for time in ends)
-            false_eager_ends += sum(begins <= time < over for time in eager)
-            told = [time for time in ends if over <= time < following]
-            thought = [time for time in [*eager, *told] if over <= time < following]
-            misses += not told
-            to_end += [told[0] - over] if told else []
-            to_eager += [min(thought) - over] if thought else []
-    number = sum(len(turns) for _, turns in sounds)
+        told = [event for event in events if isinstance(event, TurnEnd | TurnEndEager)]
+        # Closing the stream ends its last turn, too, which says nothing of the policy.
+        told = [event for event in told if event.time < len(sound) / RATE]
+        ends = [event.time for event in told if isinstance(event, TurnEnd)]
+        eager = [event.time for event in told if isinstance(event, TurnEndEager)]
+        one = turn_errors(turns, ends, eager)
+        found += [] if one is None else [one]
+    number = sum(one.turns for one in found)
+    to_eager = [seconds for one in found for seconds in one.eager_delays]
+    to_end = [seconds for one in found for seconds in one.end_delays]
     return {
         "turns": number,
-        "false_ends_per_100": round(100 * false_ends / number, 1),
-        "false_eager_ends_per_100": round(100 * false_eager_ends / number, 1),
-        "misses_per_100": round(100 * misses / number, 1),
+        "false_ends_per_100": _of_100(sum(one.false_ends for one in found), number),
+        "false_eager_ends_per_100": _of_100(sum(one.false_eager_ends for one in found), number),
+        "misses_per_100": _of_100(sum(one.misses for one in found), number),
         "eager_s": [round(float(np.quantile(to_eager, q)), 2) for q in (0.5, 0.9)],
         "end_s": [round(float(np.quantile(to_end, q)), 2) for q in (0.5, 0.9)],
     }
+
+
+def _of_100(count: int, number: int) -> float:
+    return round(100 * count / number, 1)
 
 
 def texts(events: Sequence[Event]) -> list[str]:
@@ -191,12 +192,12 @@ def recovery_and_finalize(recognizer: Recognizer, data: Path) -> dict[str, Any]:
         sound = np.concatenate([one for one, _ in part])
         said = [word for _, words_said in part for word in words_said]
         found_words = texts(events_of(recognizer, sound, kept))
-        wrong["with recovery"] += errors(said, found_words)
+        wrong["with recovery"] += word_errors(said, found_words)
         alone = texts(events_of(recognizer, sound, left_alone))
-        wrong["without recovery"] += errors(said, alone)
+        wrong["without recovery"] += word_errors(said, alone)
         count = round(20 * len(sound) / RATE / 60)
         points = np.random.default_rng(first).integers(0, len(sound), count).tolist()
-        changed += errors(found_words, texts(events_of(recognizer, sound, kept, points)))
+        changed += word_errors(found_words, texts(events_of(recognizer, sound, kept, points)))
         words, finalizes, seconds = (
             words + len(said),
             finalizes + count,

@@ -42,6 +42,7 @@ from kiku.engine import SlotEngine
 from kiku.engine.kernels import ONNX_RUNTIME, kernels
 from kiku.engine.networks import WIDTH, OnnxDecoder
 from kiku.engine.onnx import onnx_engine
+from kiku.evaluate.aligning import word_errors
 from kiku.graph import (
     CODEC_GRAPH,
     DECODER_GRAPH,
@@ -55,7 +56,6 @@ from kiku.graph import (
 from kiku.graph.layers import block_size_for
 from kiku.graph.quantise import quantise, quantise_rows
 from kiku.nn.transformer import RMSNorm, Transformer
-from recipes.demo.score import errors
 
 DOCS = Path(__file__).parent.parent / "docs"
 POSITIONS = 64
@@ -414,7 +414,7 @@ def words(data: Path, count: int = STRINGS) -> dict[str, Any]:
 def wrong_words(model: Recognizer, said: Sequence[list[str]], texts: Sequence[list[int]]) -> int:
     """Substitutions, deletions and insertions in all strings."""
     heard = [model.vocabulary.decode(one).split() for one in texts]
-    return sum(errors(*pair) for pair in zip(said, heard, strict=True))
+    return sum(word_errors(*pair) for pair in zip(said, heard, strict=True))
 
 
 def tokens(engine: SlotEngine, codes: Sequence[NDArray[np.int64]]) -> list[list[int]]:

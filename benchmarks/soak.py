@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from talk import Piece, Talk
 
 from kiku import Recognizer
+from kiku.evaluate.aligning import word_errors
 from kiku.measure.machine import resident_bytes
 from kiku.measure.times import Clock, Times
 from kiku.scheduler import Member, Opening
 from kiku.stream import StreamWarning, WordSession
 from kiku.text import Word
-from recipes.demo.score import errors
 
 PART_S = 1800.0
 PARTS_PER_HOUR = 2
@@ -62,7 +62,7 @@ def errors_of(part: Part) -> int:
     begins = np.array([at for at, _ in part.pieces])
     for text, start, _ in part.words:
         heard[max(0, int(np.searchsorted(begins, start + _EARLY_S, "right")) - 1)].append(text)
-    return sum(errors(said, got) for (_, said), got in zip(part.pieces, heard, strict=True))
+    return sum(word_errors(said, got) for (_, said), got in zip(part.pieces, heard, strict=True))
 
 
 def longest_gap(part: Part) -> float:

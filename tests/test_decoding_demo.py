@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import kiku
 from kiku import DecodingOptions, Hotword, Recognizer
 from kiku.decoding import token_picker
-from recipes.demo.score import errors
+from kiku.evaluate.aligning import word_errors
 from tests.test_demo import RATE, sound_of, strings_of_people
 
 WORDS = ("one", "two", "right", "eight", "up", "stop", "start")
@@ -87,8 +87,8 @@ def test_expected_words_are_heard_more_often_and_others_no_worse(
                 found["before"] += min(before.count(word), spoken.count(word))
                 found["after"] += min(after.count(word), spoken.count(word))
                 others = [other for other in spoken if other != word]
-                elsewhere["before"] += errors(others, [w for w in before if w != word])
-                elsewhere["after"] += errors(others, [w for w in after if w != word])
+                elsewhere["before"] += word_errors(others, [w for w in before if w != word])
+                elsewhere["after"] += word_errors(others, [w for w in after if w != word])
     # 65 of 80 and 69; 56 errors elsewhere and 55. Other processors round otherwise.
     assert found["after"] >= found["before"] + 2
     assert elsewhere["after"] <= elsewhere["before"] + 2
@@ -110,4 +110,4 @@ def test_by_chance_and_with_fewer_codebooks_the_examples_are_still_heard(
     expected = hear(model, codes, DecodingOptions())
     assert len(expected) > 5
     for options in (DecodingOptions(temperature=0.25), DecodingOptions(num_codebooks=6)):
-        assert errors(expected, hear(model, codes, options)) <= 1
+        assert word_errors(expected, hear(model, codes, options)) <= 1

@@ -18,7 +18,7 @@ import kiku
 from kiku import End, Recognizer, StreamOptions, Word
 from kiku.audio import read_chunks
 from kiku.engine import StepOutput
-from recipes.demo.score import errors
+from kiku.evaluate.aligning import word_errors
 from tests.fakes import Driven
 
 RATE = 24_000
@@ -152,7 +152,7 @@ def test_people_that_it_never_heard(recognizer: Recognizer, shared_data: Path) -
     strings = strings_of_people(shared_data, 16)
     results = recognizer.transcribe([sound for sound, _ in strings], rate=24_000)
     wrong = sum(
-        errors(words, result.text.split())
+        word_errors(words, result.text.split())
         for (_, words), result in zip(strings, results, strict=True)
     )
     spoken_words = sum(len(words) for _, words in strings)

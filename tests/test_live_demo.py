@@ -27,8 +27,8 @@ from kiku import (
 )
 from kiku.audio import as_mono, read_chunks
 from kiku.engine import SlotEngine, StepOutput
+from kiku.evaluate.aligning import word_errors
 from kiku.stream import LoopPolicy, StallPolicy
-from recipes.demo.score import errors
 from tests.fakes import Driven
 from tests.test_demo import RATE, sound_of, strings_of_people
 
@@ -238,7 +238,7 @@ def test_listening_again_without_need_changes_hardly_a_word(
         events = heard(recognizer, sound, [], recovery=eager)
         redecodes += sum(isinstance(event, StreamWarning) for event in events)
         total += len(plain)
-        wrong += errors(plain, texts(events))
+        wrong += word_errors(plain, texts(events))
     assert total > 80
     assert redecodes >= 3
     assert wrong / total < 0.05
@@ -303,7 +303,7 @@ def test_a_decoder_that_freezes_on_people_is_woken(
         events = of_people(recognizer, sound, woken, recovery)
         kinds = [event.kind for event in events if isinstance(event, StreamWarning)]
         assert "frozen" in kinds
-        assert errors(good, texts(events)) <= 0.12 * len(good)
+        assert word_errors(good, texts(events)) <= 0.12 * len(good)
 
 
 def test_a_decoder_that_loops_on_people_is_brought_back(
@@ -329,4 +329,4 @@ def test_a_decoder_that_loops_on_people_is_brought_back(
         found = texts(events)
         assert found.count("stop") < good.count("stop") + 20
         half = len(good) // 2
-        assert errors(good[-half:], found[-half:]) <= 0.12 * half
+        assert word_errors(good[-half:], found[-half:]) <= 0.12 * half

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from kiku.codec.mimi import MimiEncoder
 from kiku.config import CodecConfig
+from kiku.evaluate.aligning import word_errors
 from recipes.demo.align import ctc
 from recipes.demo.bank import WordSpan
 from recipes.demo.corpus import VOCABULARY
@@ -18,7 +19,6 @@ from recipes.demo.features import LogMel, stripes
 from recipes.demo.initial_weights import he_init
 from recipes.demo.precision import lowered
 from recipes.demo.quick import seanet_whole
-from recipes.demo.score import errors
 
 DELAYS = (4, 7)
 """Frames after a word's beginning at which the latents must tell the word: the decoder writes it
@@ -252,7 +252,7 @@ def frame_errors(
         ).unsqueeze(1)
         logits = logits_of(pcm)[:, -1].float().numpy()
         for row, (_, spans) in zip(logits, group, strict=True):
-            wanted = [p.word for p in spans]
-            wrong += errors(wanted, spoken_words(row))
+            wanted = [str(p.word) for p in spans]
+            wrong += word_errors(wanted, [str(word) for word in spoken_words(row)])
             total += len(wanted)
     return wrong / max(1, total)

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from kiku.checkpoint import DEMO
+from kiku.evaluate.aligning import word_errors
 from kiku.loading import load
 from recipes.demo.bank import WORD_INDEX, Bank, WordSpan, joined, single_words
 from recipes.demo.corpus import SAMPLE_RATE, VOCABULARY, Corpus, Recording, build, normalise
-from recipes.demo.score import Test, errors, person_strings
+from recipes.demo.score import Test, person_strings
 from recipes.demo.sound import Surroundings, noise
 from recipes.demo.speak import USUAL, other_phrases, say_flite, say_variant, synthetic
 from recipes.demo.voices import FLITE_VOICES, HELD_OUT_VARIANTS, VARIANTS
@@ -154,7 +155,7 @@ def test_sets(data: Path, folder: Path) -> dict[str, list[Test]]:
 def count_errors(name: str, tests: Sequence[Test], heard: Sequence[str]) -> Figure:
     """The errors of transcripts, one text for each test."""
     wrong = sum(
-        errors([VOCABULARY[span.word] for span in spans], normalise(text))
+        word_errors([VOCABULARY[span.word] for span in spans], normalise(text))
         for (_, spans), text in zip(tests, heard, strict=True)
     )
     seconds = sum(len(sound) for sound, _ in tests) / SAMPLE_RATE

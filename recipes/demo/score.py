@@ -1,7 +1,6 @@
-"""Word errors, and the fixed test strings that they are counted on."""
+"""The fixed test strings on which word errors are counted."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,16 +10,6 @@ from recipes.demo.sound import faded
 
 Test = tuple[np.ndarray, list[WordSpan]]
 """float32 samples [S], and the words in them."""
-
-
-def errors(wanted: Sequence[object], given: Sequence[object]) -> int:
-    """Substitutions, deletions and insertions that turn `wanted` into `given` (the fewest)."""
-    row = list(range(len(given) + 1))
-    for i, word in enumerate(wanted, 1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(given, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
-    return row[-1]
 
 
 def person_strings(bank: Bank, *, count: int, seed: int, level: float = 0.1) -> list[Test]:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kiku.evaluate.aligning import word_errors
 from kiku.text import Vocabulary
 from recipes.demo.corpus import Corpus, Recording
 from recipes.demo.precision import lowered
-from recipes.demo.score import errors
 from recipes.english.ablation import TeacherEncoder, Without
 from recipes.english.gate import text_of
 from recipes.english.lessons import side_by_side, with_tail
@@ -180,7 +180,7 @@ def word_errors_of(
                 best = reader(_rows(some)).argmax(-1)
             for row, one in zip(best, some, strict=True):
                 text = text_of(row[: len(one.states)], vocabulary)
-                wrong += errors(one.words, text.split())
+                wrong += word_errors(one.words, text.split())
                 total += len(one.words)
         found[name] = wrong / total
     return found

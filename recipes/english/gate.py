@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kiku.evaluate.aligning import character_errors, word_errors
 from kiku.text import Vocabulary
 from recipes.demo.corpus import Corpus, Recording, build
 from recipes.demo.features import stripes
 from recipes.demo.fit import Fit, Plan, keep_memory
 from recipes.demo.precision import lowered
-from recipes.demo.score import errors
 from recipes.english.lessons import Batch, Sentences, make_vocabulary, side_by_side, with_tail
 from recipes.english.small import read_weights
 from recipes.english.speak import build_said
@@ -121,7 +121,7 @@ def run_gate(gate: Gate) -> dict[str, float]:
 
     def check(averaged: nn.Module) -> dict[str, float]:
         aids = now(fit.progress)
-        last.update(word_errors(averaged, people, groups, vocabulary, aids))
+        last.update(error_rates(averaged, people, groups, vocabulary, aids))
         return {**last, **asdict(aids), "rounds": fit.step / lessons.per_round}
 
     def loss(model: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
@@ -206,7 +206,7 @@ def dev_groups(people: Corpus) -> Mapping[str, Sequence[Recording]]:
 
 
 @torch.no_grad()
-def word_errors(
+def error_rates(
     model: nn.Module,
     people: Corpus,
     groups: Mapping[str, Sequence[Recording]],
@@ -234,8 +234,8 @@ def word_errors(
                 text = text_of(row[:length], vocabulary)
                 letters = " ".join(one.words)
                 wrong += (
-                    errors(one.words, text.split()), errors(letters, text),
-                    errors(one.words, text_of(early[:length], vocabulary).split()),
+                    word_errors(one.words, text.split()), character_errors(letters, text),
+                    word_errors(one.words, text_of(early[:length], vocabulary).split()),
                 )  # fmt: skip
                 total += len(one.words), len(letters), len(one.words)
         shares = (wrong / total).tolist()

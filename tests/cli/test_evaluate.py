@@ -159,6 +159,21 @@ def test_what_makes_no_sense(run: Run, dev: Path, arguments: list[str], told: st
     assert told in ran.err
 
 
+def test_a_folder_of_a_corpus_is_evaluated(run: Run, speech: Speech, tmp_path: Path) -> None:
+    (folder := tmp_path / "kaldi").mkdir()
+    speech(folder / "a.wav")
+    (folder / "wav.scp").write_text("first a.wav\nlost b.wav\n")
+    (folder / "text").write_text("first ZERO ONE TWO\nlost ZERO\n")
+    ran = run("evaluate", folder, "--normalise", "none")
+    assert ran.code == 1
+    assert "0.0 %" in ran.out.splitlines()[0]
+    assert ran.err == (
+        f"kiku: {folder} has all its texts in capitals: they are read in small letters\n"
+        "kiku: b.wav: there is no such file, but a text of it\n"
+        "kiku: 1 of 2 rows were not evaluated\n"
+    )
+
+
 def test_there_is_no_manifest(run: Run, tmp_path: Path) -> None:
     ran = run("evaluate", tmp_path / "none.jsonl")
     assert ran.code == 1

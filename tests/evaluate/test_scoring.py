@@ -1,12 +1,47 @@
 """What was heard beside what was said: errors, times, latencies, trust, turns."""
 
+from functools import cache
 from pathlib import Path
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kiku.evaluate.aligning import word_errors
 from kiku.evaluate.hearing import HeardUtterance, HeardWord
 from kiku.evaluate.manifest import Span, SpokenWord, Utterance
 from kiku.evaluate.normalising import basic, normaliser
 from kiku.evaluate.scoring import Trust, TurnErrors, score
 from tests.evaluate.conftest import PART, scored
+
+
+@pytest.mark.parametrize(
+    ("said", "got", "count"),
+    [
+        ("a b c", "a b c", 0),
+        ("a b c", "a c", 1),
+        ("a b c", "a x c", 1),
+        ("a b", "a b b", 1),
+        ("", "a b", 2),
+        ("a b", "", 2),
+        ("a b c d", "b c d e", 2),
+    ],
+)
+def test_word_errors(said: str, got: str, count: int) -> None:
+    assert word_errors(said.split(), got.split()) == count
+
+
+@given(*[st.lists(st.sampled_from(["one", "two", "three", "four"]), max_size=8)] * 2)
+def test_word_errors_are_the_fewest_changes(said: list[str], got: list[str]) -> None:
+    @cache
+    def fewest(i: int, j: int) -> int:
+        if not (i and j):
+            return i + j
+        same = fewest(i - 1, j - 1) + (said[i - 1] != got[j - 1])
+        return min(same, fewest(i - 1, j) + 1, fewest(i, j - 1) + 1)
+
+    assert word_errors(said, got) == fewest(len(said), len(got))
+    assert scored(" ".join(said), " ".join(got)).errors == fewest(len(said), len(got))
 
 
 def test_errors_are_counted_after_normalising() -> None:

@@ -16,10 +16,10 @@ import torch
 from typer.testing import CliRunner
 
 from kiku.errors import ConfigError
+from kiku.evaluate.aligning import character_errors
 from kiku.text.vocabulary import NUM_SPECIAL
 from kiku.train.augment import Augmentation, Augmenter
 from recipes.demo.corpus import SAMPLE_RATE, Corpus, Recording
-from recipes.demo.score import errors
 from recipes.english import __main__ as english_commands
 from recipes.english import ceiling as ceiling_room
 from recipes.english import gate as gate_room
@@ -31,10 +31,10 @@ from recipes.english.gate import (
     aids_at,
     begin_head,
     ctc_loss,
+    error_rates,
     hidden_stripes,
     run_gate,
     text_of,
-    word_errors,
 )
 from recipes.english.lessons import (
     _ROW_S,
@@ -489,7 +489,9 @@ def test_it_learns(corpus: Corpus, tmp_path) -> None:
         with torch.no_grad():
             best = scores(pcm, lengths, AttentionAids(30)).argmax(-1)
         texts = [text_of(row, lessons.vocabulary) for row in best]
-        wrong = sum(errors(wanted, text) for wanted, text in zip(WORDS, texts, strict=True))
+        wrong = sum(
+            character_errors(wanted, text) for wanted, text in zip(WORDS, texts, strict=True)
+        )
         assert wrong < 0.2 * sum(map(len, WORDS)), texts
 
 
@@ -518,7 +520,7 @@ def test_word_errors_of_a_deaf_model_are_all(corpus: Corpus, tmp_path) -> None:
             head.weight.zero_()
             head.bias.zero_()
             head.bias[0] = 5.0
-    found = word_errors(
+    found = error_rates(
         model, corpus, {"en-read": corpus.recordings[:5]}, lessons.vocabulary, AttentionAids()
     )
     assert found == {"en-read": 1.0, "en-read letters": 1.0, "en-read alone": 1.0}

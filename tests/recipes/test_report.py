@@ -8,6 +8,7 @@ from recipes.demo.corpus import Recording
 from recipes.demo.curve import draw_curve
 from recipes.demo.make import Budgets
 from recipes.demo.report import as_rows, clip_strings, count_errors, in_one_go
+from tests.evaluate.conftest import scored
 
 
 def spans(text: str) -> list[WordSpan]:
@@ -21,6 +22,13 @@ def test_errors_are_counted_over_all_strings() -> None:
     assert (figure.words, figure.wrong, figure.minutes) == (4, 2, 2.0)
     assert figure.rate == 0.5
     assert "50.0 %" in figure.line()
+
+
+def test_errors_of_the_card_are_those_that_kiku_evaluate_counts() -> None:
+    texts = [("one two three go", "One, two too go stop"), ("up", ""), ("no", "on no on")]
+    sound = np.zeros(24_000, np.float32)
+    figure = count_errors("x", [(sound, spans(said)) for said, _ in texts], [t for _, t in texts])
+    assert figure.wrong == 5 == sum(scored(said, heard).errors for said, heard in texts)
 
 
 def test_where_nothing_is_said_words_a_minute_count() -> None:

@@ -155,6 +155,22 @@ def test_what_cannot_be_aligned(loaded: Loaded, tmp_path: Path) -> None:
         align(done.rows[3:], loaded, options)
 
 
+def test_what_is_wrong_in_a_folder_is_reported(loaded: Loaded, tmp_path: Path) -> None:
+    corpus(tmp_path, 2)
+    (tmp_path / "lost.txt").write_text("go")
+    with pytest.raises(TrainingError, match="does not have the files of a known corpus"):
+        read_rows(tmp_path)
+    (tmp_path / "000.txt").write_text("")
+    with pytest.raises(TrainingError, match=r"nothing to align; .*001\.wav: has no text: write"):
+        align(read_rows(tmp_path), loaded, AlignOptions(steps=3, width=16))
+    (tmp_path / "000.txt").write_text("one")
+    done = align(read_rows(tmp_path), loaded, AlignOptions(steps=3, width=16))
+    assert [row.path.name for row in done.rows] == ["000.wav"]
+    assert [(Path(one.row).name, one.why.partition(":")[0]) for one in done.left_out] == [
+        ("001.wav", "has no text"), ("lost.txt", "is a text without a recording"),
+    ]  # fmt: skip
+
+
 def test_a_text_of_another_recording_is_doubted(loaded: Loaded, tmp_path: Path) -> None:
     path, _ = corpus(tmp_path, 24)
     rows = [json.loads(line) for line in path.read_text().splitlines()]

@@ -120,6 +120,9 @@ def test_a_letter_begins_as_the_one_below_its_accent(tmp_path: Path) -> None:
     path = write_manifest(tmp_path, [{"path": "a.wav", "text": "zéro île"}])
     done = make_vocabulary(read_rows(path), "demo", tmp_path / "m", VocabOptions())
     assert done.letters == ("é", "î")
+    path = write_manifest(tmp_path, [{"path": "a.wav", "text": "go"}])
+    with pytest.raises(TrainingError, match=r"^demo can spell all 1 words"):
+        make_vocabulary(read_rows(path), "demo", tmp_path / "n", VocabOptions())
     old, new = load("demo", dtype="float32"), load(tmp_path / "m", dtype="float32")
     ids = {old.vocabulary.piece(i): i for i in range(4, len(old.vocabulary))}
     for name in ("text_embedding", "text_head"):

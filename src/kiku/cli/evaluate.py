@@ -31,7 +31,8 @@ _Manifests = Annotated[
     list[Path],
     typer.Argument(
         metavar="MANIFEST",
-        help="Files of JSON lines with path and text, or folders of recordings with text files.",
+        help="Files of JSON lines, or folders: LibriSpeech, Common Voice, LJSpeech, Kaldi, or "
+        "with a .txt beside each recording.",
     ),
 ]
 _Output = Annotated[
@@ -157,6 +158,8 @@ def evaluate_command(
         )
     stream = words.stream_options()
     manifest = read_manifests(manifests, only=_values_of(rows.only))
+    for note in manifest.notes:
+        terminal.error(note)
     # These checks come before a model is loaded, which may take minutes.
     check_evaluation(manifest, by=by, normalise=report.normalise)
     if report.against is not None:

@@ -125,7 +125,7 @@ def vocab_command(
     options = VocabOptions(wanted.pieces, wanted.any_letters, kind)
     done = make_vocabulary(rows, model, output, options, layout=layout.value, force=force)
     if done.left_out:
-        terminal.error(f"{layout} cannot store {', '.join(done.left_out)}, so this was left out")
+        terminal.error(f"left out, as {layout} cannot store it: {', '.join(done.left_out)}")
     terminal.echo(vocab_report(done))
     return 0
 
@@ -351,7 +351,7 @@ def export_command(
         run, output, layout=layout.value, which=which, dtype=dtype, model=model, force=force
     )
     if done.left_out:
-        terminal.error(f"{layout} cannot store {', '.join(done.left_out)}, so this was left out")
+        terminal.error(f"left out, as {layout} cannot store it: {', '.join(done.left_out)}")
     terminal.echo(f"{done.folder}\n")
     return 0
 

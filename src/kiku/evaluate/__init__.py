@@ -5,8 +5,7 @@
     evaluation = evaluate(["dev.jsonl"], kiku.load("demo"))
     print(evaluation.figures.word_errors.rate)
 
-    manifest.py     rows of manifests -> utterances, and what is wrong with the other rows
-    folders.py      folders of recordings with their texts -> the same
+    manifest.py     rows of manifests and folders -> utterances, and what is wrong with others
     hearing.py      runs utterances through a model, as live streams or as recordings
     store.py        results, kept as they come
     normalising.py  makes texts comparable

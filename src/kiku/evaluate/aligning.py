@@ -49,6 +49,11 @@ def align_words(reference: Sequence[str], heard: Sequence[str]) -> tuple[WordPai
     return tuple(pairs)
 
 
+def word_errors(reference: Sequence[str], heard: Sequence[str]) -> int:
+    """The fewest substitutions, deletions and insertions of words, which have no spaces."""
+    return sum(pair.kind != "equal" for pair in align_words(reference, heard))
+
+
 def character_errors(reference: str, heard: str) -> int:
     """The fewest substitutions, deletions and insertions of characters; spaces count."""
     found = _characters(reference, heard)

@@ -1,9 +1,9 @@
 """Manifests and folders -> utterances, which are recordings with their texts, and the problems of
 the other rows.
 
-A manifest has a JSON object on each line. A row that cannot be used becomes a `Problem`, and the
-others are evaluated all the same. No sound is opened here: whether a recording can be read turns
-out when it is run.
+A manifest has a JSON object on each line; folders are read by `kiku.corpus_folders`. A row that
+cannot be used becomes a `Problem`, and the others are evaluated all the same. No sound is opened
+here: whether a recording can be read turns out when it is run.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from kiku.corpus_folders import BadCorpus, CorpusRow, read_corpus
 from kiku.errors import InputError
-from kiku.evaluate.folders import Found, utterances_in
 from kiku.manifest_rows import (
     PATHS,
     TEXTS,
@@ -87,6 +87,8 @@ class Manifest:
 
     utterances: tuple[Utterance, ...]
     problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What a user should know about how folders were read."""
 
 
 def read_manifests(
@@ -95,8 +97,8 @@ def read_manifests(
     """Read manifests, in order.
 
     Args:
-        paths: files of JSON lines, or folders: with `.trans.txt` files as LibriSpeech has them, or
-            with a `.txt` next to each recording.
+        paths: files of JSON lines, or folders as LibriSpeech, Common Voice, LJSpeech or Kaldi have
+            them, or with a `.txt` beside each recording.
         only: fields and the values that they must have.
 
     Raises:
@@ -105,14 +107,15 @@ def read_manifests(
     """
     found: dict[str, Utterance] = {}
     problems: list[Problem] = []
-    num_left_out = 0
+    notes: list[str] = []
+    num_left_out, only = 0, only or {}
     if "" in paths:  # which would be the current folder
         raise InputError("the name of the manifest is empty: name a file or folder")
     for path in map(Path, paths):
-        for item in _rows(path):
+        for item in _rows(path, only, notes):
             if isinstance(item, Problem):
                 problems.append(item)
-            elif any(item.fields.get(name) != value for name, value in (only or {}).items()):
+            elif any(item.fields.get(name) != value for name, value in only.items()):
                 num_left_out += 1
             elif item.id in found:
                 why = "occurs twice: leave one out, or give each an id of its own"
@@ -121,39 +124,62 @@ def read_manifests(
                 found[item.id] = item
     if not found:
         raise InputError(_nothing(paths, problems, num_left_out))
-    return Manifest(tuple(found.values()), tuple(problems))
+    return Manifest(tuple(found.values()), tuple(problems), tuple(notes))
 
 
 def _nothing(paths: Sequence[str | Path], problems: Sequence[Problem], num_left_out: int) -> str:
     named = ", ".join(map(str, paths)) or "no manifest was named"
-    if problems:
-        first = problems[0]
-        return (
-            f"{named}: none of {len(problems)} rows can be evaluated; the first, {first.where}: "
-            f"{first.message}"
-        )
+    found: list[str] = []
     if num_left_out:
-        return f"{named}: none of {num_left_out} rows has the values that were asked for"
+        found.append(f"none of {num_left_out} rows has the values that were asked for")
+    if problems:
+        found.append(
+            f"none of {len(problems)} {'other ' if found else ''}rows can be evaluated; the first, "
+            f"{problems[0].where}: {problems[0].message}"
+        )
+    if found:
+        return f"{named}: {'; '.join(found)}"
     return f"{named}: there are no rows in it"
 
 
-def _rows(path: Path) -> Iterator[Utterance | Problem]:
+def _rows(path: Path, only: Mapping[str, str], notes: list[str]) -> Iterator[Utterance | Problem]:
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
     if is_folder:
-        yield from map(_from_folder, utterances_in(path))
+        yield from _from_folder(path, only, notes)
         return
     if not exists:
         raise InputError(f"{path}: no such manifest or folder; check the name")
     yield from _from_lines(path)
 
 
-def _from_folder(found: Found) -> Utterance | Problem:
-    if found.path is None or found.text is None:
-        return Problem(found.id, found.problem)
-    return Utterance(found.id, found.path, found.text, fields=found.fields)
+def _from_folder(
+    folder: Path, only: Mapping[str, str], notes: list[str]
+) -> Iterator[Utterance | Problem]:
+    """The rows of a folder; faults of rows that are not asked for are left out."""
+    try:
+        corpus = read_corpus(folder)
+    except BadCorpus as error:
+        raise InputError(str(error)) from error
+    notes += corpus.notes
+    for row in corpus.rows:
+        fields = _corpus_fields(row)
+        inside = row.path.is_relative_to(folder)
+        name = (row.path.relative_to(folder) if inside else row.path).as_posix()
+        row_id = _part_id(name, row.start, row.end)
+        if row.fault:
+            if all(fields.get(key, value) == value for key, value in only.items()):
+                yield Problem(row_id, row.fault)
+            continue
+        words = tuple(SpokenWord(*word) for word in row.words or ())
+        yield Utterance(row_id, row.path, row.text or "", row.start, row.end, words, fields=fields)
+
+
+def _corpus_fields(row: CorpusRow) -> dict[str, str]:
+    known = {"speaker": row.speaker, "language": row.language, "split": row.split}
+    return {name: value for name, value in known.items() if value}
 
 
 def _from_lines(path: Path) -> Iterator[Utterance | Problem]:
@@ -214,6 +240,10 @@ def _id(row: Mapping[str, Any], name: str, start_s: float, end_s: float | None) 
         if not (isinstance(given, str | int) and str(given).strip()):
             raise BadRow(f'"id" must be a name, not {shown(given)}')
         return str(given)
+    return _part_id(name, start_s, end_s)
+
+
+def _part_id(name: str, start_s: float, end_s: float | None) -> str:
     if not start_s and end_s is None:
         return name
     return f"{name} {_exact(start_s)}-{'' if end_s is None else _exact(end_s)}"

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from kiku.evaluate.aligning import PairKind, WordPair, align_words, character_errors, sources
 from kiku.evaluate.hearing import HeardUtterance, HeardWord
-from kiku.evaluate.manifest import SpokenWord, Utterance
+from kiku.evaluate.manifest import Span, SpokenWord, Utterance
 from kiku.evaluate.normalising import Normalise
 
 
@@ -137,7 +137,7 @@ def score(utterance: Utterance, heard: HeardUtterance, normalise: Normalise) -> 
         len(said),
         character_errors(said, got),
         _trusts(heard.words, of_words, pairs),
-        _turn_errors(utterance, heard),
+        turn_errors(utterance.turns, heard.ends, heard.eager_ends),
         (said, got),
     )
 
@@ -174,8 +174,10 @@ def _trusts(
     return tuple(Trust(words[index].probability, right[index]) for index in sorted(right))
 
 
-def _turn_errors(utterance: Utterance, heard: HeardUtterance) -> TurnErrors | None:
-    turns = utterance.turns
+def turn_errors(
+    turns: Sequence[Span], ends: Sequence[float], eager_ends: Sequence[float]
+) -> TurnErrors | None:
+    """Compare the times of ends that were emitted with turns; None if no turns are known."""
     if not turns:
         return None
     false_ends = false_eager_ends = misses = 0
@@ -183,10 +185,10 @@ def _turn_errors(utterance: Utterance, heard: HeardUtterance) -> TurnErrors | No
     eager_delays: list[float] = []
     nexts = [turn.start for turn in turns[1:]] + [float("inf")]
     for turn, following in zip(turns, nexts, strict=True):
-        false_ends += sum(turn.start <= time < turn.end for time in heard.ends)
-        false_eager_ends += sum(turn.start <= time < turn.end for time in heard.eager_ends)
-        told = [time for time in heard.ends if turn.end <= time < following]
-        thought = [time for time in (*heard.eager_ends, *told) if turn.end <= time < following]
+        false_ends += sum(turn.start <= time < turn.end for time in ends)
+        false_eager_ends += sum(turn.start <= time < turn.end for time in eager_ends)
+        told = [time for time in ends if turn.end <= time < following]
+        thought = [time for time in (*eager_ends, *told) if turn.end <= time < following]
         misses += not told
         end_delays += [round(min(told) - turn.end, 4)] if told else []
         eager_delays += [round(min(thought) - turn.end, 4)] if thought else []

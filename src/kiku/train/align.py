@@ -186,7 +186,11 @@ class Aligner:
         self.config, self.codec = loaded.config, loaded.codec.to(device)
         self.wanted = [i for i, r in enumerate(rows) if r.words is None and (r.text or "").strip()]
         if not self.wanted:
-            raise TrainingError("no row has a text without times: there is nothing to align")
+            bad = next(((r.label, p) for r in rows if (p := problem_of(r)) is not None), None)
+            first = "" if bad is None else f"; the first that cannot be used, {bad[0]}: {bad[1]}"
+            raise TrainingError(
+                f"no row has a text without times: there is nothing to align{first}"
+            )
         texts = [letters_of(rows[i].text or "") for i in self.wanted]
         self.letters = {c: n for n, c in enumerate(sorted(set("".join(texts))), 1)}
         self.row_s = 1 / (self.config.frame_rate * self.config.codec.downsample * _PER_LATENT)

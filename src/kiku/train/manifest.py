@@ -86,6 +86,8 @@ class TrainingRow:
     """With `loss.keep` the model keeps the output that it had for this row before training."""
     others: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
     """Values in the line for other commands, unchanged."""
+    fault: str = ""
+    """Why the row of a folder cannot be used; empty if it can."""
 
     @property
     def label(self) -> str:
@@ -257,6 +259,8 @@ def _split_in(given: Mapping[str, Any]) -> str:
 
 def problem_of(row: TrainingRow) -> str | None:
     """What is wrong with a row, as far as this shows without its sound; None if nothing is."""
+    if row.fault:
+        return row.fault
     if row.has_no_text:
         return None
     if row.words is None:

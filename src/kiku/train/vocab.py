@@ -114,8 +114,8 @@ def make_vocabulary(
         new = range(len(old), len(made))
         if not new:
             raise TrainingError(
-                f"{loaded.files.name} can spell all {len(words):,} words: pack them with this "
-                "model as it is; --any-letters makes longer pieces, --new another vocabulary"
+                f"{model} can spell all {len(words):,} words: pack them with this model as it is; "
+                "--any-letters makes longer pieces, --new another vocabulary"
             )
     config, state = grown_decoder(loaded, made, new)
     dtype = load(loaded.files, dtype="auto").lm.out_norm.weight.dtype
