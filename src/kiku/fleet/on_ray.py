@@ -1,9 +1,9 @@
 """The processes that transcribe on Ray: actors of Ray Data, each with one model and full slots.
 
 Actors receive paths, never sound. An actor transcribes several blocks at once, in threads that
-share its recognizer, so that the end of one block leaves no slot idle; a row comes back as soon as
-its recording is done. Ray retries no task: `kiku.fleet.batch`, which knows the rows that came, asks
-again for the recordings of a dead actor.
+share its recognizer, so that the end of one block leaves no slot idle; rows come back within a
+second after their recordings are done. Ray retries no task: `kiku.fleet.batch`, which knows the
+rows that came, asks again for the recordings of a dead actor.
 """
 
 import importlib
@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from itertools import chain
 from typing import Any
 
 from kiku.engine.choice import usable_threads
@@ -31,6 +32,8 @@ from kiku.fleet.transcriber import Transcribed, Transcriber
 
 _LANES = 3
 """Blocks that an actor transcribes at once."""
+_AHEAD = 1
+"""Blocks that wait at an actor, so that no slot is free while the next one is sent there."""
 _ANSWER_S = 120.0
 """Seconds that a machine has to answer: it may have to import PyTorch first."""
 _ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b.*")
@@ -49,9 +52,9 @@ class _Actor:
             self._problem = str(error)
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, list[str]]]:
-        """Give each row as soon as it is there."""
+        """Give the results of a second together: a message of Ray's costs milliseconds."""
         if self._transcriber is None:
-            yield {"result": [json.dumps({"cannot": self._problem})]}
+            yield {"result": [json.dumps([{"cannot": self._problem}])]}
             return
         for text in batch["block"]:
             block = json.loads(str(text))
@@ -60,7 +63,7 @@ class _Actor:
                 for done in self._transcriber.transcribe(
                     items, alone=block["stage"] == Round.SINGLE
                 ):
-                    yield {"result": [json.dumps(asdict(done))]}
+                    yield {"result": [json.dumps(list(map(asdict, done)))]}
             except Exception as error:
                 # With a device that is gone all would fail: end, and let a new process take over.
                 print(f"kiku: {type(error).__name__}: {error}; this process ends", flush=True)
@@ -86,7 +89,7 @@ class _OnRay:
 
     def transcribe(self, blocks: Sequence[Block], stage: Round) -> Iterator[Transcribed]:
         """See `Workers.transcribe`."""
-        lanes = _LANES if stage is Round.LARGE_BLOCKS else 1
+        lanes, ahead = (_LANES, _AHEAD) if stage is Round.LARGE_BLOCKS else (1, 0)
         actors = min(self._actors, len(blocks))
         if stage is Round.LARGE_BLOCKS:  # in later rounds our own dead actors may still hold it
             wait_for_room(
@@ -100,7 +103,7 @@ class _OnRay:
             pool = self._data.ActorPoolStrategy(
                 size=actors,
                 max_concurrent_calls_per_actor=lanes,
-                max_tasks_in_flight_per_actor=lanes,
+                max_tasks_in_flight_per_actor=lanes + ahead,
                 enable_true_multi_threading=True,
             )
             with warnings.catch_warnings():
@@ -115,8 +118,7 @@ class _OnRay:
     def _answers(self, dataset: Any) -> Iterator[Transcribed]:
         try:
             for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
-                for text in batch["result"]:
-                    values = json.loads(str(text))
+                for values in chain.from_iterable(map(json.loads, map(str, batch["result"]))):
                     if "cannot" in values:
                         raise KikuError(values["cannot"])
                     yield Transcribed(**values)
@@ -212,7 +214,8 @@ def _held(ray: Any) -> list[str]:
 
 @contextmanager
 def _settings_of(data: Any) -> Generator[None]:
-    """In the block, Ray Data shows no progress bars, gives each row at once, and survives actors.
+    """In the block, Ray Data shows no progress bars, gives each message at once, and survives
+    actors.
 
     It goes on if an actor dies: missing recordings are asked for again.
     """
