@@ -14,7 +14,7 @@ import re
 import warnings
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from itertools import chain
 from typing import Any
@@ -24,7 +24,7 @@ from kiku.errors import KikuError
 from kiku.fleet.batch import Broken, Round, Run, Workers
 from kiku.fleet.cluster import LOCAL, cluster_of, refuse_client, refuse_unanswered, unusable
 from kiku.fleet.planning import Block
-from kiku.fleet.quiet_ray import import_ray
+from kiku.fleet.quiet_ray import import_ray, is_connected, without_records
 from kiku.fleet.resources import room_for, wait_for_room, why_no_gpu
 from kiku.fleet.settings import BatchRequest
 from kiku.fleet.sources import Item
@@ -139,16 +139,19 @@ def on_ray(request: BatchRequest, run: Run) -> Generator[Workers]:
         InputError: the cluster does not exist or is reached through Ray Client, no machine in it
             has enough processors, or a GPU is asked for and there is none.
     """
-    ray = import_ray("kiku.fleet.transcribe")
-    is_ours = not ray.is_initialized()
-    if is_ours:
-        _connect(ray, cluster_of(run.address))
-    elif ray.util.client.ray.is_connected():
-        refuse_client("ray://, which this program is connected to,")
-    try:
+    if is_connected():
+        ray = import_ray("kiku.fleet.transcribe")
+        if ray.util.client.ray.is_connected():
+            refuse_client("ray://, which this program is connected to,")
         yield _OnRay(ray, request, run)
-    finally:
-        if is_ours:
+        return
+    address = cluster_of(run.address)
+    with without_records() if address == LOCAL else nullcontext():
+        ray = import_ray("kiku.fleet.transcribe")
+        _connect(ray, address)
+        try:
+            yield _OnRay(ray, request, run)
+        finally:
             ray.shutdown()
 
 
