@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kiku.calibration import Calibration
 from kiku.cli import transcribe_fleet
 from kiku.fleet import Progress
 from kiku.fleet.batch import Run as FleetRun
@@ -76,6 +77,22 @@ def test_a_second_run_says_what_was_done(run: Run, calls: Path, tmp_path: Path) 
     assert run("transcribe", calls, "--ray", "-o", out, "-q").err == ""
     ran = run("transcribe", calls, "--ray", "-o", out)
     assert ran.err.startswith("kiku: 2 of 2 were already done; 0 recordings")
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_calibration_of_another_model_is_told(run: Run, calls: Path, tmp_path: Path) -> None:
+    own, other = tmp_path / "own.json", tmp_path / "other.json"
+    for file in (own, other):
+        Calibration(kind="temperature", temperature=2.0, model=f"made/{file.stem}").save(file)
+    said = [
+        run("transcribe", "--ray", calls, "-o", tmp_path / "out", "--model", "somebody/own",
+            "--calibration", file, "-q").err
+        for file in (own, other)
+    ]  # fmt: skip
+    assert said[0] == ""
+    assert said[1].startswith(
+        "kiku: warning: the calibration was measured with the model made/other"
+    )
 
 
 @pytest.mark.usefixtures("asked")

@@ -3,6 +3,7 @@
 import wave
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ class Processes:
         for block, inside in zip(blocks, names, strict=True):
             if any(part in name for part in self.deadly for name in inside):
                 continue  # with all that it had
-            for heard in self._transcriber.transcribe(block):
+            for heard in chain.from_iterable(self._transcriber.transcribe(block)):
                 if self.dies_at is not None and len(self.heard) >= self.dies_at:
                     self.dies_at = None
                     break

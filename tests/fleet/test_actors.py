@@ -172,12 +172,13 @@ class FakeData:
     def from_items(self, rows: list[dict[str, str]], *, override_num_blocks: int) -> Any:
         assert override_num_blocks == len(rows)  # else blocks would be handed out together
         items = [item for row in rows for item in json.loads(row["block"])["items"]]
-        done = [json.dumps({"path": item["path"], "rows": []}) for item in items]
+        done = [{"path": item["path"], "rows": []} for item in items]
+        sent = [json.dumps(done[:2]), json.dumps(done[2:])]
 
         def map_batches(actor: Any, **given: Any) -> Any:
             assert actor is _Actor
             self.maps.append({**given, "survives": self.context.max_errored_blocks})
-            return SimpleNamespace(iter_batches=lambda **_: iter([{"result": done}]))
+            return SimpleNamespace(iter_batches=lambda **_: iter([{"result": sent}]))
 
         return SimpleNamespace(map_batches=map_batches)
 
@@ -197,12 +198,12 @@ def test_what_is_asked_of_ray_data(monkeypatch: pytest.MonkeyPatch) -> None:
     for stage in Round:
         done = [one.path for one in workers.transcribe(blocks, stage)]
         assert done == ["/a.wav", "/b.wav", "/c.wav"]
-    # In the first round an actor's slots stay full over the end of a block; later a death takes
-    # nothing else with it.
-    for pool, lanes in zip(data.pools, [3, 1, 1], strict=True):
+    # In the first round an actor's slots stay full over the end of a block, and the next one is
+    # there; later a death takes nothing else with it.
+    for pool, lanes, there in zip(data.pools, [3, 1, 1], [4, 1, 1], strict=True):
         assert pool == {
             "size": 2, "enable_true_multi_threading": True,
-            "max_concurrent_calls_per_actor": lanes, "max_tasks_in_flight_per_actor": lanes,
+            "max_concurrent_calls_per_actor": lanes, "max_tasks_in_flight_per_actor": there,
         }  # fmt: skip
     for given in data.maps:
         (sent,) = given["fn_constructor_args"]
@@ -260,7 +261,8 @@ def batch(speech: MakeSpeech, tmp_path: Path) -> Callable[[str], dict[str, list[
 def test_a_block_becomes_rows(batch: Callable[[str], dict[str, list[str]]]) -> None:
     actor = _Actor(BatchRequest(ModelSettings("simple")))
     heard = [json.loads(text) for one in actor(batch("many")) for text in one["result"]]
-    assert [one["rows"][0]["text"] for one in heard] == ["zero", "zero one two"]
+    said = [[one["rows"][0]["text"] for one in some] for some in heard]
+    assert said == [["zero"], ["zero one two"]]
 
 
 def test_without_its_model_it_says_why(
@@ -271,7 +273,7 @@ def test_without_its_model_it_says_why(
 
     monkeypatch.setattr(kiku, "load", load)
     (said,) = _Actor(BatchRequest(ModelSettings("simple")))(batch("many"))
-    assert said == {"result": ['{"cannot": "simple is not here"}']}
+    assert said == {"result": ['[{"cannot": "simple is not here"}]']}
 
 
 def test_it_ends_where_something_unexpected_happens_unless_it_is_the_last_time(
@@ -291,8 +293,9 @@ def test_it_ends_where_something_unexpected_happens_unless_it_is_the_last_time(
     with pytest.raises(Ended):
         list(actor(batch("few")))
     problems = [
-        json.loads(text)["rows"][0]["problem"]
+        done["rows"][0]["problem"]
         for one in actor(batch("alone"))
         for text in one["result"]
+        for done in json.loads(text)
     ]
     assert problems == ["unexpected RuntimeError: the device fell off the table"] * 2

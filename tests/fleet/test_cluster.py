@@ -1,8 +1,10 @@
 """Which cluster a batch goes to, and what is said of one that cannot be used; without Ray."""
 
+import os
 import socket
-from types import SimpleNamespace
-from typing import Any
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -60,12 +62,14 @@ class _Ray:
         self.exceptions = SimpleNamespace(RayError=type("RayError", (Exception,), {}))
         self.fails: Exception | None = None
         self.asked: list[dict[str, Any]] = []
+        self.saw: dict[str, str] = {}
 
     def is_initialized(self) -> bool:
         return self._initialized
 
     def init(self, **options: Any) -> None:
         self.asked.append(options)
+        self.saw = dict(os.environ)
         if self.fails is not None:
             raise self.fails
 
@@ -76,7 +80,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
     def go(ray: _Ray, address: str | None) -> None:
-        monkeypatch.setattr(on_ray, "import_ray", lambda *_: ray)
+        monkeypatch.setitem(sys.modules, "ray", cast("ModuleType", ray))
         with on_ray.on_ray(BatchRequest(ModelSettings()), fleet.Run(address)):
             pass
 
@@ -107,6 +111,32 @@ def test_a_new_one_is_told_how_many_processors_it_has(use: Any) -> None:
         use(ray, None)
     assert ray.asked[0]["address"] == "local"
     assert ray.asked[0]["num_cpus"] >= 1
+
+
+METRICS, TASKS = "RAY_enable_metrics_collection", "RAY_task_events_report_interval_ms"
+
+
+def test_a_new_one_notes_nothing_of_itself_unless_the_environment_wants_it(
+    use: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(METRICS, raising=False)
+    monkeypatch.setenv(TASKS, "500")
+    ray = _Ray()
+    ray.fails = RuntimeError("it goes no further")
+    with pytest.raises(InputError):
+        use(ray, "local")
+    assert (ray.saw[METRICS], ray.saw["RAY_event_stats"], ray.saw[TASKS]) == ("0", "0", "500")
+    assert METRICS not in os.environ  # a Ray that the program starts later has what is Ray's own
+    assert os.environ[TASKS] == "500"
+
+
+def test_a_cluster_of_others_notes_what_it_likes(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(METRICS, raising=False)
+    ray = _Ray()
+    ray.fails = RuntimeError("it goes no further")
+    with pytest.raises(InputError):
+        use(ray, "auto")
+    assert METRICS not in ray.saw
 
 
 def test_where_nobody_listens_ray_is_not_asked(use: Any) -> None:

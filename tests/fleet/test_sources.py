@@ -28,6 +28,25 @@ def test_a_folder_is_its_recordings_by_name_and_those_inside(
     assert found[0].size == (tmp_path / "b.wav").stat().st_size
 
 
+@pytest.mark.parametrize(
+    ("name", "text"), [("m.csv", "path,text\r\na.wav,\u00e9t\u00e9\n"), ("m.TXT", "\u00e9" * 5_000)]
+)
+def test_a_list_that_is_no_manifest_is_refused(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(f"\ufeff{text}", encoding="utf-8")
+    with pytest.raises(InputError, match=rf'{name} is text, .* \{{"path": "a.wav"\}} for each'):
+        find_items(tmp_path / name)
+
+
+def test_sound_and_what_may_be_sound_has_any_name(speech: MakeSpeech, tmp_path: Path) -> None:
+    speech(tmp_path / "sound.txt")
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "codes.json").write_bytes(b"ID3\x04 only letters\x00")
+    (tmp_path / "latin.tsv").write_bytes(b"caf\xe9 au lait")
+    (tmp_path / "text.mp3").write_text("which a folder's recording may be, too")
+    for path in tmp_path.iterdir():
+        assert [one.path for one in find_items(path)] == [str(path)]
+
+
 def test_paths_are_absolute_wherever_one_stands(
     speech: MakeSpeech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

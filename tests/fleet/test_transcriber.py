@@ -2,16 +2,19 @@
 
 import gc
 import io
+import itertools
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import fsspec
 import pytest
 
 from kiku.errors import AudioError, KikuError
-from kiku.fleet import opening
+from kiku.fleet import opening, transcriber
 from kiku.fleet.settings import BatchRequest, ModelSettings
 from kiku.fleet.sources import Item, find_items
 from kiku.fleet.transcriber import Transcribed, Transcriber
@@ -21,6 +24,12 @@ from tests.cli.simple import SimpleBackend, simple_recognizer
 from tests.fleet.conftest import MakeSpeech
 
 REQUEST = BatchRequest(ModelSettings("simple"))
+
+
+def _heard(
+    process: Transcriber, items: Sequence[Item], *, alone: bool = False
+) -> list[Transcribed]:
+    return list(itertools.chain.from_iterable(process.transcribe(items, alone=alone)))
 
 
 class Watched(SimpleBackend):
@@ -36,18 +45,43 @@ class Watched(SimpleBackend):
         return super().encode(slots, frames)
 
 
+@pytest.fixture
+def one_long(speech: MakeSpeech, tmp_path: Path) -> list[Item]:
+    """A long recording, then three short ones."""
+    paths = [speech(tmp_path / "long.wav", 20.0)]
+    paths += [speech(tmp_path / f"{number}.wav", 0.8) for number in range(3)]
+    return [one for path in paths for one in find_items(path)]
+
+
+def _process() -> Transcriber:
+    return Transcriber(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
+
+
+def _names(lists: list[list[Transcribed]]) -> list[list[str]]:
+    return [[Path(one.path).stem for one in some] for some in lists]
+
+
 def test_recordings_come_when_they_are_done_not_in_order(
-    speech: MakeSpeech, tmp_path: Path
+    one_long: list[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    long = speech(tmp_path / "long.wav", 20.0)
-    short = [speech(tmp_path / f"{number}.wav", 0.8) for number in range(3)]
-    transcriber = Transcriber(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
-    items = [one for path in (long, *short) for one in find_items(path)]
-    heard = list(transcriber.transcribe(items))
-    assert [Path(one.path).name for one in heard] == ["0.wav", "1.wav", "2.wav", "long.wav"]
-    took = [one.took_s for one in heard]
+    monkeypatch.setattr(transcriber, "EVERY_S", 0.0)
+    lists = list(_process().transcribe(one_long))
+    assert _names(lists) == [["0"], ["1"], ["2"], ["long"]]
+    took = [one.took_s for one in itertools.chain.from_iterable(lists)]
     assert took[0] > 0
     assert took == sorted(took)  # since the block was begun
+
+
+@pytest.mark.parametrize(
+    ("step_s", "lists"), [(0.0, [["0"], ["1", "2", "long"]]), (0.1, [["0"], ["1", "2"], ["long"]])]
+)
+def test_what_is_done_in_the_same_second_comes_together_and_waits_for_no_long_one(
+    step_s: float, lists: list[list[str]], one_long: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(0.0, step_s)  # it goes on each time that somebody looks
+    watch = SimpleNamespace(monotonic=lambda: next(clock))
+    monkeypatch.setattr("kiku.transcription.transcription.time", watch)
+    assert sorted(map(sorted, _names(list(_process().transcribe(one_long))))) == lists
 
 
 def test_the_end_of_one_block_leaves_no_slot_idle(speech: MakeSpeech, tmp_path: Path) -> None:
@@ -57,10 +91,10 @@ def test_the_end_of_one_block_leaves_no_slot_idle(speech: MakeSpeech, tmp_path: 
         for block in range(3)
     ]  # fmt: skip
     backend = Watched(4)
-    transcriber = Transcriber(REQUEST, simple_recognizer(backend, "simple"))
+    process = Transcriber(REQUEST, simple_recognizer(backend, "simple"))
     heard: list[Transcribed] = []
     threads = [
-        threading.Thread(target=lambda b=block: heard.extend(transcriber.transcribe(b)))
+        threading.Thread(target=lambda b=block: heard.extend(_heard(process, b)))
         for block in blocks
     ]
     for thread in threads:
@@ -91,9 +125,9 @@ def test_recordings_in_a_store_are_opened_a_little_ahead(
         return file
 
     monkeypatch.setattr(opening, "_open", note)
-    transcriber = Transcriber(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
+    process = Transcriber(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
     try:
-        heard = transcriber.transcribe(find_items("memory://bucket"))
+        heard = itertools.chain.from_iterable(process.transcribe(find_items("memory://bucket")))
         first = next(heard)
         assert first.rows[0]["text"] == "zero one"
         assert len(opened) <= 16
@@ -145,7 +179,7 @@ def test_what_cannot_be_opened_or_is_read_early_does_not_shorten_the_look_ahead(
 
 def test_a_block_leaves_nothing_behind(speech: MakeSpeech, tmp_path: Path) -> None:
     items = [Item(str(speech(tmp_path / f"{number}.wav")), 1) for number in range(4)]
-    transcriber = Transcriber(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
+    process = Transcriber(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
 
     def sessions() -> set[int]:
         return {id(one) for one in gc.get_objects() if type(one) is WordSession}
@@ -154,7 +188,7 @@ def test_a_block_leaves_nothing_behind(speech: MakeSpeech, tmp_path: Path) -> No
     gc.disable()  # which comes when it likes
     try:
         before = sessions()  # of other tests
-        assert len(list(transcriber.transcribe(items))) == 4
+        assert len(_heard(process, items)) == 4
         left = sessions() - before
     finally:
         gc.enable()
@@ -172,23 +206,36 @@ def test_a_device_that_is_gone_is_no_problem_of_a_recording(
     speech: MakeSpeech, tmp_path: Path
 ) -> None:
     backend = SimpleBackend(1)
-    transcriber = Transcriber(REQUEST, simple_recognizer(backend, "simple"))
+    process = Transcriber(REQUEST, simple_recognizer(backend, "simple"))
     items = find_items(speech(tmp_path / "a.wav", 2.0))
     backend.break_at = 5
     with pytest.raises(RuntimeError, match="fell off the table"):
-        list(transcriber.transcribe(items))
-    (heard,) = transcriber.transcribe(items, alone=True)
+        _heard(process, items)
+    (heard,) = _heard(process, items, alone=True)
     assert heard.rows[0]["problem"] == "unexpected RuntimeError: the device fell off the table"
+
+
+def test_what_was_done_before_a_device_was_gone_is_given(
+    one_long: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transcriber, "EVERY_S", 1e9)
+    backend = SimpleBackend(2)
+    lists: list[list[Transcribed]] = []
+    process = Transcriber(REQUEST, simple_recognizer(backend, "simple"))
+    backend.break_at = 200
+    with pytest.raises(RuntimeError, match="fell off the table"):
+        lists.extend(process.transcribe(one_long))
+    assert _names(lists) == [["0"], ["1", "2"]]
 
 
 def test_what_a_store_does_not_give_is_told() -> None:
     files = fsspec.filesystem("memory")
     files.pipe_file("/bucket/a.wav", b"no sound at all")
-    transcriber = Transcriber(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
+    process = Transcriber(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
     try:
         lost = [Item("memory:///bucket/gone.wav", 5), Item("foo://a.wav", 5)]
         items = [*lost, *find_items("memory://bucket")]
-        found = {one.path: one.rows[0] for one in transcriber.transcribe(items)}
+        found = {one.path: one.rows[0] for one in _heard(process, items)}
     finally:
         files.rm("/bucket", recursive=True)
     gone = "memory:///bucket/gone.wav"
@@ -207,10 +254,10 @@ def test_silent_channels_have_rows_wherever_the_recording_lies(
     for name in ("a.wav", "cut.wav"):
         files.pipe_file(f"/bucket/{name}", (tmp_path / name).read_bytes())
     request = BatchRequest(REQUEST.settings, StreamOptions(channel="each"))
-    transcriber = Transcriber(request, simple_recognizer(SimpleBackend(3), "simple"))
+    process = Transcriber(request, simple_recognizer(SimpleBackend(3), "simple"))
     try:
         items = [*find_items("memory://bucket"), *find_items(tmp_path)]
-        found = {one.path: one.rows for one in transcriber.transcribe(items)}
+        found = {one.path: one.rows for one in _heard(process, items)}
     finally:
         files.rm("/bucket", recursive=True)
     assert len(found) == 4
@@ -239,7 +286,7 @@ def test_a_store_that_breaks_off_in_the_middle(
             return self.file.read(size)
 
     monkeypatch.setattr(opening, "_open", lambda path: Broken())
-    transcriber = Transcriber(REQUEST, simple_recognizer(SimpleBackend(1), "simple"))
-    (heard,) = transcriber.transcribe([Item("s3://bucket/a.wav", 1)])
+    process = Transcriber(REQUEST, simple_recognizer(SimpleBackend(1), "simple"))
+    (heard,) = _heard(process, [Item("s3://bucket/a.wav", 1)])
     assert "the connection is gone" in heard.rows[0]["problem"]
     assert heard.rows[0]["words"]

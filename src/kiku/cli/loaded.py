@@ -97,6 +97,11 @@ def load_with(
     except KeyboardInterrupt:
         terminal.error(f"interrupted while loading {settings.model}")
         return None
-    if calibration is not None and (warning := calibration.warning_for(recognizer.name)):
-        terminal.error(f"warning: {warning}")
+    warn_of_calibration(calibration, recognizer.name)
     return recognizer
+
+
+def warn_of_calibration(calibration: Calibration | None, model: str) -> None:
+    """Print a warning if there is a calibration that was measured with another model."""
+    if calibration is not None and (warning := calibration.warning_for(model)):
+        terminal.error(f"warning: {warning}")

@@ -13,7 +13,7 @@ import typer
 
 from kiku.cli import terminal
 from kiku.cli.columns import columns
-from kiku.cli.loaded import ModelOptions
+from kiku.cli.loaded import ModelOptions, warn_of_calibration
 from kiku.cli.options import SoundOptions, TextOptions, formats_of
 from kiku.cli.progress import LINE_EVERY_S, clock
 from kiku.cli.terminal import FAILED
@@ -133,6 +133,7 @@ def transcribe_on_ray(
         settings.model, settings.revision, settings.engine, settings.device, settings.dtype,
         settings.threads, recordings.slots,
     )  # fmt: skip
+    warn_of_calibration(options.calibration, model.model)
     try:
         run = room.Run(address, fleet.actors, fleet.limit_hours, fleet.retry_failed)
         if fleet.dry_run:

@@ -15,7 +15,7 @@
     cluster.py      which cluster, and whether it can be reached
     resources.py    the resources of a cluster that each actor gets
     on_ray.py       the processes that transcribe: actors of Ray Data
-    quiet_ray.py    Ray, imported so that it sends no usage reports
+    quiet_ray.py    Ray, imported so that it sends no usage reports; records that nobody reads
     serve_app.py    `kiku serve` on Ray Serve
 
 Only on_ray.py, quiet_ray.py and serve_app.py need Ray, which is an extra, as fsspec is.

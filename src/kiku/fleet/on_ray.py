@@ -1,9 +1,9 @@
 """The processes that transcribe on Ray: actors of Ray Data, each with one model and full slots.
 
 Actors receive paths, never sound. An actor transcribes several blocks at once, in threads that
-share its recognizer, so that the end of one block leaves no slot idle; a row comes back as soon as
-its recording is done. Ray retries no task: `kiku.fleet.batch`, which knows the rows that came, asks
-again for the recordings of a dead actor.
+share its recognizer, so that the end of one block leaves no slot idle; rows come back within a
+second after their recordings are done. Ray retries no task: `kiku.fleet.batch`, which knows the
+rows that came, asks again for the recordings of a dead actor.
 """
 
 import importlib
@@ -14,8 +14,9 @@ import re
 import warnings
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
+from itertools import chain
 from typing import Any
 
 from kiku.engine.choice import usable_threads
@@ -23,7 +24,7 @@ from kiku.errors import KikuError
 from kiku.fleet.batch import Broken, Round, Run, Workers
 from kiku.fleet.cluster import LOCAL, cluster_of, refuse_client, refuse_unanswered, unusable
 from kiku.fleet.planning import Block
-from kiku.fleet.quiet_ray import import_ray
+from kiku.fleet.quiet_ray import import_ray, is_connected, without_records
 from kiku.fleet.resources import room_for, wait_for_room, why_no_gpu
 from kiku.fleet.settings import BatchRequest
 from kiku.fleet.sources import Item
@@ -31,6 +32,8 @@ from kiku.fleet.transcriber import Transcribed, Transcriber
 
 _LANES = 3
 """Blocks that an actor transcribes at once."""
+_AHEAD = 1
+"""Blocks that wait at an actor, so that no slot is free while the next one is sent there."""
 _ANSWER_S = 120.0
 """Seconds that a machine has to answer: it may have to import PyTorch first."""
 _ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b.*")
@@ -49,9 +52,9 @@ class _Actor:
             self._problem = str(error)
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, list[str]]]:
-        """Give each row as soon as it is there."""
+        """Give the results of a second together: a message of Ray's costs milliseconds."""
         if self._transcriber is None:
-            yield {"result": [json.dumps({"cannot": self._problem})]}
+            yield {"result": [json.dumps([{"cannot": self._problem}])]}
             return
         for text in batch["block"]:
             block = json.loads(str(text))
@@ -60,7 +63,7 @@ class _Actor:
                 for done in self._transcriber.transcribe(
                     items, alone=block["stage"] == Round.SINGLE
                 ):
-                    yield {"result": [json.dumps(asdict(done))]}
+                    yield {"result": [json.dumps(list(map(asdict, done)))]}
             except Exception as error:
                 # With a device that is gone all would fail: end, and let a new process take over.
                 print(f"kiku: {type(error).__name__}: {error}; this process ends", flush=True)
@@ -86,7 +89,7 @@ class _OnRay:
 
     def transcribe(self, blocks: Sequence[Block], stage: Round) -> Iterator[Transcribed]:
         """See `Workers.transcribe`."""
-        lanes = _LANES if stage is Round.LARGE_BLOCKS else 1
+        lanes, ahead = (_LANES, _AHEAD) if stage is Round.LARGE_BLOCKS else (1, 0)
         actors = min(self._actors, len(blocks))
         if stage is Round.LARGE_BLOCKS:  # in later rounds our own dead actors may still hold it
             wait_for_room(
@@ -100,7 +103,7 @@ class _OnRay:
             pool = self._data.ActorPoolStrategy(
                 size=actors,
                 max_concurrent_calls_per_actor=lanes,
-                max_tasks_in_flight_per_actor=lanes,
+                max_tasks_in_flight_per_actor=lanes + ahead,
                 enable_true_multi_threading=True,
             )
             with warnings.catch_warnings():
@@ -115,8 +118,7 @@ class _OnRay:
     def _answers(self, dataset: Any) -> Iterator[Transcribed]:
         try:
             for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
-                for text in batch["result"]:
-                    values = json.loads(str(text))
+                for values in chain.from_iterable(map(json.loads, map(str, batch["result"]))):
                     if "cannot" in values:
                         raise KikuError(values["cannot"])
                     yield Transcribed(**values)
@@ -137,16 +139,19 @@ def on_ray(request: BatchRequest, run: Run) -> Generator[Workers]:
         InputError: the cluster does not exist or is reached through Ray Client, no machine in it
             has enough processors, or a GPU is asked for and there is none.
     """
-    ray = import_ray("kiku.fleet.transcribe")
-    is_ours = not ray.is_initialized()
-    if is_ours:
-        _connect(ray, cluster_of(run.address))
-    elif ray.util.client.ray.is_connected():
-        refuse_client("ray://, which this program is connected to,")
-    try:
+    if is_connected():
+        ray = import_ray("kiku.fleet.transcribe")
+        if ray.util.client.ray.is_connected():
+            refuse_client("ray://, which this program is connected to,")
         yield _OnRay(ray, request, run)
-    finally:
-        if is_ours:
+        return
+    address = cluster_of(run.address)
+    with without_records() if address == LOCAL else nullcontext():
+        ray = import_ray("kiku.fleet.transcribe")
+        _connect(ray, address)
+        try:
+            yield _OnRay(ray, request, run)
+        finally:
             ray.shutdown()
 
 
@@ -212,7 +217,8 @@ def _held(ray: Any) -> list[str]:
 
 @contextmanager
 def _settings_of(data: Any) -> Generator[None]:
-    """In the block, Ray Data shows no progress bars, gives each row at once, and survives actors.
+    """In the block, Ray Data shows no progress bars, gives each message at once, and survives
+    actors.
 
     It goes on if an actor dies: missing recordings are asked for again.
     """

@@ -19,8 +19,11 @@ _BYTES_A_SECOND = 16_000
 WINDOW = 1_024
 """Recordings that are sorted by length together. Windows stay in order, so that a run that was
 stopped has done the recordings that were named first."""
-BLOCK_S = 600.0
-"""Estimated seconds of sound in a block at most."""
+BLOCK_S, SMALL_S = 600.0, 15.0
+"""Estimated seconds of sound in a block at most; and in the last ones, if there are enough for all
+lanes: each block costs some milliseconds."""
+_LEAST_S = 1.0
+"""Seconds that a recording counts at least, also one of unknown length."""
 MOST = 256
 """Recordings in a block at most."""
 
@@ -109,7 +112,10 @@ Block = list[Item]
 def blocks_of(
     items: Sequence[Item], lengths: Sequence[float], *, lanes: int = 1, least: int = 1
 ) -> Iterator[Block]:
-    """Recordings in blocks of about the same length, the longest of a block first.
+    """Recordings in blocks, the longest of each window first.
+
+    Blocks become smaller towards the end, so that all lanes end at about the same time: each is
+    half of what a lane would get of all that is left.
 
     Args:
         items: recordings, in order.
@@ -118,12 +124,14 @@ def blocks_of(
         least: recordings in a block at least, if there are enough for all lanes: as many as fill
             the slots.
     """
-    most_s = min(BLOCK_S, max(1e-3, math.fsum(lengths)) / (2 * lanes))
-    pairs = list(zip(items, lengths, strict=True))
+    pairs = [(item, max(_LEAST_S, seconds)) for item, seconds in zip(items, lengths, strict=True)]
+    left_s = math.fsum(seconds for _, seconds in pairs)
+    small_s, least = min(SMALL_S, left_s / lanes), min(least, math.ceil(len(pairs) / lanes))
     for start in range(0, len(pairs), WINDOW):
         window = sorted(pairs[start : start + WINDOW], key=lambda pair: -pair[1])
-        total_s = math.fsum(seconds for _, seconds in window)
-        count = min(math.ceil(total_s / most_s), max(len(window) // least, lanes))
-        count = max(count, math.ceil(len(window) / MOST))
-        for first in range(min(count, len(window))):
-            yield [item for item, _ in window[first::count]]
+        while window:
+            most_s = max(small_s, min(BLOCK_S, left_s / (2 * lanes)))
+            count = max(least, within([seconds for _, seconds in window], most_s))
+            block, window = window[: min(count, MOST)], window[min(count, MOST) :]
+            left_s -= math.fsum(seconds for _, seconds in block)
+            yield [item for item, _ in block]

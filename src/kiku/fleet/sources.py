@@ -6,6 +6,7 @@ Sources are files, folders (and all folders inside them), patterns, and manifest
 lines with the path of a recording in each.
 """
 
+import codecs
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,10 @@ from kiku.fleet.places import MARKS, file_system_of, is_local_place, place_name
 from kiku.manifest_rows import SECONDS, BadRow, path_in, row_of, seconds_in, shown
 
 _MANIFESTS = (".jsonl", ".ndjson")
+_LISTS = (".csv", ".tsv", ".txt", ".json")
+"""Files that may be lists of recordings, but no manifests."""
+_LOOKED_AT = 4_096
+"""Bytes at the beginning of such a file by which text is told from sound."""
 _ASKED_AT_ONCE = 32
 """Sizes asked for at once: a store answers in about ten milliseconds, and there may be 100,000
 recordings."""
@@ -145,6 +150,8 @@ def _lead_to(source: str) -> Iterable[Item]:
             raise InputError(f"{source}: no such file or folder; check the name")
         if path.lower().endswith(_MANIFESTS):
             return _sized(list(_in_manifest(files, path, source)))
+        if path.lower().endswith(_LISTS):
+            _refuse_text(files, path, source)
         size = int(files.info(path)["size"])
         return [Item(place_name(files, path), size, name=PurePosixPath(path).name)]
     except KikuError:
@@ -202,6 +209,21 @@ def _is_file(files: Any, path: str, info: Mapping[str, Any]) -> bool:
 
 def _below(path: str, folder: str) -> str:
     return path.removeprefix(folder).lstrip("/")
+
+
+def _refuse_text(files: Any, path: str, source: str) -> None:
+    """Raise InputError if the file is text: it would be one recording, of which nothing is read."""
+    with files.open(path, "rb") as file:
+        first = cast("bytes", file.read(_LOOKED_AT))
+    try:  # the last character may be cut
+        text = codecs.getincrementaldecoder("utf-8")().decode(first)
+    except UnicodeDecodeError:
+        return
+    if text and all(one.isprintable() or one in "\t\r\n\ufeff" for one in text):
+        raise InputError(
+            f'{source} is text, not sound: a list of recordings has a line {{"path": "a.wav"}} for '
+            "each, and is called *.jsonl"
+        )
 
 
 def _in_manifest(files: Any, path: str, source: str) -> Iterator[Item]:

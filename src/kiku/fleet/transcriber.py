@@ -2,6 +2,9 @@
 
 Several threads may call it with blocks at the same time: they share its slots and every step, so
 that the end of one block leaves no slot idle.
+
+Results are given in lists. Handing one over costs its process and the one that takes it some
+milliseconds each, so short recordings, of which dozens are done in a second, wait for one another.
 """
 
 import time
@@ -17,6 +20,9 @@ from kiku.fleet.settings import BatchRequest
 from kiku.fleet.sources import Item
 from kiku.recognizer import Recognizer
 from kiku.transcription import as_done
+
+EVERY_S = 1.0
+"""Seconds between two lists of a block at least: the longest that a result waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +51,10 @@ class Transcriber:
         options = replace(request.options, channel="mix", start_s=0.0, end_s=None)
         self._recognizer.transcribe(silence, options, rate=24_000)
 
-    def transcribe(self, items: Sequence[Item], *, alone: bool = False) -> Iterator[Transcribed]:
-        """Give each recording as soon as it is done; its problems are in its rows.
+    def transcribe(
+        self, items: Sequence[Item], *, alone: bool = False
+    ) -> Iterator[list[Transcribed]]:
+        """Give recordings within a second after they are done; their problems are in their rows.
 
         Args:
             items: recordings that are transcribed at the same time.
@@ -60,11 +68,18 @@ class Transcriber:
         with open_items(items) as sources:
             several = self._recognizer.transcriptions(sources, options)
             item_of = {id(one): item for one, item in zip(several, items, strict=True)}
-            for one in as_done(several):
-                item = item_of[id(one)]
-                transcript = one.result_or_problem()
-                if not (alone or isinstance(transcript.problem, KikuError | None)):
-                    raise transcript.problem
-                key = row_key(item, self._request)
-                rows = rows_of(key, transcript, options.channel, one.num_channels)
-                yield Transcribed(item.path, rows, time.monotonic() - begun)
+            for group in as_done(several, EVERY_S):
+                done: list[Transcribed] = []
+                failure: Exception | None = None
+                for one in group:
+                    transcript = one.result_or_problem()
+                    if not (alone or isinstance(transcript.problem, KikuError | None)):
+                        failure = transcript.problem
+                        continue
+                    key = row_key(item_of[id(one)], self._request)
+                    rows = rows_of(key, transcript, options.channel, one.num_channels)
+                    done.append(Transcribed(key.path, rows, time.monotonic() - begun))
+                if done:
+                    yield done
+                if failure is not None:
+                    raise failure

@@ -1,7 +1,9 @@
 """`Transcription`: a recording that is being transcribed, as its caller sees it."""
 
+import math
 import os
 import sys
+import time
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
@@ -154,13 +156,25 @@ class Transcription:
         self._batch.advance()
 
 
-def as_done(several: Sequence[Transcription]) -> Iterator[Transcription]:
+def as_done(
+    several: Sequence[Transcription], every_s: float = 0.0
+) -> Iterator[list[Transcription]]:
     """Iterate over the recordings of one `Recognizer.transcriptions` in the order in which they are
-    done: a long one does not keep a short one waiting."""
-    pending = list(several)
+    done: a long one does not keep a short one waiting.
+
+    Args:
+        several: the recordings.
+        every_s: seconds between two lists at least, while some recordings are not done.
+
+    Yields:
+        The recordings that are done and were in no list before; at least one.
+    """
+    pending, given_at = list(several), -math.inf
     while pending:
         done = [one for one in pending if one.done]
-        pending = [one for one in pending if not one.done]
-        yield from done
-        if not done:
-            pending[0].advance()
+        if done and (len(done) == len(pending) or time.monotonic() - given_at >= every_s):
+            pending = [one for one in pending if one not in done]
+            given_at = time.monotonic()
+            yield done
+        else:
+            next(one for one in pending if not one.done).advance()
