@@ -95,8 +95,10 @@ class DecoderProcesses:
         self._closed = True
         spare, self._spare = self._spare, None
         if spare is not None:
-            with suppress(Exception):
-                await _end(await spare)
+            spare.cancel()  # one that starts ends itself
+            (process,) = await asyncio.gather(spare, return_exceptions=True)
+            if not isinstance(process, BaseException):
+                await _end(process)
 
 
 class DecoderProcess:
