@@ -20,20 +20,23 @@ PIP := $(PY) -m pip
 RUN_SIZE := about 0.4 GB
 DEV_SIZE := about 2 GB, more with CUDA
 TRITON_SIZE := 1 GB more
+CLIENTS_SIZE := about 1 GB
 RUN := $(VENV)/.ready-to-run
 DEV := $(VENV)/.ready-to-test
 
 TRITON_FOLDER := $(VENV)/triton
+CLIENTS := $(VENV)/clients
 KERNELS := $(VENV)/.ready-kernels
 KERNEL_FILES := $(wildcard kernels/*.py kernels/*.toml kernels/cpp/* kernels/src/*/*.py)
 
-.PHONY: help demo test triton lint bench mutants wheels clean
+.PHONY: help demo test triton clients lint bench mutants wheels clean
 
 help:
 	@echo "make demo     transcribe the recordings in examples/ with the model that ships with kiku"
 	@echo "make test     the tests; make test ARGS='tests/text -x' for some of them,"
 	@echo "              make test WORKERS=0 in one process, where -s and --pdb work"
 	@echo "make triton   the tests of the kernels for GPUs, by Triton's interpreter and compiler: no GPU is needed"
+	@echo "make clients  kiku serve with LiveKit's, Pipecat's and Kyutai's clients, and under granian"
 	@echo "make lint     ruff, pyright, import-linter"
 	@echo "make bench    kiku beside transformers and moshi, half an hour; figures go to benchmarks/results/"
 	@echo "make mutants  how many small mistakes the tests notice, and which they miss, a quarter of an hour;"
@@ -42,7 +45,8 @@ help:
 	@echo "make clean    remove the virtual environment"
 	@echo
 	@echo "PYTHON=python3.12 builds on that one, TORCH and TORCH_FLAGS choose PyTorch (see the Makefile)."
-	@echo "What is installed goes to $(VENV): $(RUN_SIZE) for demo, $(DEV_SIZE) for the others, $(TRITON_SIZE) for triton."
+	@echo "What is installed goes to $(VENV): $(RUN_SIZE) for demo, $(DEV_SIZE) for the others, $(TRITON_SIZE) for triton,"
+	@echo "$(CLIENTS_SIZE) for clients."
 
 demo: $(RUN)
 	@echo "transcribing the recordings in examples/, a few seconds; the model is converted before that if it is new"
@@ -56,6 +60,10 @@ test: $(DEV)
 # tests, too, which take minutes.
 triton: $(DEV) $(TRITON_FOLDER)
 	PYTHONPATH=$(abspath $(TRITON_FOLDER)) $(PY) -m pytest tests/engine/test_triton.py $(ARGS)
+
+# These clients want other versions of some packages than the rest of the tests.
+clients: $(CLIENTS)/.ready
+	$(CLIENTS)/bin/python -m pytest tests/serve_clients $(ARGS)
 
 lint: $(DEV)
 	$(PY) -m ruff check
@@ -102,3 +110,10 @@ $(TRITON_FOLDER): | $(PY)
 	@echo "installing Triton into $@: $(TRITON_SIZE), a minute or two, once"
 	$(PIP) install --quiet --no-deps --target $@.part "$(TRITON)"
 	@mv $@.part $@
+
+$(CLIENTS)/.ready: pyproject.toml $(KERNEL_FILES)
+	@test -n "$(PYTHON)" || { echo "kiku needs Python 3.11 or newer: make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "installing kiku and its clients into $(CLIENTS): $(CLIENTS_SIZE), some minutes, once"
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet -e ".[clients]"
+	@touch $@

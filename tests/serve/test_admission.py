@@ -32,6 +32,9 @@ def test_more_than_there_are_is_never_given():
             await admission.wait(3, LONG_S)
         with pytest.raises(ConfigError):
             admission.take(3)
+        admission.check_count(2)
+        with pytest.raises(ConfigError):
+            admission.check_count(3)
 
     asyncio.run(ask())
 

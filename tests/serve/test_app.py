@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from kiku.audio import read_chunks
 from kiku.calibration import Calibration
 from kiku.errors import CheckpointError, ConfigError, StreamError
 from kiku.scheduler import Scheduler
+from kiku.serve import decoder as decoder_module
 from kiku.serve import server as server_module
 from kiku.serve.app import App
 from kiku.serve.app import app as from_environment
@@ -241,6 +243,43 @@ def test_a_process_whose_model_is_dead_ends(
             return
         with pytest.raises(StreamError, match="the last 3 steps of the model failed"):
             asyncio.run(play())
+
+
+@pytest.mark.parametrize("way", ["asked before", "signal at the start", "second signal"])
+def test_a_signal_before_it_serves_ends_it_in_order(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch, way: str
+):
+    """A second one does not wait for clients; the decoder that was started ahead ends all the
+    same."""
+    app = App(Service(Settings(port=0), demo))
+    server, started, start = make_server(app), list[Any](), decoder_module._start
+
+    async def noted() -> Any:
+        started.append(await start())
+        return started[-1]
+
+    monkeypatch.setattr(decoder_module, "_start", noted)
+    if way == "asked before":
+        server.asked_to_end = lambda: True
+    else:
+        server.handle_exit(signal.SIGTERM, None)
+    if way == "second signal":
+        app.service.count_open()  # the end waits for this one
+
+    async def play() -> None:
+        serving = asyncio.create_task(server_module._serve(app, server, sock, None, None))
+        if way == "second signal":
+            while not started:
+                await asyncio.sleep(0.01)
+            assert not server.force_exit
+            server.handle_exit(signal.SIGTERM, None)
+        await serving
+
+    with listening_socket("127.0.0.1", 0) as sock:
+        asyncio.run(play())
+    assert app.service.is_draining
+    assert server.force_exit == (way == "second signal")
+    assert all(one.returncode is not None for one in started)
 
 
 def test_metrics_count_steps_and_slots(demo: kiku.Recognizer):

@@ -432,10 +432,7 @@ def test_words_are_told_where_the_stream_or_the_service_ends() -> None:
         assert (talk.hangup.code, talk.hangup.reason) == (code, str(error))
 
 
-def test_busy_and_keys_in_subprotocols() -> None:
-    refusal = listen().busy(3)
-    assert refusal is not None
-    assert (refusal.status, refusal.headers["Retry-After"]) == (503, "3")
+def test_keys_in_subprotocols() -> None:
     request = listen()._request
     browser = type(request)(request.path, request.query, {}, ("token", "a key"), "4b6c")
     assert type(listen())(browser, CARD).subprotocol == "token"

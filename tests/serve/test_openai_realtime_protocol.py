@@ -230,14 +230,6 @@ def test_another_intent_is_refused() -> None:
     assert refused.value.status == 400
 
 
-def test_busy_says_when_to_come_again() -> None:
-    refusal = realtime().busy(7)
-    assert refusal is not None
-    assert (refusal.status, refusal.headers["Retry-After"]) == (503, "7")
-    error: Any = refusal.body["error"]  # pyright: ignore[reportArgumentType]
-    assert set(error) == {"message", "type", "param", "code"}
-
-
 @pytest.mark.parametrize(
     ("headers", "subprotocols"),
     [(BETA, ()), ({}, ("realtime", "openai-insecure-api-key.K", "openai-beta.realtime-v1"))],

@@ -361,15 +361,6 @@ def test_a_failure_is_an_error_that_clients_raise() -> None:
 # Errors and models.
 
 
-def test_other_refusals_get_openais_form() -> None:
-    plain = openai_rest.in_form(Refusal(429, {"error": "too many"}, {"Retry-After": "3"}))
-    assert (plain.status, plain.headers) == (429, {"Retry-After": "3"})
-    assert plain.body == openai_rest.error(429, "too many").body
-    assert openai_rest.in_form(Refusal(403, "no")).body == openai_rest.error(403, "no").body
-    already = openai_rest.busy(3)
-    assert openai_rest.in_form(already) is already
-
-
 def test_errors_by_status() -> None:
     for refusal, status, kind in [
         (openai_rest.too_slow(), 408, "invalid_request_error"),

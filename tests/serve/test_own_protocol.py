@@ -288,12 +288,6 @@ def test_a_mistake_does_not_end_the_talk():
     assert told(protocol().rejected(AudioError("no"))) == [{"type": "error", "message": "no"}]
 
 
-def test_a_full_service_is_told_before_the_upgrade():
-    refusal = protocol().busy(7)
-    assert refusal is not None
-    assert (refusal.status, refusal.headers["Retry-After"]) == (503, "7")
-
-
 @given(st.text() | st.binary())
 def test_whatever_comes_is_answered(message: str | bytes):
     for action in protocol().received(message):

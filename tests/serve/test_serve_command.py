@@ -181,6 +181,31 @@ def test_a_second_ctrl_c_ends_it_at_once():
         service.wait()
 
 
+_EARLY = """
+import os, signal, sys
+class Ask:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), int(sys.argv[2]))
+sys.meta_path.insert(0, Ask())
+from kiku.cli import main
+sys.exit(main(["serve", "--port", "0"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "number"), [("kiku.cli.app", signal.SIGINT), ("uvicorn", signal.SIGTERM)]
+)
+def test_a_signal_while_it_starts_ends_it_in_order(module: str, number: int):
+    plain = {key: value for key, value in os.environ.items() if not key.startswith("KIKU_")}
+    ran = subprocess.run(
+        [sys.executable, "-c", _EARLY, module, str(int(number))],
+        capture_output=True, text=True, timeout=PATIENCE_S, env=plain,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == "shutting down before the model is loaded\n"
+
+
 def test_neither_keys_nor_text_come_into_the_log():
     with served(KIKU_API_KEY="sesame-open", KIKU_LOG_LEVEL="debug") as service:
         with kyutai(service.ws, "?auth_id=sesame-open") as client:

@@ -146,6 +146,26 @@ def test_recordings_that_wait_have_no_process(
     assert service.admission.num_taken == service.num_open == 0
 
 
+def test_channels_that_never_fit_are_refused_without_waiting(demo: kiku.Recognizer, tmp_path: Path):
+    rng = np.random.default_rng(0)
+    six, two = (
+        wav(tmp_path / f"{count}.wav", rng.integers(-99, 99, (8_000, count)).astype(np.int16))
+        for count in (6, 2)
+    )
+    query = {"multichannel": "true"}
+    with running(demo) as service, ThreadPoolExecutor() as pool:
+        address, held = f"{service.http}/v1/listen", service.service.permit(4)
+        told = httpx.post(address, params=query, content=six.read_bytes(), timeout=PATIENCE_S)
+        assert told.status_code == 400
+        assert told.json()["err_msg"].startswith("multichannel: 6 channels that are transcribed")
+        assert service.service.admission.num_taken == 4
+        content = two.read_bytes()
+        waits = pool.submit(httpx.post, address, params=query, content=content, timeout=PATIENCE_S)
+        wait_for(lambda: service.service.admission.num_waiting == 1)
+        service.loop.call_soon_threadsafe(held.release)
+        assert len(waits.result().json()["results"]["channels"]) == 2
+
+
 def test_few_decoders_start_at_the_same_time(monkeypatch: pytest.MonkeyPatch):
     num_starting = most = 0
 

@@ -27,6 +27,7 @@
     doctor.py       kiku doctor
     train.py        kiku train vocab | align | pack | fit | export
     interrupts.py   Ctrl-C, and what counts as Ctrl-C
+    end_request.py  Ctrl-C and SIGTERM while kiku serve starts
     columns.py      rows of text as a table
     terminal.py     the only place that writes to standard output and standard error
 
@@ -41,6 +42,8 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from kiku.cli.end_request import first_is_noted
+
 __all__ = ["main"]
 
 
@@ -54,6 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     _open_closed()
+    given = sys.argv[1:] if arguments is None else arguments
+    if list(given[:1]) == ["serve"]:
+        with first_is_noted() as end_request:
+            from kiku.cli.app import run_command
+
+            return run_command(arguments, end_request)
     with _quiet_interrupts():
         from kiku.cli.app import run_command
     return run_command(arguments)

@@ -13,6 +13,7 @@ from kiku.cli import terminal
 from kiku.cli.advice import advise, empty_argument
 from kiku.cli.bench import bench
 from kiku.cli.doctor import doctor
+from kiku.cli.end_request import EndRequest
 from kiku.cli.evaluate import evaluate_command
 from kiku.cli.interrupts import all_like_ctrl_c, was_interrupted
 from kiku.cli.listen import listen
@@ -79,18 +80,22 @@ def shared_options(
     context.ensure_object(terminal.Context).debug |= debug
 
 
-def run_command(arguments: Sequence[str] | None = None) -> int:
+def run_command(
+    arguments: Sequence[str] | None = None, end_request: EndRequest | None = None
+) -> int:
     """Run `kiku`.
 
     Args:
         arguments: what follows the program's name; None takes them from the command line.
+        end_request: for `kiku serve`.
 
     Returns:
         The exit code.
     """
     if arguments is None:
         arguments = sys.argv[1:]
-    shared = terminal.Context(debug=bool(os.environ.get("KIKU_DEBUG")))
+    debug = bool(os.environ.get("KIKU_DEBUG"))
+    shared = terminal.Context(debug, end_request)
     with plain_output(), all_like_ctrl_c() as ending:
         if (wrong := empty_argument(arguments)) is not None:
             terminal.error(wrong)

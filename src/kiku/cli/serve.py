@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, cast
 import typer
 
 from kiku.cli import terminal
+from kiku.cli.end_request import EndRequest
 from kiku.cli.themes import themed
 from kiku.errors import ConfigError, MissingExtra
 
@@ -195,6 +196,7 @@ class KeptOptions:
 
 @themed
 def serve(
+    context: typer.Context,
     address: AddressOptions,
     model: ServedModelOptions,
     access: AccessOptions,
@@ -216,6 +218,7 @@ def serve(
     All these options, and more, can also be set in the environment (KIKU_PORT) or in a TOML file;
     see docs/serve.md.
     """
+    end_request = context.ensure_object(terminal.Context).end_request or EndRequest()
     try:
         from kiku.serve import logs, server
         from kiku.serve.settings import Settings, warn_of_unknown_names
@@ -239,7 +242,10 @@ def serve(
         # Clients may connect already, and wait; whether the model can be loaded is not known yet.
         terminal.echo(f"loading {settings.model}; it will answer at {address}; Ctrl-C stops it\n")
 
-    server.run(settings, announce)
+    if end_request.has_come:
+        terminal.echo("shutting down before the model is loaded\n")
+    else:
+        server.run(settings, announce, end_request.take)
     return 0
 
 

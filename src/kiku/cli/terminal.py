@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TextIO
 
+from kiku.cli.end_request import EndRequest
 from kiku.errors import KikuError, OutputError
 
 FAILED, MISUSED, INTERRUPTED, READER_GONE = 1, 2, 130, 141
@@ -97,6 +98,8 @@ class Context:
 
     debug: bool = False
     """Let errors through with their traceback."""
+    end_request: EndRequest | None = None
+    """What `kiku serve` is asked as it starts."""
 
 
 class _LogLines(logging.Handler):

@@ -96,6 +96,11 @@ class Admission:
         return len(self._waiting)
 
     @property
+    def is_full(self) -> bool:
+        """Whether a request for one slot has to wait."""
+        return bool(self._waiting) or self.num_taken >= self.num_slots
+
+    @property
     def retry_after_s(self) -> int:
         """Seconds until a slot may be expected to come free, by how long the last were held."""
         mean_s = sum(self._held_s) / len(self._held_s) if self._held_s else 5.0
@@ -109,9 +114,9 @@ class Admission:
             Busy: too few are free, or other requests wait for them.
             ConfigError: `count` is more than there are.
         """
-        self._check(count)
+        self.check_count(count)
         if self._waiting or self.num_taken + count > self.num_slots:
-            raise self._busy()
+            raise self.busy()
         self.num_taken += count
         return Permit(self, count)
 
@@ -122,7 +127,7 @@ class Admission:
             Busy: too many requests wait already, or `timeout_s` have passed.
             ConfigError: `count` is more than there are.
         """
-        self._check(count)
+        self.check_count(count)
         if not self._waiting and self.num_taken + count <= self.num_slots:
             return self.take(count)
         self.check_queue(count)
@@ -134,7 +139,7 @@ class Admission:
         """Raise Busy if a request for `count` slots could not even wait."""
         is_full = bool(self._waiting) or self.num_taken + count > self.num_slots
         if is_full and len(self._waiting) >= self._max_queue:
-            raise self._busy()
+            raise self.busy()
 
     async def exchange(self, permit: Permit, count: int, timeout_s: float) -> Permit:
         """Take `count` slots in place of a permit's, as soon as they are free: before all that
@@ -145,7 +150,7 @@ class Admission:
             Busy: `timeout_s` have passed.
             ConfigError: `count` is more than there are.
         """
-        self._check(count)
+        self.check_count(count)
         held, permit.count = permit.count, 0
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.appendleft((count, turn))
@@ -166,7 +171,7 @@ class Admission:
                     self._waiting.remove(entry)
                 self._admit()  # the next one may want fewer
             if isinstance(error, TimeoutError):
-                raise self._busy() from None
+                raise self.busy() from None
             raise
         return Permit(self, count)
 
@@ -184,12 +189,14 @@ class Admission:
                 self.num_taken += count
                 turn.set_result(None)
 
-    def _check(self, count: int) -> None:
+    def check_count(self, count: int) -> None:
+        """Raise ConfigError if there will never be so many free slots."""
         if count > self.num_slots:
             raise ConfigError(
                 f"{count} channels that are transcribed separately need as many slots, and there "
                 f"are {self.num_slots}: mix them, or choose one"
             )
 
-    def _busy(self) -> Busy:
+    def busy(self) -> Busy:
+        """The error of a request that gets no slot."""
         return Busy(f"all {self.num_slots} slots are taken", self.retry_after_s)

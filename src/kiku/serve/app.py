@@ -21,13 +21,13 @@ from kiku.serve.guard import Guard
 from kiku.serve.logs import hide_keys
 from kiku.serve.metrics import CONTENT_TYPE
 from kiku.serve.page import FOLDER, Page, page_routes
-from kiku.serve.protocols import openai_rest
 from kiku.serve.protocols.deepgram import DeepgramProtocol
 from kiku.serve.protocols.deepgram_flux import FluxProtocol
 from kiku.serve.protocols.interface import Refusal
 from kiku.serve.protocols.kyutai import KyutaiProtocol
 from kiku.serve.protocols.openai_realtime import RealtimeProtocol
 from kiku.serve.protocols.own import OwnProtocol
+from kiku.serve.protocols.refusal_forms import in_form
 from kiku.serve.refusals import Refused, unavailable
 from kiku.serve.rest_deepgram import deepgram_routes
 from kiku.serve.rest_kyutai import kyutai_routes
@@ -102,15 +102,13 @@ class App:
                     stays=path == OWN_PATH or not has_all(scope),
                 )  # fmt: skip
                 if path in SOCKETS and scope["method"] not in EXTRA_METHODS.get(path, ()):
-                    raise no_socket(request, scope["method"], EXTRA_METHODS.get(path, ()))
+                    raise no_socket(path, scope["method"], EXTRA_METHODS.get(path, ()))
             except Refusal as refusal:
                 self.service.metrics.errors.labels("refused", str(refusal.status)).inc()
                 self.guard.refusals.add(refusal.status, path, id, address_of(scope))
                 if path == "/" and refusal.status == 401:  # the page asks for the key
                     return await self._page.front(401, refusal.headers)(scope, receive, send)
-                if openai_rest.is_openais(path):
-                    refusal = openai_rest.in_form(refusal)
-                return await Refused(refusal)(scope, receive, send)
+                return await Refused(in_form(refusal, path, id))(scope, receive, send)
             scope[OWNER] = owner
             with self.guard.connection(owner):
                 return await self._http(scope, self._patient(scope, receive), send)

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -110,8 +110,10 @@ class DecoderProcesses:
         self._closed = True
         spare, self._spare = self._spare, None
         if spare is not None:
-            with suppress(Exception):
-                await _end(await spare)
+            spare.cancel()  # one that starts ends itself
+            (process,) = await asyncio.gather(spare, return_exceptions=True)
+            if not isinstance(process, BaseException):
+                await _end(process)
 
 
 class DecoderProcess:
@@ -157,7 +159,7 @@ class DecoderProcess:
         """No more bytes come."""
         self._in.close()
 
-    async def chunks(self) -> AsyncIterator[Chunk]:
+    async def chunks(self) -> AsyncGenerator[Chunk]:
         """The sound, in the recording's own samples.
 
         Raises:

@@ -48,7 +48,10 @@ class Guard:
         self._check_rate(without_key)
         if not self._keys.admits(request):
             self._requests[without_key] += 1
-            raise _unauthorised(request)
+            raise Refusal(
+                401, {"error": "the API key is missing or not known"},
+                {"WWW-Authenticate": "Bearer"},
+            )  # fmt: skip
         if is_socket or "origin" in request.headers:
             self._check_origin(request)
         owner = self._keys.owner(request, address)
@@ -122,17 +125,3 @@ class Guard:
             self._open[owner] -= 1
             if not self._open[owner]:
                 del self._open[owner]
-
-
-def _unauthorised(request: ClientRequest) -> Refusal:
-    """The refusal of a request without a known key, in the form that its path's clients expect."""
-    message = "the API key is missing or not known"
-    headers = {"WWW-Authenticate": "Bearer"}
-    if request.path.endswith("/listen"):
-        body = {"err_code": "INVALID_AUTH", "err_msg": message, "request_id": request.id}
-        return Refusal(401, body, {**headers, "dg-error": message, "dg-request-id": request.id})
-    if request.path.startswith("/v1/"):
-        error = {"message": message, "type": "invalid_request_error", "param": None,
-                 "code": "invalid_api_key"}  # fmt: skip
-        return Refusal(401, {"error": error}, headers)
-    return Refusal(401, {"error": message}, headers)

@@ -17,7 +17,7 @@ only when they have sent all, or learn that nobody listens."""
 
 
 def unavailable(error: KikuError) -> Refusal:
-    """The refusal of a busy service, for paths that have no form of their own for it."""
+    """The refusal of a busy service."""
     after_s = error.retry_after_s if isinstance(error, Busy) else 5
     return Refusal(503, {"error": str(error)}, {"Retry-After": str(after_s)})
 

@@ -170,7 +170,7 @@ def _refusal_of(error: Exception) -> Refusal:
         case FormError():
             return openai_rest.error(400, f"{error.field or 'body'}: {error}", param=error.field)
         case Busy():
-            return openai_rest.busy(error.retry_after_s)
+            return openai_rest.busy(error.retry_after_s, error.message)
         case NoFreeSlot():
             return openai_rest.busy(_BUSY_S)
         case AudioError():

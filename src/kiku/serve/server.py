@@ -46,18 +46,28 @@ class Server(uvicorn.Server):
         self._app = app
         self._draining: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._num_signals = 0
+        self.asked_to_end: Callable[[], bool] = lambda: False
+        """Says whether a signal came before this could handle any."""
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        await super().startup(sockets)
+        if self._num_signals or self.asked_to_end():
+            self.begin_end()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the end at the first signal; at the next one, end at once."""
-        if self._loop is None or self._draining is not None or not self.started:
+        self._num_signals += 1
+        if self._num_signals > 1 or self._draining is not None:
             self.should_exit = self.force_exit = True
-            return
-        self._loop.call_soon_threadsafe(self.begin_end)
+        elif self.started and self._loop is not None:  # before that, `startup` looks for it
+            self._loop.call_soon_threadsafe(self.begin_end)
 
     def begin_end(self) -> None:
         """Finish what is open, then end."""
@@ -134,12 +144,17 @@ def listening_socket(host: str, port: int, option: str = "--port") -> socket.soc
     return sock
 
 
-def run(settings: Settings, announce: Callable[[str], None] | None = None) -> None:
+def run(
+    settings: Settings,
+    announce: Callable[[str], None] | None = None,
+    asked_to_end: Callable[[], bool] | None = None,
+) -> None:
     """Serve until a signal ends it.
 
     Args:
         settings: of the service.
         announce: is called with the address, once clients can connect.
+        asked_to_end: says whether a signal came before this handles them.
 
     Raises:
         KikuError: the settings or the address are not valid, the model cannot be loaded, or it
@@ -154,6 +169,8 @@ def run(settings: Settings, announce: Callable[[str], None] | None = None) -> No
             there = listening_socket(settings.host, settings.wyoming_port, "--wyoming-port")
             wyoming = WyomingServer(app, opened.enter_context(there))
         server = make_server(app)
+        if asked_to_end is not None:
+            server.asked_to_end = asked_to_end
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(app, server, sock, wyoming, announce))
 
@@ -175,15 +192,17 @@ async def _serve(
         server.should_exit = True
         await serving
         raise
-    if wyoming is not None:
-        await wyoming.start()
-        _LOG.info("Wyoming at port %d", wyoming.port)
-    _LOG.info("ready: %s", app.service.recognizer)
+    if not serving.done():
+        if wyoming is not None:
+            await wyoming.start()
+            _LOG.info("Wyoming at port %d", wyoming.port)
+        _LOG.info("ready: %s", app.service.recognizer)
     watching = asyncio.create_task(_watch(app.service, server))
     await serving
     watching.cancel()
     if wyoming is not None:
         await wyoming.close()
+    await app.service.decoders.close()  # after a second signal nobody else has done it
     if watching.done() and not watching.cancelled():
         raise StreamError(watching.result())
 

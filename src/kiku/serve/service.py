@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,9 @@ _OPEN_S = 30.0
 _UPLOAD_AHEAD_S = 20.0
 """Seconds of an upload's sound that wait for the model."""
 
+_LOOKS = 2
+"""Recordings into which is looked at the same time, before they wait for a slot."""
+
 
 class Service:
     """A model that answers clients. Lives in one event loop, except `load`."""
@@ -73,6 +76,8 @@ class Service:
         self._num_open = 0
         self._limits: set[asyncio.Timeout] = set()  # of work that the end breaks off
         self._has_ended = False
+        self.looks = asyncio.Semaphore(_LOOKS)
+        """Held while a recording is looked into."""
         self._background: set[asyncio.Task[None]] = set()
         if recognizer is not None:
             self._use(recognizer)
@@ -295,6 +300,7 @@ class Service:
         Raises:
             Busy: no slot came free in time, or the service ends before all is heard.
             AudioError: the recording cannot be read.
+            ConfigError: it has more channels, each to be heard by itself, than there are slots.
         """
         self._check_open()
         self.count_open()
@@ -335,8 +341,12 @@ class UploadTranscription:
         admission, queue_s = service.admission, service.settings.queue_s
         clock = asyncio.get_running_loop().time
         asked_at = clock()
+        if options.channel == "each" and admission.is_full:
+            admission.check_queue()
+            await self._check_channels(queue_s)
         # A decoder is a process, so recordings that wait have none.
-        self._permit = await admission.wait(1, queue_s)
+        left_s = max(0.0, queue_s - (clock() - asked_at))
+        self._permit = await admission.wait(1, left_s)
         left_s = max(0.0, queue_s - (clock() - asked_at))
         self._decoder = await service.decoders.decode(self._source, track=options.track)
         chunks = self._decoder.chunks()
@@ -356,6 +366,23 @@ class UploadTranscription:
             self._permit = await admission.exchange(self._permit, count, left_s)
         self._stream = await service.open(options, recorded=True)
         self._feeding = asyncio.create_task(self._feed(first, chunks, self._stream))
+
+    async def _check_channels(self, timeout_s: float) -> None:
+        """Look how many channels the recording has, so that it does not wait for slots that there
+        will never be. Raises ConfigError for that, else as `start`."""
+        service, options = self._service, self._options
+        try:
+            async with asyncio.timeout(timeout_s), service.looks:
+                decoder = await service.decoders.decode(self._source, track=options.track)
+                try:
+                    async with aclosing(decoder.chunks()) as chunks:
+                        first = await anext(chunks, None)
+                finally:
+                    await decoder.close()
+        except TimeoutError:
+            raise service.admission.busy() from None
+        if first is not None:
+            service.admission.check_count(options.num_sessions(first.num_channels))
 
     async def _feed(
         self, first: Chunk | None, chunks: AsyncIterator[Chunk], stream: AsyncStream

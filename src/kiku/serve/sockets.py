@@ -19,7 +19,9 @@ from kiku.serve.guard import Guard
 from kiku.serve.keys import subprotocol_of
 from kiku.serve.logs import connection_line
 from kiku.serve.memory import Backlog, give_back
+from kiku.serve.protocols.deepgram_query import is_deepgrams
 from kiku.serve.protocols.interface import ClientRequest, LiveProtocol, ModelCard, Refusal
+from kiku.serve.protocols.refusal_forms import in_form
 from kiku.serve.refusals import unavailable
 from kiku.serve.service import Service
 from kiku.serve.session_keeper import SessionKeeper
@@ -90,7 +92,7 @@ class Sockets:
             if refusal is error:
                 self._service.metrics.errors.labels("refused", str(refusal.status)).inc()
             self._guard.refusals.add(refusal.status, scope["path"], id, owner)
-            return await _refuse(socket, refusal)
+            return await _refuse(socket, in_form(refusal, scope["path"], id))
         with self._guard.connection(owner):
             if protocol.session is not None and await self._come_back(
                 socket, protocol, request, owner
@@ -128,19 +130,19 @@ class Sockets:
         self, socket: WebSocket, talk: Talk, request: ClientRequest, error: KikuError
     ) -> None:
         """Refuse a client whose talk cannot begin, in its protocol's way. Raises Gone."""
-        protocol, busy = talk.protocol, None
+        protocol, busy, refusal = talk.protocol, None, None
         talk.counters.failed(error)
         if isinstance(error, NoFreeSlot):
             busy = error if isinstance(error, Busy) else Busy(str(error), 5)
-            refusal = protocol.busy(busy.retry_after_s)
-            if refusal is None and self._service.is_draining:
-                refusal = unavailable(busy)  # so that a balancer asks another replica
+            # While the service ends all get 503, so that a balancer asks another replica.
+            if self._service.is_draining or not protocol.accepts_when_full:
+                refusal = unavailable(busy)
         else:
             refusal = protocol.unsupported(error)
         status = 503 if refusal is None else refusal.status
         self._guard.refusals.add(status, request.path, request.id, talk.owner)
         if refusal is not None:
-            return await _refuse(socket, refusal)
+            return await _refuse(socket, in_form(refusal, request.path, request.id))
         await socket.accept(_subprotocol(protocol, request), _headers(request))
         await talk.fail(socket, busy or error)
 
@@ -329,7 +331,7 @@ def _subprotocol(protocol: LiveProtocol, request: ClientRequest) -> str | None:
 
 
 def _headers(request: ClientRequest) -> dict[str, str]:
-    return {"dg-request-id": request.id} if request.path.endswith("/listen") else {}
+    return {"dg-request-id": request.id} if is_deepgrams(request.path) else {}
 
 
 async def _refuse(socket: WebSocket, refusal: Refusal) -> None:

@@ -2,7 +2,7 @@
 
 from kiku.errors import TruncatedAudio
 from kiku.options import StreamOptions
-from kiku.serve.protocols.deepgram_query import busy, unsupported
+from kiku.serve.protocols.deepgram_query import unsupported
 from kiku.serve.protocols.deepgram_sound import SoundIntake
 from kiku.serve.protocols.interface import (
     Action,
@@ -32,10 +32,6 @@ class DeepgramBase(Base):
         self.subprotocol = "token" if "token" in request.subprotocols else None
         self._closing = False
         self._is_idle = False
-
-    def busy(self, retry_after_s: int) -> Refusal | None:
-        """503: clients give up for good at any status below 500."""
-        return busy(self._request, retry_after_s)
 
     def unsupported(self, error: Exception) -> Refusal:
         """400, and why."""

@@ -84,6 +84,11 @@ class FileQuery:
     tags: tuple[str, ...] = field(default=())
 
 
+def is_deepgrams(path: str) -> bool:
+    """Whether errors at this path have Deepgram's form."""
+    return path in ("/v1/listen", "/v2/listen")
+
+
 def error_body(code: str, message: str, request: ClientRequest) -> dict[str, str]:
     """The body of Deepgram's answer to a request that failed."""
     return {"err_code": code, "err_msg": message, "request_id": request.id}

@@ -213,8 +213,9 @@ class LiveProtocol(Protocol):
 
     @property
     def initial_open(self) -> Open | None:
-        """The stream to open before the connection is accepted; if no slot is free then, the client
-        gets `busy()`. None accepts a connection without a slot, for an `Open` that comes later."""
+        """The stream to open before the connection is accepted, if a slot is free (see
+        `accepts_when_full`). None accepts a connection without a slot, for an `Open` that comes
+        later."""
         ...
 
     @property
@@ -250,9 +251,11 @@ class LiveProtocol(Protocol):
         word it was told is not sent again those of before, and the end of that word is."""
         ...
 
-    def busy(self, retry_after_s: int) -> Refusal | None:
-        """The answer before the upgrade if no slot is free. With None the connection is accepted
-        all the same, `failed(NoFreeSlot)` is called, and its actions are done."""
+    @property
+    def accepts_when_full(self) -> bool:
+        """Whether a client is accepted even if no slot is free: `failed(NoFreeSlot)` is called
+        then, and its actions are done. All others get 503 before the upgrade: they give up for good
+        at any status below 500."""
         ...
 
     def unsupported(self, error: Exception) -> Refusal:
@@ -346,6 +349,7 @@ class Base:
     is_full = False
     session: str | None = None
     tells_times = False
+    accepts_when_full = False
 
     def unsupported(self, error: Exception) -> Refusal:
         """See `LiveProtocol`."""

@@ -25,7 +25,6 @@ from kiku.serve.protocols.interface import (
     ModelCard,
     Open,
     Push,
-    Refusal,
     Send,
     ServerEnds,
     brief,
@@ -143,6 +142,7 @@ class KyutaiProtocol(Base):
     name = "kyutai"
     quiet_after_s = (TELL_AFTER_S, IDLE_S)
     awaits_sound = True
+    accepts_when_full = True
 
     def __init__(self, request: ClientRequest, model: ModelCard) -> None:
         """Accept any request, as the key was checked before. Raises `Refusal` for a session whose
@@ -153,10 +153,6 @@ class KyutaiProtocol(Base):
         self._container: bool | None = None  # not known before the first sound
         self._num_steps = self._num_markers = 0
         self._has_new_sound = False  # whether sound has come since the last finalize
-
-    def busy(self, retry_after_s: int) -> Refusal | None:
-        """None: clients of this protocol are told after the upgrade."""
-        return None
 
     def begin(self) -> Actions:
         """Send `Ready`, the first message of a connection."""

@@ -27,7 +27,6 @@ from kiku.serve.protocols.interface import (
     ModelCard,
     Open,
     Push,
-    Refusal,
     Send,
     ServerEnds,
 )
@@ -41,7 +40,6 @@ from kiku.serve.protocols.openai_realtime_messages import (
     MESSAGES,
     ClientMessage,
     Mistake,
-    busy,
     check,
     sound_of,
 )
@@ -114,10 +112,6 @@ class RealtimeProtocol(Base):
     def is_full(self) -> bool:
         """Whether too much waits for another stream."""
         return self._pending.is_full
-
-    def busy(self, retry_after_s: int) -> Refusal | None:
-        """503: clients give up for good at any status below 500."""
-        return busy(retry_after_s)
 
     def begin(self) -> Actions:
         """Greet the client, before anything else."""

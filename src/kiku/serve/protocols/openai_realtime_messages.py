@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kiku.serve.protocols.interface import MAX_NAME, ClientRequest, ModelCard, Refusal
+from kiku.serve.protocols import openai_rest
+from kiku.serve.protocols.interface import MAX_NAME, ClientRequest, ModelCard
 
 LOGPROBS = "item.input_audio_transcription.logprobs"
 
@@ -20,31 +21,14 @@ def check(request: ClientRequest, model: ModelCard) -> None:
     """Refuse another model, and sessions that do not transcribe."""
     intent, name = request.first("intent", "transcription"), request.first("model")
     if intent != "transcription":
-        raise _refusal(
-            400, f"intent must be transcription, not {str(intent)[:100]!r}: this service gives no "
-                "responses", "intent", "invalid_value",
-        )  # fmt: skip
+        message = (
+            f"intent must be transcription, not {str(intent)[:100]!r}: this service gives no "
+            "responses"
+        )
+        raise openai_rest.error(400, message, param="intent", code="invalid_value")
     if name is not None and not model.answers_to(name):
-        raise _refusal(
-            404, f"there is no model {name[:100]!r} here: it is called {model.name}", "model",
-            "model_not_found",
-        )  # fmt: skip
-
-
-def busy(retry_after_s: int) -> Refusal:
-    """The refusal if no slot is free."""
-    refusal = _refusal(
-        503, f"all slots are taken: try again in {retry_after_s} s", None, "server_busy"
-    )
-    refusal.headers["Retry-After"] = str(retry_after_s)
-    return refusal
-
-
-def _refusal(status: int, message: str, param: str | None, code: str) -> Refusal:
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    return Refusal(
-        status, {"error": {"message": message, "type": kind, "param": param, "code": code}}
-    )
+        message = f"there is no model {name[:100]!r} here: it is called {model.name}"
+        raise openai_rest.error(404, message, param="model", code="model_not_found")
 
 
 # Messages.

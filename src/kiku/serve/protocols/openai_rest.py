@@ -115,23 +115,15 @@ def too_slow() -> Refusal:
     )
 
 
-def busy(retry_after_s: int) -> Refusal:
-    """The refusal if no slot came free in time."""
-    message = f"all slots are taken: try again in {retry_after_s} s"
+def busy(retry_after_s: int, why: str = "all slots are taken") -> Refusal:
+    """The refusal if no slot came free in time, or there is no model yet."""
+    message = f"{why}: try again in {retry_after_s} s"
     return error(503, message, code="server_busy", headers={"retry-after": str(retry_after_s)})
 
 
 def is_openais(path: str) -> bool:
     """Whether errors under this path have OpenAI's form."""
-    return path == "/v1" or (path.startswith("/v1/") and not path.endswith("/listen"))
-
-
-def in_form(refusal: Refusal) -> Refusal:
-    """A refusal that was made before the protocol was known, in OpenAI's form."""
-    given: Any = refusal.body["error"] if isinstance(refusal.body, Mapping) else refusal.body
-    if not isinstance(given, str):
-        return refusal
-    return error(refusal.status, given, headers=refusal.headers)
+    return path == "/v1" or (path.startswith("/v1/") and path != "/v1/listen")
 
 
 # The request.

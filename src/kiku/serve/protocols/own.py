@@ -138,11 +138,6 @@ class OwnProtocol(Base):
         self._generation: int | None = None
         self._num_bytes = 0  # of sound that came; the last sample may be incomplete
 
-    def busy(self, retry_after_s: int) -> Refusal | None:
-        """503, before the upgrade."""
-        error = f"all slots are taken: try again in {retry_after_s} s"
-        return Refusal(503, {"error": error}, {"Retry-After": str(retry_after_s)})
-
     def begin(self) -> Actions:
         """Send `ready`, which describes the model that listens."""
         return self.resumed(0.0)

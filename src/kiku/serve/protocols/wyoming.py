@@ -35,7 +35,6 @@ from kiku.serve.protocols.interface import (
     ModelCard,
     Open,
     Push,
-    Refusal,
     Send,
     ServerEnds,
     brief,
@@ -135,10 +134,6 @@ class WyomingProtocol(Base):
         self._words: list[str] = []
         self._pushed_s = 0.0
         self._is_opening = self._has_spoken = self._turn_ended = False
-
-    def busy(self, retry_after_s: int) -> Refusal | None:
-        """None: there is no request that could be refused."""
-        return None
 
     # From the client.
 
