@@ -26,6 +26,11 @@ POSITION = 5000  # of a slot's first row: the window has gone around its ring so
 CASES = [(1, 1), (4, 1), (6, 1), (10, 1), (1, 4), (1, 8), (1, 16)]
 """Slots, and rows of each: GroupQueryAttention takes several rows of one slot only."""
 
+OPERATORS: dict[type[np.generic], str] = {
+    np.float32: "Attention", np.float16: "AttentionHalf", np.int8: "AttentionBytes",
+}  # fmt: skip
+"""Type of keys and values -> the operator."""
+
 Array = NDArray[Any]
 
 
@@ -76,14 +81,18 @@ class Graph:
 
 
 def rings(slots: int, stored: type[np.generic], seed: int) -> Array:
-    """Full ones: [slots, heads, capacity, dim]."""
-    shape = (slots, HEADS, CAPACITY, DIM)
-    return np.random.default_rng(seed).standard_normal(shape, np.float32).astype(stored)
+    """Full ones: [slots, heads, capacity, dim]; int8 with a scale behind each row."""
+    shape, random = (slots, HEADS, CAPACITY, DIM), np.random.default_rng(seed)
+    if stored is not np.int8:
+        return random.standard_normal(shape, np.float32).astype(stored)
+    numbers = random.integers(-127, 128, shape, np.int8)
+    scales = np.full((*shape[:-1], 1), 0.02, np.float32).view(np.int8)
+    return np.concatenate([numbers, scales], axis=-1)
 
 
 def own(stored: type[np.generic], slots: int, rows: int, threads: int) -> list[Callable[[], None]]:
     """One call of ours for each layer."""
-    name = {np.float32: "Attention", np.float16: "AttentionHalf"}[stored]
+    name = OPERATORS[stored]
     kinds: dict[str, type[np.generic]] = {
         "rows": np.float32, "keys": stored, "values": stored, "counts": np.int32,
         "firsts": np.int32, "positions": np.int64, "cos": np.float32, "sin": np.float32,
@@ -153,23 +162,21 @@ def main() -> None:
     """Print the table."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 5
     columns = [
-        "threads", "slots", "rows of each", "GroupQueryAttention", "Attention", "AttentionHalf",
-        "GB/s", "GB/s of half", "G multiply-adds/s",
+        "threads", "slots", "rows of each", "GroupQueryAttention", *OPERATORS.values(),
+        "GB/s", "GB/s of half", "GB/s of bytes", "G multiply-adds/s",
     ]  # fmt: skip
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for threads in (1, 2):
         for slots, rows in CASES:
-            sides = [
-                theirs(slots, rows, threads),
-                own(np.float32, slots, rows, threads),
-                own(np.float16, slots, rows, threads),
-            ]
-            other, whole, half = least(sides, threads, seconds)
+            sides = [theirs(slots, rows, threads)]
+            sides += [own(stored, slots, rows, threads) for stored in OPERATORS]
+            other, whole, half, eighth = least(sides, threads, seconds)
             numbers = 2e-6 * LAYERS * slots * HEADS * (WINDOW + rows - 1) * DIM  # read, millions
             print(
                 f"| {threads} | {slots} | {rows} | {other:.1f} | {whole:.1f} | {half:.1f} "
-                f"| {4 * numbers / whole:.1f} | {2 * numbers / half:.1f} "
-                f"| {numbers * rows / min(whole, half):.0f} |", flush=True,
+                f"| {eighth:.1f} | {4 * numbers / whole:.1f} | {2 * numbers / half:.1f} "
+                f"| {numbers * (1 + 4 / DIM) / eighth:.1f} "
+                f"| {numbers * rows / min(whole, half, eighth):.0f} |", flush=True,
             )  # fmt: skip
 
 

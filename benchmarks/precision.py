@@ -1,4 +1,4 @@
-"""How big the precisions are, and how far from float32: sizes, layers, words.
+"""How big the precisions are, and how far from float32: sizes, layers, words, keys.
 
     python benchmarks/precision.py --data FOLDER         # about 10 minutes on two cores
 
@@ -7,7 +7,8 @@ shape with random weights, in float32 and with every matrix replaced by what its
 bits stand for; what counts is the relative error of the residual stream behind each layer, and of
 the logits. Then the graphs themselves are run, which round what is multiplied to 8 bits as well.
 Words: the demo model hears strings of people whom it never heard (those of decoding.py; FOLDER is
-the same), in each precision. Codes: how many of the codec's are not those of float32. Words and
+the same), in each precision. Keys: the same strings with keys and values of 16 and of 8 bits, which
+only kiku-kernels has. Codes: how many of the codec's are not those of float32. Words and
 codes go through kiku-kernels where they are installed; graphs that are changed first (layers, and
 codes of rounded weights only) always through ONNX Runtime's own operators.
 
@@ -20,7 +21,7 @@ import argparse
 import json
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,6 @@ from kiku.evaluate.aligning import word_errors
 from kiku.graph import (
     CODEC_GRAPH,
     DECODER_GRAPH,
-    PRECISIONS,
     Weights,
     code_offsets,
     empty_row,
@@ -61,7 +61,9 @@ DOCS = Path(__file__).parent.parent / "docs"
 POSITIONS = 64
 STRINGS = 200
 LEVELS = {"as recorded": None, "noise at 10 dB": 10.0}
-PARTS = ("sizes", "layers", "words", "codes")
+PARTS = ("sizes", "layers", "words", "keys", "codes")
+WEIGHTS = ("float32", "int8", "int4")
+"""The precisions of weights; others have the same weights, and keys and values in fewer bits."""
 
 ORT = "ONNX Runtime"
 """The operators of a row that names none: it is older than kiku-kernels."""
@@ -147,20 +149,20 @@ def sizes(folder: Path) -> dict[str, Any]:
     config = SHAPES["1b"].codec
     codec, _ = random_weights(SHAPES["1b"])
     codec_mb: dict[str, float] = {}
-    for precision in PRECISIONS:
+    for precision in WEIGHTS:
         write_codec(folder, config, codec, precision)
         codec_mb[precision] = _mb(file_bytes(folder))
     rows: dict[str, Any] = {}
     for name, config in SHAPES.items():
         rows[name] = {}
-        for precision in PRECISIONS:
+        for precision in WEIGHTS:
             decoder, read = decoder_bytes(config.lm, precision)
             rows[name][precision] = {
                 "codec_mb": codec_mb[precision], "decoder_mb": _mb(decoder),
                 "read_a_step_mb": _mb(read),
             }  # fmt: skip
     rows["demo"] = {}
-    for precision in PRECISIONS:
+    for precision in WEIGHTS:
         made = convert("demo", precision=precision, folder=folder / precision)
         decoder = file_bytes(made.folder, DECODER_GRAPH)
         _, read = decoder_bytes(made.config.lm, precision)
@@ -345,7 +347,7 @@ def layers(shape: str, folder: Path) -> dict[str, Any]:
 
     computed(config.lm, weights, columns, ways(), seen)
     as_run: dict[str, dict[str, float]] = {}
-    for precision in PRECISIONS[1:]:
+    for precision in WEIGHTS[1:]:
         inside = folder / precision
         inside.mkdir()
         write_decoder(inside, config.lm, weights, precision)
@@ -370,19 +372,54 @@ def layers(shape: str, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def words(data: Path, count: int = STRINGS) -> dict[str, Any]:
-    """Word error rates of the demo model, and how many of its codes and tokens are not those of
-    float32; and the same with the codes of float32, which leaves the decoder's part."""
-    models = {name: load("demo", engine="onnx", dtype=name, slots=8) for name in PRECISIONS}
+def heard(data: Path, count: int) -> Iterator[tuple[str, list[Array], list[list[str]]]]:
+    """Levels of noise, with the sounds at each and what is said in them."""
     noises = [decoding.sound_of(path) for path in sorted((data / "noise/noise").glob("*.wav"))]
     made = decoding.strings(data, count)
-    said = [one for _, one in made]
-    rows: dict[str, Any] = {}
     for level, below in LEVELS.items():
         sounds = [
             sound if below is None else decoding.noisy(sound, noises, below, i)
             for i, (sound, _) in enumerate(made)
         ]
+        yield level, sounds, [one for _, one in made]
+
+
+def keys(data: Path, count: int = STRINGS) -> dict[str, Any]:
+    """Wrong words of the demo model with keys and values of 16 and of 8 bits, and how many tokens
+    differ; the codes are the same."""
+    names = [*WEIGHTS[1:], *(f"{name}_kv8" for name in WEIGHTS[1:])]
+    models = {name: load("demo", engine="onnx", dtype=name, slots=8) for name in names}
+    rows: dict[str, Any] = {}
+    for level, sounds, said in heard(data, count):
+        first = models[names[0]]
+        codes = decoding.encoded(first.scheduler.engine, sounds, first.config.frame_size)
+        texts = {name: tokens(one.scheduler.engine, codes) for name, one in models.items()}
+        rows[level] = {
+            name: {
+                "words": sum(map(len, said)),
+                "wrong": wrong_words(first, said, texts[name]),
+                "wrong_kv8": wrong_words(first, said, texts[f"{name}_kv8"]),
+                "tokens": sum(map(len, texts[name])),
+                "other_tokens": sum(
+                    int(np.not_equal(*pair).sum())
+                    for pair in zip(texts[name], texts[f"{name}_kv8"], strict=True)
+                ),
+            }
+            for name in WEIGHTS[1:]
+        }
+        print(level, rows[level], flush=True)
+    return {
+        "model": "demo", "operators": operators(), "strings": count, "speakers": "never heard",
+        "levels": rows,
+    }  # fmt: skip
+
+
+def words(data: Path, count: int = STRINGS) -> dict[str, Any]:
+    """Word error rates of the demo model, and how many of its codes and tokens are not those of
+    float32; and the same with the codes of float32, which leaves the decoder's part."""
+    models = {name: load("demo", engine="onnx", dtype=name, slots=8) for name in WEIGHTS}
+    rows: dict[str, Any] = {}
+    for level, sounds, said in heard(data, count):
         rows[level] = {}
         right_codes: list[NDArray[np.int64]] = []
         right: list[int] = []
@@ -474,6 +511,8 @@ def tables(rows: Sequence[dict[str, Any]], peers: Sequence[dict[str, Any]] = ())
         lines += [*_size_table(found["sizes"], peers), ""]
     if "words" in found:
         lines += [*_word_table(found["words"]), ""]
+    if "keys" in found:
+        lines += [*_keys_table(found["keys"]), ""]
     if "layers" in found:
         row = found["layers"]
         lines += [f"![relative error behind each layer of the {row['shape']}](precision.svg)", ""]
@@ -547,6 +586,19 @@ def _word_table(row: dict[str, Any]) -> list[str]:
                     str(one["wrong_with_codes_of_float32"]),
                 ]
             lines.append(f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |"))
+    return lines
+
+
+def _keys_table(row: dict[str, Any]) -> list[str]:
+    lines = [
+        "| people never heard | weights | wrong words, keys of 16 bits | of 8 | other tokens |",
+        "|---|---|---|---|---|",
+    ]
+    for level, by_weights in row["levels"].items():
+        for name, one in by_weights.items():
+            cells = [level, name, f"{one['wrong']} of {one['words']}", str(one["wrong_kv8"])]
+            cells.append(_percent(one["other_tokens"] / one["tokens"]))
+            lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -637,13 +689,17 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="write the page, measure nothing")
     given = parser.parse_args()
     parts = [] if given.page else given.only.split(",")
-    if {"words", "codes"} & set(parts) and given.data is None:
-        parser.error("words and codes need --data")
+    if {"words", "keys", "codes"} & set(parts) and given.data is None:
+        parser.error("words, keys and codes need --data")
+    if "keys" in parts and kernels().library is None:
+        parser.error(f"keys of 8 bits need kiku-kernels: {kernels().reason}")
     rows: list[dict[str, Any]] = []
     for part in parts:
         with tempfile.TemporaryDirectory() as folder:
             if part == "words":
                 measured = words(given.data, given.strings)
+            elif part == "keys":
+                measured = keys(given.data, given.strings)
             elif part == "codes":
                 measured = codes(given.data, Path(folder))
             elif part == "sizes":

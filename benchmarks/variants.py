@@ -2,6 +2,7 @@
 
     python benchmarks/variants.py                        # int8, a minute and 3 GB of memory
     python benchmarks/variants.py --network codec
+    python benchmarks/variants.py --against kv8          # keys of 16 and of 8 bits, both kernels'
     python benchmarks/variants.py --precision int4 --threads 1 --no-record
 
 Weights are random, of the 1B's shape. A case is so many slots with so many columns (frames, for the
@@ -25,13 +26,16 @@ from kiku.config import ModelConfig
 from kiku.engine.kernels import ONNX_RUNTIME, kernels
 from kiku.engine.memory import OrderedMemory
 from kiku.engine.networks import OnnxCodec, OnnxDecoder
-from kiku.graph import write_codec, write_decoder
+from kiku.graph import SCALE_BYTES, write_codec, write_decoder
 
 CASES = {
     "decoder": ((1, 1), (2, 1), (4, 1), (6, 1), (10, 1), (1, 4), (1, 8), (1, 16)),
     "codec": ((1, 1), (4, 1), (10, 1), (1, 4), (1, 8)),
 }
 """Slots, and columns or frames of each."""
+
+FEW = ((1, 1), (6, 1), (10, 1), (1, 16))
+"""Those of keys of 8 bits, behind a full window."""
 
 SLOTS = 10
 
@@ -58,6 +62,19 @@ def stand_at(network: OnnxDecoder | OnnxCodec, position: int) -> None:
         memory.position[slot] = position
     if isinstance(memory, OrderedMemory):
         memory.make_room(range(SLOTS), 0)
+
+
+def filled(network: OnnxDecoder | OnnxCodec) -> OnnxDecoder | OnnxCodec:
+    """The network with something in all places of its keys and values: what was never written takes
+    no memory, and reading it no time."""
+    memory = network.memory
+    rows = np.random.default_rng(0).standard_normal(memory.keys[0].shape[1:], np.float32)
+    if memory.dtype == np.int8:
+        rows = rows.view(np.int8)[..., : rows.shape[-1]]
+        rows[..., -SCALE_BYTES:] = np.array([0.02], np.float32).view(np.int8)
+    for buffer in (*memory.keys, *memory.values):
+        buffer[:] = rows
+    return network
 
 
 def timed(network: OnnxDecoder | OnnxCodec, given: NDArray[Any], position: int) -> float:
@@ -89,6 +106,25 @@ def row_of(
     return row
 
 
+def sides(
+    folder: Path, config: ModelConfig, given: argparse.Namespace
+) -> dict[str, OnnxDecoder | OnnxCodec]:
+    """What is compared; the graphs are written into the folder."""
+    weights, threads = random_weights(config), given.threads
+    if given.network == "codec":
+        write_codec(folder, config.codec, weights[0], given.precision)
+    else:
+        write_decoder(folder, config.lm, weights[1], given.precision)
+    kind = OnnxCodec if given.network == "codec" else OnnxDecoder
+    own = kind(folder, config, SLOTS, threads, kernels())
+    if given.against == "onnxruntime":
+        return {"kernels": own, "onnxruntime": kind(folder, config, SLOTS, threads, ONNX_RUNTIME)}
+    eight = folder / "kv8"
+    eight.mkdir()
+    write_decoder(eight, config.lm, weights[1], f"{given.precision}_kv8")
+    return {"kernels": own, "kv8": OnnxDecoder(eight, config, SLOTS, threads, kernels())}
+
+
 def main() -> None:
     """Measure, print, record."""
     parser = argparse.ArgumentParser(
@@ -96,29 +132,25 @@ def main() -> None:
     )
     parser.add_argument("--network", choices=("decoder", "codec"), default="decoder")
     parser.add_argument("--precision", choices=("int8", "int4", "float32"), default="int8")
+    parser.add_argument("--against", choices=("onnxruntime", "kv8"), default="onnxruntime")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=2.5, help="of each case")
     parser.add_argument("--no-record", action="store_true", help="print only")
     given = parser.parse_args()
     if kernels().library is None:
         parser.error(f"there is nothing to compare: {kernels().reason}")
+    if given.against == "kv8" and (given.network == "codec" or given.precision == "float32"):
+        parser.error("keys of 8 bits are for decoders in int8 and int4")
     config, is_codec = SHAPES["1b"], given.network == "codec"
-    part, kind = (config.codec, OnnxCodec) if is_codec else (config.lm, OnnxDecoder)
+    window = (config.codec if is_codec else config.lm).transformer.window
+    few = given.against == "kv8"
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
-        folder, weights = Path(name), random_weights(config)
-        if is_codec:
-            write_codec(folder, config.codec, weights[0], given.precision)
-        else:
-            write_decoder(folder, config.lm, weights[1], given.precision)
-        both = {
-            name: kind(folder, config, SLOTS, given.threads, used)
-            for name, used in (("kernels", kernels()), ("onnxruntime", ONNX_RUNTIME))
-        }
-        for window in (0, part.transformer.window):
-            for slots, each in CASES[given.network]:
+        both = {side: filled(one) for side, one in sides(Path(name), config, given).items()}
+        for position in (window,) if few else (0, window):
+            for slots, each in FEW if few else CASES[given.network]:
                 some = (frames if is_codec else columns)(config, slots, each)
-                rows.append(row_of(both, some, window, given.seconds))
+                rows.append(row_of(both, some, position, given.seconds))
                 print(json.dumps(rows[-1]), flush=True)
     if not given.no_record:
         head = {"network": given.network, "precision": given.precision, "threads": given.threads}

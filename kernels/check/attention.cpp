@@ -14,8 +14,26 @@ double from_half(uint16_t half) {
   return half >> 15 != 0 ? -size : size;
 }
 
-double number(float x) { return x; }
-double number(uint16_t x) { return from_half(x); }
+// Number d of a ring's row.
+double number(const float *row, size_t d, size_t) { return row[d]; }
+double number(const uint16_t *row, size_t d, size_t) { return from_half(row[d]); }
+double number(const int8_t *row, size_t d, size_t head_dim) {
+  float scale;
+  std::memcpy(&scale, row + head_dim, sizeof scale);
+  return static_cast<double>(row[d]) * scale;
+}
+
+void fill(float *row, size_t head_dim, Chance &chance) {
+  for (size_t d = 0; d < head_dim; d++) row[d] = chance.normal();
+}
+void fill(uint16_t *row, size_t head_dim, Chance &chance) {
+  for (size_t d = 0; d < head_dim; d++) row[d] = static_cast<uint16_t>((chance.bits() & 0x83ff) | 0x3800);  // 0.5 .. 1
+}
+void fill(int8_t *row, size_t head_dim, Chance &chance) {
+  float scale = 0.01f + 0.01f * static_cast<float>(chance.even());
+  for (size_t d = 0; d < head_dim; d++) row[d] = static_cast<int8_t>(static_cast<int>(chance.below(255)) - 127);
+  std::memcpy(row + head_dim, &scale, sizeof scale);
+}
 
 struct Setting {
   size_t head_dim, window, most_rows;
@@ -51,26 +69,21 @@ struct Slot {
 
   Slot(const kiku::AttentionKernels &kernels, const Setting &setting, size_t more)
       : kernels(kernels), setting(setting), capacity(setting.window - 1 + setting.most_rows + more),
-        keys(capacity * setting.head_dim), values(keys.size()) {
+        keys(capacity * row_length()), values(keys.size()) {
     // What was there before the start, at its place in the ring; anything elsewhere.
     for (size_t back = 1; back <= capacity; back++) {
       Chance chance(back);
       int64_t position = setting.start + static_cast<int64_t>(capacity - back);
-      for (size_t d = 0; d < setting.head_dim; d++) {
-        keys[place(position) + d] = some(chance);
-        values[place(position) + d] = some(chance);
-      }
+      fill(&keys[place(position)], setting.head_dim, chance);
+      fill(&values[place(position)], setting.head_dim, chance);
     }
   }
-  static Number some(Chance &chance) {
-    if constexpr (sizeof(Number) == 2)
-      return static_cast<uint16_t>((chance.bits() & 0x83ff) | 0x3800);  // 0.5 .. 1
-    else
-      return chance.normal();
-  }
+  size_t row_length() const { return kiku::row_length<Number>(setting.head_dim); }
   size_t place(int64_t position) const {
-    return static_cast<size_t>(position % static_cast<int64_t>(capacity)) * setting.head_dim;
+    return static_cast<size_t>(position % static_cast<int64_t>(capacity)) * row_length();
   }
+  double key(int64_t position, size_t d) { return number(&keys[place(position)], d, setting.head_dim); }
+  double value(int64_t position, size_t d) { return number(&values[place(position)], d, setting.head_dim); }
 
   void run(Sound &sound, size_t first, size_t count, float *out, size_t out_stride) {
     int64_t position = setting.start + static_cast<int64_t>(first);
@@ -80,7 +93,7 @@ struct Slot {
     kiku::AttentionTask task{sound.row(first, 0), sound.row_stride, sound.part, count, position,
                              sound.cos.data() + first * half, sound.sin.data() + first * half, keys.data(), values.data(),
                              capacity, setting.window, setting.head_dim, out, out_stride, scratch.data()};
-    sizeof(Number) == 2 ? kernels.run_half(task) : kernels.run(task);
+    (sizeof(Number) == 1 ? kernels.run_bytes : sizeof(Number) == 2 ? kernels.run_half : kernels.run)(task);
   }
 };
 
@@ -100,20 +113,35 @@ bool near(double seen, double wanted, double relative, double absolute) {
   return std::fabs(seen - wanted) <= relative * std::fabs(wanted) + absolute;
 }
 
+// What a ring should hold of a row, as exactly as it can; gives how far from it int8 may be: half a step.
+template <class Number>
+double kept(std::vector<double> &row) {
+  double greatest = 0;
+  bool is_none = false;
+  for (double &one : row) {
+    if (std::isnan(one)) is_none = true;
+    else if (sizeof(Number) < 4) one = std::max(-65504.0, std::min(65504.0, one));
+    if (std::fabs(one) > greatest) greatest = std::fabs(one);
+  }
+  if (sizeof(Number) > 1) return 0;
+  for (double &one : row) one = is_none ? static_cast<double>(__builtin_nanf("")) : one;
+  return greatest / 254 * (1 + 1e-5);
+}
+
 // The ring's newest row: a key that was turned, and a value that was not.
 template <class Number>
 void compare_ring(Outcome &outcome, Slot<Number> &slot, Sound &sound, size_t t) {
-  size_t dim = slot.setting.head_dim, place = slot.place(slot.setting.start + static_cast<int64_t>(t));
+  size_t dim = slot.setting.head_dim;
+  int64_t position = slot.setting.start + static_cast<int64_t>(t);
   std::vector<double> key = rotated(sound.row(t, 1), &sound.cos[t * dim / 2], &sound.sin[t * dim / 2], dim);
-  double relative = sizeof(Number) == 2 ? 0x1.01p-11 : 1e-6, greatest = sizeof(Number) == 2 ? 65504 : HUGE_VAL;
+  std::vector<double> value(sound.row(t, 2), sound.row(t, 2) + dim);
+  double least_key = kept<Number>(key), least_value = kept<Number>(value);
+  double relative = sizeof(Number) == 2 ? 0x1.01p-11 : sizeof(Number) == 1 ? 0 : 1e-6;
   for (size_t d = 0; d < dim; d++) {
-    double wanted = key[d], value = sound.row(t, 2)[d];
-    if (!std::isnan(wanted)) wanted = std::max(-greatest, std::min(greatest, wanted));
-    if (!std::isnan(value)) value = std::max(-greatest, std::min(greatest, value));
-    double seen = number(slot.keys[place + d]), seen_value = number(slot.values[place + d]);
-    outcome.expect(near(seen, wanted, relative, 2e-6), "width %zu, key %zu: %g, wanted %g", dim, t, seen, wanted);
-    outcome.expect(near(seen_value, value, sizeof(Number) == 2 ? relative : 0, 0x1p-25), "width %zu, value %zu: %g, wanted %g",
-                   dim, t, seen_value, value);
+    double seen = slot.key(position, d), seen_value = slot.value(position, d);
+    outcome.expect(near(seen, key[d], relative, 2e-6 + least_key), "width %zu, key %zu: %g, wanted %g", dim, t, seen, key[d]);
+    outcome.expect(near(seen_value, value[d], sizeof(Number) == 2 ? relative : 0, 0x1p-25 + least_value),
+                   "width %zu, value %zu: %g, wanted %g", dim, t, seen_value, value[d]);
   }
 }
 
@@ -128,14 +156,14 @@ std::vector<double> reference(Slot<Number> &slot, Sound &sound, size_t t) {
   double greatest = -HUGE_VAL, total = 0;
   for (int64_t p = oldest; p <= newest; p++) {
     double score = 0;
-    for (size_t d = 0; d < dim; d++) score += query[d] * number(slot.keys[slot.place(p) + d]);
+    for (size_t d = 0; d < dim; d++) score += query[d] * slot.key(p, d);
     scores.push_back(score / std::sqrt(static_cast<double>(dim)));
     greatest = std::max(greatest, scores.back());
   }
   for (int64_t p = oldest; p <= newest; p++) {
     double weight = std::exp(scores[static_cast<size_t>(p - oldest)] - greatest);
     total += weight;
-    for (size_t d = 0; d < dim; d++) mix[d] += weight * number(slot.values[slot.place(p) + d]);
+    for (size_t d = 0; d < dim; d++) mix[d] += weight * slot.value(p, d);
   }
   for (double &one : mix) one /= total;
   return mix;
@@ -146,7 +174,7 @@ template <class Number>
 void compare(Outcome &outcome, const kiku::AttentionKernels &kernels, const Setting &setting, Sound &sound, uint64_t seed) {
   Slot<Number> together(kernels, setting, 0), alone(kernels, setting, 3);
   for (size_t back = 1; back < setting.window && static_cast<int64_t>(back) <= setting.start; back++)
-    for (size_t d = 0; d < setting.head_dim; d++) {  // the same past in both rings
+    for (size_t d = 0; d < together.row_length(); d++) {  // the same past in both rings
       int64_t p = setting.start - static_cast<int64_t>(back);
       alone.keys[alone.place(p) + d] = together.keys[together.place(p) + d];
       alone.values[alone.place(p) + d] = together.values[together.place(p) + d];
@@ -207,12 +235,14 @@ void no_numbers(Outcome &outcome, const kiku::AttentionKernels &kernels) {
 
 bool attention(const kiku::Processor &processor) {
   if (processor.attention.run == nullptr) return true;
-  Outcome whole(processor.name, "attention"), half(processor.name, "attention-half");
+  Outcome whole(processor.name, "attention"), half(processor.name, "attention-half"), bytes(processor.name, "attention-bytes");
   all_settings<float>(whole, processor.attention);
   no_numbers<float>(whole, processor.attention);
   all_settings<uint16_t>(half, processor.attention);
   no_numbers<uint16_t>(half, processor.attention);
-  return static_cast<int>(whole.finish()) + static_cast<int>(half.finish()) == 2;
+  all_settings<int8_t>(bytes, processor.attention);
+  no_numbers<int8_t>(bytes, processor.attention);
+  return static_cast<int>(whole.finish()) + static_cast<int>(half.finish()) + static_cast<int>(bytes.finish()) == 3;
 }
 
 }  // namespace check

@@ -8,6 +8,11 @@ namespace kiku {
 
 constexpr size_t kWidestHead = 256;
 
+// A row of a ring has the numbers of one position: float32, float16 (as its bits), or int8, which have
+// their scale, a float32, behind them.
+template <class Number>
+constexpr size_t row_length(size_t head_dim) { return head_dim + (sizeof(Number) == 1 ? sizeof(float) : 0); }
+
 // The rows of one slot and one head: new positions, one after the other.
 struct AttentionTask {
   const float *query;  // row t's at query + t * row_stride; its key behind by `part`, its value by 2 * part
@@ -17,7 +22,7 @@ struct AttentionTask {
   int64_t position;  // of the first row
   const float *cos;  // [num_rows, head_dim / 2] of these rows
   const float *sin;
-  void *keys;  // [capacity, head_dim] float32 or float16: position p lies at p mod capacity
+  void *keys;  // [capacity, row]: position p lies at p mod capacity
   void *values;
   size_t capacity;  // at least window - 1 + num_rows
   size_t window;    // positions that a row sees at most, itself among them
@@ -42,8 +47,9 @@ static inline size_t num_seen(const AttentionTask &task) {
 
 struct AttentionKernels {
   size_t (*scratch_floats)(size_t num_rows, size_t num_seen, size_t head_dim);
-  void (*run)(const AttentionTask &task);       // keys and values float32
-  void (*run_half)(const AttentionTask &task);  // float16
+  void (*run)(const AttentionTask &task);        // keys and values float32
+  void (*run_half)(const AttentionTask &task);   // float16
+  void (*run_bytes)(const AttentionTask &task);  // int8
 };
 
 }  // namespace kiku

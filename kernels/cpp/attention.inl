@@ -6,8 +6,9 @@
 // mix is one sum over the positions from the oldest.
 //
 // Keys and values are taken in blocks of some positions, which stay in the nearest cache while all
-// rows use them. Heads whose width is no multiple of 16, and float16 for several rows, are first
-// widened into float32 rows with zeros behind.
+// rows use them. Heads whose width is no multiple of 16, and float16 and int8 for several rows, are
+// first widened into float32 rows with zeros behind. The scales of int8 are not multiplied into them,
+// but into the scores of keys, and into the weights of values.
 #include "attention.hpp"
 
 namespace kiku::KIKU_PROCESSOR {
@@ -17,11 +18,14 @@ namespace attention {
 constexpr size_t kSums = 16;   // of a dot product
 constexpr size_t kDots = 8;    // dot products that are computed side by side
 constexpr size_t kBlock = 32;  // positions of a block
+constexpr size_t kAheadBytes = 8192;
 constexpr float kGreatestHalf = 65504.0f;
+constexpr float kLeastBytes = 1e-30f;  // 127 divided by less might be infinite
 
 inline Floats load(const float *p) { return Floats::load(p); }
 inline Floats load(const uint16_t *p) { return Floats::load_half(p); }
-inline size_t padded(size_t n) { return (n + kSums - 1) / kSums * kSums; }
+inline Floats load(const int8_t *p) { return Floats::load_bytes(p); }
+constexpr size_t padded(size_t n) { return (n + kSums - 1) / kSums * kSums; }
 template <class T>
 inline T least(T a, T b) { return a < b ? a : b; }
 template <class T>
@@ -29,9 +33,12 @@ inline T most(T a, T b) { return a < b ? b : a; }
 
 // Asks for memory that is wanted soon; it may lie behind the ring's end, where nothing happens.
 template <class Number>
-inline void ask_for(const Number *p, size_t ahead) {
-  __builtin_prefetch(reinterpret_cast<const void *>(reinterpret_cast<uintptr_t>(p) + ahead * sizeof(Number)));
+inline void ask_behind(const Number *p) {
+  __builtin_prefetch(reinterpret_cast<const void *>(reinterpret_cast<uintptr_t>(p) + kAheadBytes));
 }
+// Whether the d-th number of a row begins a line of the cache, if the row does: one in so many is asked for.
+template <class Number>
+constexpr bool begins_line(size_t d) { return d * sizeof(Number) % 64 == 0; }
 
 // -- eight dot products -------------------------------------------------------------------------
 
@@ -100,7 +107,7 @@ inline void sums_of(Eight (&sums)[kDots], const float *queries, const Number *co
     for (size_t r = 0; r < kRows; r++) query[r] = load(queries + r * width + d);
     for (size_t k = 0; k < kKeys; k++) {
       Floats key = load(keys[k] + d);
-      if (kAhead) ask_for(keys[k] + d, kKeys * width);
+      if (kAhead && begins_line<Number>(d)) ask_behind(keys[k] + d);
       for (size_t r = 0; r < kRows; r++) sum[r * kKeys + k] = multiply_add(query[r], key, sum[r * kKeys + k]);
     }
   }
@@ -127,7 +134,7 @@ inline void half_of(Floats (&sum)[kDots][8 / Floats::kWidth], const float *queri
       for (size_t r = 0; r < kRows; r++) query[r] = load(queries + r * width + at);
       for (size_t k = 0; k < kKeys; k++) {
         Floats key = load(keys[k] + at);
-        if (kAhead && part == 0) ask_for(keys[k] + at, kKeys * width);
+        if (kAhead && begins_line<Number>(at)) ask_behind(keys[k] + at);
         for (size_t r = 0; r < kRows; r++) {
           Floats &one = sum[r * kKeys + k][part];
           one = multiply_add(query[r], key, one);
@@ -154,7 +161,7 @@ void score(const float *queries, const Number *keys, size_t width, size_t count,
   constexpr size_t kKeys = kDots / kRows;
   for (size_t p = 0; p < count; p += kKeys) {
     const Number *some[kKeys];
-    for (size_t k = 0; k < kKeys; k++) some[k] = keys + least(p + k, count - 1) * width;
+    for (size_t k = 0; k < kKeys; k++) some[k] = keys + least(p + k, count - 1) * row_length<Number>(width);
     Eight sums[kDots];
     sums_of<kRows, kAhead>(sums, queries, some, width);
     Eight all = totals(sums, scale);
@@ -219,11 +226,11 @@ inline void mix_strip(const Mix<Number> &mix, size_t at) {
   for (size_t r = 0; r < kRows; r++)
     for (size_t i = 0; i < kVectors; i++) sum[r][i] = load(mix.out + r * mix.width + at + i * Floats::kWidth);
   const Number *values = mix.values + at;
-  for (size_t p = 0; p < mix.count; p++, values += mix.width) {
+  for (size_t p = 0; p < mix.count; p++, values += row_length<Number>(mix.width)) {
     Floats value[kVectors];
     for (size_t i = 0; i < kVectors; i++) {
       value[i] = load(values + i * Floats::kWidth);
-      if (kAhead && i * Floats::kWidth * sizeof(Number) % 64 == 0) ask_for(values + i * Floats::kWidth, kBlock * mix.width);
+      if (kAhead && begins_line<Number>(i * Floats::kWidth)) ask_behind(values + i * Floats::kWidth);
     }
     for (size_t r = 0; r < kRows; r++) {
       Floats weight = Floats::all(mix.weights[r * mix.stride + p]);
@@ -273,10 +280,31 @@ inline void keep(const float *x, size_t head_dim, uint16_t *to) {
   }
 }
 
+// As whole numbers of a scale. All are 0 if they are too small to be divided by, or none is a number:
+// then the scale is none either.
+inline void keep(const float *x, size_t head_dim, int8_t *to) {
+  Floats top = Floats::all(kGreatestHalf), bottom = Floats::all(-kGreatestHalf), size = Floats::zero(), nothing = Floats::zero();
+  float some[padded(kWidestHead)] = {};
+  std::memcpy(some, x, head_dim * sizeof(float));
+  for (size_t d = 0; d < head_dim; d += Floats::kWidth) {
+    Floats numbers = maximum(bottom, minimum(top, load(some + d)));
+    numbers.store(some + d);
+    size = maximum(absolute(numbers), size);
+    nothing = multiply_add(numbers, Floats::zero(), nothing);
+  }
+  float greatest = greatest_of(size), scale = greatest / 127.0f + sum_of(nothing);
+  Floats steps = Floats::all(greatest < kLeastBytes ? 0.0f : 127.0f / greatest);
+  if (!(greatest >= kLeastBytes) || scale != scale) std::memset(some, 0, sizeof some);
+  int8_t whole[padded(kWidestHead)];
+  for (size_t d = 0; d < head_dim; d += Floats::kWidth) (load(some + d) * steps).store_bytes(whole + d);
+  std::memcpy(to, whole, head_dim);
+  std::memcpy(to + head_dim, &scale, sizeof scale);
+}
+
 // `count` rows of a ring as float32 rows of `width`, zeros behind.
 template <class Number>
 void widen(const Number *rows, size_t count, size_t head_dim, float *to, size_t width) {
-  for (size_t p = 0; p < count; p++, rows += head_dim, to += width) {
+  for (size_t p = 0; p < count; p++, rows += row_length<Number>(head_dim), to += width) {
     size_t d = 0;
     for (; d + Floats::kWidth <= head_dim; d += Floats::kWidth) load(rows + d).store(to + d);
     for (; d < width; d += Floats::kWidth) {
@@ -294,12 +322,13 @@ struct Parts {
   Parts(size_t num_rows, size_t num_seen, size_t head_dim)
       : width(padded(head_dim)), stride(padded(num_seen + kDots)), rows(num_rows) {}
 
-  size_t floats() const { return rows * (2 * width + stride + 1) + kBlock * width; }
+  size_t floats() const { return rows * (2 * width + stride + 1) + kBlock * (width + 1); }
   void lie_in(float *memory) {
     queries = memory;
     mixed = queries + rows * width;
     block = mixed + rows * width;
-    scores = block + kBlock * width;
+    scales = block + kBlock * width;
+    scores = scales + kBlock;
     shares = scores + rows * stride;
   }
 
@@ -307,6 +336,7 @@ struct Parts {
   float *queries = nullptr;  // [rows, width]
   float *mixed = nullptr;    // [rows, width]
   float *block = nullptr;    // [kBlock, width]
+  float *scales = nullptr;   // [kBlock]
   float *scores = nullptr;   // [rows, stride]: from the first row's oldest position on
   float *shares = nullptr;   // [rows]: 1 / the total of a row's weights
 };
@@ -316,7 +346,7 @@ void append(const AttentionTask &task, const Parts &parts) {
   size_t half = task.head_dim / 2;
   for (size_t t = 0; t < task.num_rows; t++) {
     const float *row = task.query + t * task.row_stride, *cos = task.cos + t * half, *sin = task.sin + t * half;
-    size_t place = (static_cast<uint64_t>(task.position) + t) % task.capacity * task.head_dim;
+    size_t place = (static_cast<uint64_t>(task.position) + t) % task.capacity * row_length<Number>(task.head_dim);
     float key[kWidestHead];
     rotate(row + task.part, cos, sin, task.head_dim, key);
     keep(key, task.head_dim, static_cast<Number *>(task.keys) + place);
@@ -336,7 +366,10 @@ void in_blocks(const AttentionTask &task, const Parts &parts, const void *ring, 
   for (int64_t p = first_seen(task, 0); p < end;) {
     size_t place = static_cast<size_t>(static_cast<uint64_t>(p) % task.capacity);
     size_t count = least(least(kBlock, task.capacity - place), static_cast<size_t>(end - p));
-    const Number *rows = numbers + place * task.head_dim;
+    const Number *rows = numbers + place * row_length<Number>(task.head_dim);
+    if constexpr (sizeof(Number) == 1)
+      for (size_t i = 0; i < count; i++)
+        std::memcpy(parts.scales + i, rows + i * row_length<Number>(task.head_dim) + task.head_dim, sizeof(float));
     if (wide) {
       widen(rows, count, task.head_dim, parts.block, parts.width);
       use(static_cast<const float *>(parts.block), p, p + static_cast<int64_t>(count));
@@ -353,8 +386,29 @@ void score_block(const AttentionTask &task, const Parts &parts, size_t t, const 
   if (from >= to) return;
   float scale = 1.0f / __builtin_sqrtf(static_cast<float>(task.head_dim));
   float *scores = parts.scores + t * parts.stride + (from - first_seen(task, 0));
-  score<kRows, kAhead>(parts.queries + t * parts.width, keys + static_cast<size_t>(from - first) * parts.width, parts.width,
+  score<kRows, kAhead>(parts.queries + t * parts.width, keys + static_cast<size_t>(from - first) * row_length<Number>(parts.width), parts.width,
                        static_cast<size_t>(to - from), scale, scores, parts.stride);
+}
+
+// All rows, for a block.
+template <class Number>
+void score_rows(const AttentionTask &task, const Parts &parts, const Number *keys, int64_t first, int64_t end) {
+  size_t t = 2;
+  if (task.num_rows == 1) return score_block<1, true>(task, parts, 0, keys, first, end);
+  score_block<2, true>(task, parts, 0, keys, first, end);
+  for (; t + 2 <= task.num_rows; t += 2) score_block<2, false>(task, parts, t, keys, first, end);
+  if (t < task.num_rows) score_block<1, false>(task, parts, t, keys, first, end);
+}
+
+// The scores of all rows for the keys of a block, or their weights for its values, times their scales.
+inline void scale_block(const AttentionTask &task, const Parts &parts, int64_t first, int64_t end) {
+  for (size_t t = 0; t < task.num_rows; t++) {
+    int64_t from = most(first, first_seen(task, t)), to = least(end, end_seen(task, t));
+    if (from >= to) continue;
+    float *scores = parts.scores + t * parts.stride + (from - first_seen(task, 0));
+    const float *scales = parts.scales + (from - first);
+    for (int64_t i = 0; i < to - from; i++) scores[i] *= scales[i];
+  }
 }
 
 // A row alone, for the positions from .. to of the block that it sees.
@@ -363,7 +417,7 @@ void mix_one(const AttentionTask &task, const Parts &parts, size_t t, const Numb
   from = most(from, first_seen(task, t)), to = least(to, end_seen(task, t));
   if (from >= to) return;
   mix_rows<1, kAhead>(Mix<Number>{parts.scores + t * parts.stride + (from - first_seen(task, 0)), parts.stride,
-                                  values + static_cast<size_t>(from - first) * parts.width, static_cast<size_t>(to - from),
+                                  values + static_cast<size_t>(from - first) * row_length<Number>(parts.width), static_cast<size_t>(to - from),
                                   parts.width, parts.mixed + t * parts.width});
 }
 
@@ -376,7 +430,7 @@ void mix_block(const AttentionTask &task, const Parts &parts, size_t t, const Nu
   for (size_t r = t; r < t + kRows; r++) mix_one<false>(task, parts, r, values, first, first, from);
   if (from < to)
     mix_rows<kRows, kAhead>(Mix<Number>{parts.scores + t * parts.stride + (from - first_seen(task, 0)), parts.stride,
-                                        values + static_cast<size_t>(from - first) * parts.width, static_cast<size_t>(to - from),
+                                        values + static_cast<size_t>(from - first) * row_length<Number>(parts.width), static_cast<size_t>(to - from),
                                         parts.width, parts.mixed + t * parts.width});
   for (size_t r = t; r < t + kRows; r++) mix_one<false>(task, parts, r, values, first, to, end);
 }
@@ -386,14 +440,11 @@ void run(const AttentionTask &task) {
   size_t num_rows = task.num_rows;
   Parts parts(num_rows, num_seen(task), task.head_dim);
   parts.lie_in(task.scratch);
-  bool wide = parts.width != task.head_dim || (sizeof(Number) == 2 && num_rows > 1);
+  bool wide = parts.width != task.head_dim || (sizeof(Number) < 4 && num_rows > 1);
   append<Number>(task, parts);
   in_blocks<Number>(task, parts, task.keys, wide, [&](auto *keys, int64_t first, int64_t end) {
-    size_t t = 0;
-    if (num_rows == 1) return score_block<1, true>(task, parts, 0, keys, first, end);
-    score_block<2, true>(task, parts, 0, keys, first, end);
-    for (t = 2; t + 2 <= num_rows; t += 2) score_block<2, false>(task, parts, t, keys, first, end);
-    if (t < num_rows) score_block<1, false>(task, parts, t, keys, first, end);
+    score_rows(task, parts, keys, first, end);
+    if constexpr (sizeof(Number) == 1) scale_block(task, parts, first, end);
   });
   for (size_t t = 0; t < num_rows; t++) {
     int64_t first = first_seen(task, t);
@@ -402,6 +453,7 @@ void run(const AttentionTask &task) {
   std::memset(parts.mixed, 0, num_rows * parts.width * sizeof(float));
   in_blocks<Number>(task, parts, task.values, wide, [&](auto *values, int64_t first, int64_t end) {
     size_t t = 0;
+    if constexpr (sizeof(Number) == 1) scale_block(task, parts, first, end);
     if (num_rows == 1) return mix_one<true>(task, parts, 0, values, first, first, end);
     if (num_rows >= 4) mix_block<4, true>(task, parts, 0, values, first, end), t = 4;
     for (; t + 4 <= num_rows; t += 4) mix_block<4, false>(task, parts, t, values, first, end);
@@ -419,7 +471,8 @@ size_t scratch_floats(size_t num_rows, size_t num_seen, size_t head_dim) {
 
 }  // namespace attention
 
-constexpr AttentionKernels kAttention = {attention::scratch_floats, attention::run<float>, attention::run<uint16_t>};
+constexpr AttentionKernels kAttention = {attention::scratch_floats, attention::run<float>, attention::run<uint16_t>,
+                                        attention::run<int8_t>};
 
 }  // namespace
 }  // namespace kiku::KIKU_PROCESSOR

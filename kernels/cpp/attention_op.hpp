@@ -1,5 +1,5 @@
-// The operators Attention and AttentionHalf: packed rows over rings of keys and values, float32 and
-// float16. The README says what they take and give.
+// The operators Attention, AttentionHalf and AttentionBytes: packed rows over rings of keys and values,
+// float32, float16 and int8. The README says what they take and give.
 #pragma once
 
 #include <atomic>
@@ -12,28 +12,32 @@ namespace kiku {
 
 // What one call is given.
 struct AttentionInputs {
-  explicit AttentionInputs(ort::Call &call)
+  AttentionInputs(ort::Call &call, size_t behind)
       : fused(call.input(0)), keys(call.input(1)), values(call.input(2)), counts(call.input(3)), firsts(call.input(4)),
-        positions(call.input(5)), cos(call.input(6)), sin(call.input(7)) {}
+        positions(call.input(5)), cos(call.input(6)), sin(call.input(7)),
+        behind(static_cast<int64_t>(behind)) {}
 
   int64_t num_rows() const { return fused.axes[0]; }
   int64_t num_slots() const { return keys.axes[0]; }
   int64_t capacity() const { return keys.axes[2]; }
-  int64_t head_dim() const { return keys.axes[3]; }
+  int64_t head_dim() const { return keys.axes[3] - behind; }
   int64_t count_of(int64_t slot) const { return counts.data<int32_t>()[slot]; }
   int64_t first_of(int64_t slot) const { return firsts.data<int32_t>()[slot]; }
   int64_t position_of(int64_t slot) const { return positions.data<int64_t>()[slot]; }
 
   ort::Tensor fused, keys, values, counts, firsts, positions, cos, sin;
+  int64_t behind;  // of a row of a ring: how long what stands behind its numbers is
 };
 
-template <bool kHalf>
+// `Number` is float, uint16_t (the bits of a float16) or int8_t.
+template <class Number>
 struct AttentionOp {
   static constexpr ort::Type kFloat = ort::Type::kFloat;
-  static constexpr ort::Type kStored = kHalf ? ort::Type::kHalf : ort::Type::kFloat;
-  static constexpr size_t kStoredBytes = kHalf ? 2 : 4;
+  static constexpr ort::Type kStored =
+      sizeof(Number) == 1 ? ort::Type::kInt8 : sizeof(Number) == 2 ? ort::Type::kHalf : ort::Type::kFloat;
 
-  static constexpr const char *kName = kHalf ? "AttentionHalf" : "Attention";
+  static constexpr const char *kName =
+      sizeof(Number) == 1 ? "AttentionBytes" : sizeof(Number) == 2 ? "AttentionHalf" : "Attention";
   static constexpr ort::Type kInputs[] = {kFloat,           kStored,          kStored, ort::Type::kInt32,
                                           ort::Type::kInt32, ort::Type::kInt64, kFloat, kFloat};
   static constexpr ort::Type kOutputs[] = {kFloat, kStored, kStored};
@@ -49,7 +53,7 @@ struct AttentionOp {
   }
 
   void run(ort::Call &call) const {
-    AttentionInputs in(call);
+    AttentionInputs in(call, row_length<Number>(0));
     if (call.failed() || !shapes_fit(call, in) || !rows_fit(call, in)) return;
     ort::Tensor y, rings[2];
     const int64_t axes[] = {in.fused.axes[0], num_heads * in.head_dim()};
@@ -57,7 +61,7 @@ struct AttentionOp {
     rings[0] = call.output(1, in.keys.axes, in.keys.num_axes);
     rings[1] = call.output(2, in.values.axes, in.values.num_axes);
     if (call.failed()) return;
-    size_t bytes = static_cast<size_t>(in.keys.count()) * kStoredBytes;
+    size_t bytes = static_cast<size_t>(in.keys.count()) * sizeof(Number);
     if (bytes > 0 && rings[0].memory != in.keys.memory) std::memcpy(rings[0].memory, in.keys.memory, bytes);
     if (bytes > 0 && rings[1].memory != in.values.memory) std::memcpy(rings[1].memory, in.values.memory, bytes);
     if (axes[0] > 0) run_rows(call, in, y.data<float>(), rings[0].data<char>(), rings[1].data<char>());
@@ -73,7 +77,8 @@ struct AttentionOp {
 
   bool shapes_fit(ort::Call &call, const AttentionInputs &in) const {
     if (!call.require(in.keys.type == kStored && in.keys.num_axes == 4 && in.keys.axes[1] == num_heads,
-                      "keys must be [slots, num_heads, capacity, head_dim]"))
+                      sizeof(Number) == 1 ? "keys must be [slots, num_heads, capacity, head_dim + 4]"
+                                          : "keys must be [slots, num_heads, capacity, head_dim]"))
       return false;
     if (!call.require(in.head_dim() >= 2 && in.head_dim() % 2 == 0 && in.head_dim() <= static_cast<int64_t>(kWidestHead),
                       "the width of a head must be even, from 2 to 256"))
@@ -119,7 +124,7 @@ struct AttentionOp {
   AttentionTask task_of(const AttentionInputs &in, int64_t slot, int64_t head, float *y, char *keys, char *values) const {
     size_t dim = static_cast<size_t>(in.head_dim()), part = static_cast<size_t>(num_heads) * dim;
     size_t first = static_cast<size_t>(in.first_of(slot)), at = static_cast<size_t>(head) * dim;
-    size_t ring = static_cast<size_t>(slot * num_heads + head) * static_cast<size_t>(in.capacity()) * dim * kStoredBytes;
+    size_t ring = static_cast<size_t>(slot * num_heads + head) * static_cast<size_t>(in.capacity()) * row_length<Number>(dim) * sizeof(Number);
     AttentionTask task;
     task.query = in.fused.data<float>() + first * 3 * part + at;
     task.row_stride = 3 * part;
@@ -172,7 +177,7 @@ struct AttentionOp {
         if (in.count_of(slot) == 0) continue;
         AttentionTask task = task_of(in, slot, i / in.num_slots(), y, keys, values);
         task.scratch = memory + part * floats;
-        kHalf ? kernels.run_half(task) : kernels.run(task);
+        (sizeof(Number) == 1 ? kernels.run_bytes : sizeof(Number) == 2 ? kernels.run_half : kernels.run)(task);
       }
       used.fetch_and(~(uint64_t{1} << part), std::memory_order_release);
     });

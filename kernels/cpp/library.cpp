@@ -55,13 +55,14 @@ const Processor *choose() {
 }
 
 // Known when the library is loaded: no thread finds one that is half made.
-constinit ort::Operator<AttentionOp<false>> attention;
-constinit ort::Operator<AttentionOp<true>> attention_half;
+constinit ort::Operator<AttentionOp<float>> attention;
+constinit ort::Operator<AttentionOp<uint16_t>> attention_half;
+constinit ort::Operator<AttentionOp<int8_t>> attention_bytes;
 constinit ort::Operator<EmbedOp> embed;
 constinit ort::Operator<ProductOp> product;
 constinit ort::Operator<SearchOp> search;
 constinit ort::Operator<TapsOp> taps;
-const ort::CustomOp *const kOperators[] = {&attention, &attention_half, &embed, &product, &search, &taps};
+const ort::CustomOp *const kOperators[] = {&attention, &attention_half, &attention_bytes, &embed, &product, &search, &taps};
 
 // A domain with all operators. Several threads may make one each: the first stays, and the others are
 // left where they are, as nothing points to them.

@@ -38,10 +38,6 @@ inline int64_t load_64(const uint8_t *p) {
 
 constexpr size_t kTileRows = 6, kTileSums = 24;
 
-inline void store_whole(Floats x, int8_t *p) {
-  _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x.v)));
-}
-
 struct Whole {
   __m512i v;
   static Whole zero() { return {_mm512_setzero_si512()}; }
@@ -58,12 +54,6 @@ struct Whole {
 #elif defined(KIKU_AVX2)
 
 constexpr size_t kTileRows = 4, kTileSums = 8;
-
-inline void store_whole(Floats x, int8_t *p) {
-  __m256i n = _mm256_cvtps_epi32(x.v);
-  __m128i half = _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
-  _mm_storel_epi64(reinterpret_cast<__m128i *>(p), _mm_packs_epi16(half, half));
-}
 
 struct Whole {
   __m256i v;
@@ -83,13 +73,6 @@ struct Whole {
 #elif defined(KIKU_NEON)
 
 constexpr size_t kTileRows = 4, kTileSums = 16;
-
-inline void store_whole(Floats x, int8_t *p) {
-  int16x4_t half = vqmovn_s32(vcvtnq_s32_f32(x.v));
-  int8x8_t bytes = vqmovn_s16(vcombine_s16(half, half));
-  int32_t four = vget_lane_s32(vreinterpret_s32_s8(bytes), 0);
-  std::memcpy(p, &four, sizeof four);
-}
 
 struct Whole {
   int32x4_t v;
@@ -391,7 +374,7 @@ inline float round_block(const float *x, int8_t *numbers) {
   if (lost != 0.0f) return lost;
   if (peak < 0x1p-119f) return 0.0f;
   Floats steps = Floats::all(127.0f / peak);
-  for (size_t i = 0; i < kBlock; i += Floats::kWidth) store_whole(Floats::load(x + i) * steps, numbers + i);
+  for (size_t i = 0; i < kBlock; i += Floats::kWidth) (Floats::load(x + i) * steps).store_bytes(numbers + i);
   return peak / 127.0f;
 }
 

@@ -33,11 +33,18 @@ struct Floats {
   static Floats load_bytes(const uint8_t *p) {
     return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))))};
   }
+  static Floats load_bytes(const int8_t *p) {
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))))};
+  }
   static Floats all(float x) { return {_mm512_set1_ps(x)}; }
   static Floats zero() { return {_mm512_setzero_ps()}; }
   void store(float *p) const { _mm512_storeu_ps(p, v); }
   void store_half(uint16_t *p) const {
     _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+  }
+  // The nearest whole numbers
+  void store_bytes(int8_t *p) const {
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
   }
 };
 inline Floats operator+(Floats a, Floats b) { return {_mm512_add_ps(a.v, b.v)}; }
@@ -71,11 +78,20 @@ struct Floats {
   static Floats load_bytes(const uint8_t *p) {
     return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p))))};
   }
+  static Floats load_bytes(const int8_t *p) {
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p))))};
+  }
   static Floats all(float x) { return {_mm256_set1_ps(x)}; }
   static Floats zero() { return {_mm256_setzero_ps()}; }
   void store(float *p) const { _mm256_storeu_ps(p, v); }
   void store_half(uint16_t *p) const {
     _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+  }
+  // The nearest whole numbers
+  void store_bytes(int8_t *p) const {
+    __m256i n = _mm256_cvtps_epi32(v);
+    __m128i half = _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i *>(p), _mm_packs_epi16(half, half));
   }
 };
 inline Floats operator+(Floats a, Floats b) { return {_mm256_add_ps(a.v, b.v)}; }
@@ -118,10 +134,23 @@ struct Floats {
     uint8x8_t bytes = vreinterpret_u8_u32(vdup_n_u32(word));
     return {vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))))};
   }
+  static Floats load_bytes(const int8_t *p) {
+    uint32_t word;
+    std::memcpy(&word, p, sizeof word);
+    int8x8_t bytes = vreinterpret_s8_u32(vdup_n_u32(word));
+    return {vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))))};
+  }
   static Floats all(float x) { return {vdupq_n_f32(x)}; }
   static Floats zero() { return {vdupq_n_f32(0.0f)}; }
   void store(float *p) const { vst1q_f32(p, v); }
   void store_half(uint16_t *p) const { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v))); }
+  // The nearest whole numbers
+  void store_bytes(int8_t *p) const {
+    int16x4_t half = vqmovn_s32(vcvtnq_s32_f32(v));
+    int8x8_t bytes = vqmovn_s16(vcombine_s16(half, half));
+    int32_t four = vget_lane_s32(vreinterpret_s32_s8(bytes), 0);
+    std::memcpy(p, &four, sizeof four);
+  }
 };
 inline Floats operator+(Floats a, Floats b) { return {vaddq_f32(a.v, b.v)}; }
 inline Floats operator-(Floats a, Floats b) { return {vsubq_f32(a.v, b.v)}; }

@@ -223,7 +223,10 @@ def test_verify_looks_at_what_was_converted_and_convert_mends_it(
 def test_a_precision_that_there_is_not(run: Run, folder: Path) -> None:
     ran = run("models", "convert", folder, "--precision", "int7")
     assert ran.code == 2
-    assert "--precision: precision must be one of float32, int8, int4, not 'int7';" in ran.err
+    assert (
+        "--precision: precision must be one of float32, int8, int4, int8_kv8, int4_kv8, not 'int7';"
+        in ran.err
+    )
 
 
 def test_info_tells_the_numbers_of_a_folder(run: Run, folder: Path) -> None:

@@ -85,6 +85,7 @@ def test_all_layouts_and_precisions(native_folder: Path, transformers_folder: Pa
             model = convert(folder, precision=precision)
             assert model.precision == precision
             assert set(contents(model.folder)) == FILES
+            assert [one.folder for one in entries_of(str(folder), precision)] == [model.folder]
 
 
 def test_it_is_made_once(native_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +163,7 @@ def test_a_vocabulary_that_cannot_be_read(
 
 
 def test_a_precision_that_there_is_not() -> None:
-    with pytest.raises(ConfigError, match="float32, int8, int4, not 'int7'"):
+    with pytest.raises(ConfigError, match="float32, int8, int4, int8_kv8, int4_kv8, not 'int7'"):
         convert("no/where/at/all", precision="int7")
 
 

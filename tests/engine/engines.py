@@ -21,6 +21,9 @@ from tests import tiny
 KINDS = ("torch", "onnx", "plain", "cuda")
 """PyTorch, ONNX Runtime with kiku's operators, ONNX Runtime alone, and the engine for GPUs."""
 
+WITH_KV8 = (*KINDS, "kv8")
+"""Also ONNX Runtime with int8 weights and keys of 8 bits, which does not say quite the same."""
+
 SIZE = tiny.codec_config().frame_size
 
 
@@ -70,7 +73,7 @@ def make_engine(
     if kind == "torch":
         return torch_engine(codec, lm, slots=slots, device="cpu", keep_logits=keep_logits)
     return onnx_engine(
-        graphs(seed=seed, codec_seed=codec_seed),
+        graphs("int8_kv8" if kind == "kv8" else "float32", seed, codec_seed),
         tiny.model_config(),
         slots=slots,
         threads=1,

@@ -243,7 +243,7 @@ def test_all_engines_decode_ragged_blocks_exactly(kind: str, sampled: bool) -> N
     assert got == expected
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8", "int4"])
+@pytest.mark.parametrize("precision", ["float32", "int8", "int4", "int8_kv8"])
 def test_what_reads_alike_says_the_same_bit_for_bit_whatever_the_width(precision: str) -> None:
     engine = onnx_engine(
         graphs(precision), tiny.model_config(), threads=1, keep_logits=True, used=own_kernels()

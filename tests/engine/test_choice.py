@@ -69,7 +69,10 @@ def test_what_is_taken(
             {"engine": "onnx", "device": "cuda"},
             "device 'cuda' needs PyTorch, but engine='onnx' runs",
         ),
-        ({"engine": "onnx", "dtype": "bfloat16"}, "'bfloat16' needs PyTorch, but .*int8 or int4"),
+        (
+            {"engine": "onnx", "dtype": "bfloat16"},
+            "'bfloat16' needs PyTorch, but .*int8_kv8 or int4_kv8:",
+        ),
         ({"engine": "torch", "dtype": "int8"}, "'int8' needs ONNX Runtime, but .*float16 or auto"),
         ({"device": "cuda", "dtype": "int8"}, "device 'cuda' needs PyTorch, but dtype 'int8'"),
         ({"engine": "cuda", "dtype": "int4"}, "'int4' needs ONNX Runtime, but engine='cuda' runs"),

@@ -9,12 +9,12 @@ from kiku.config import HISTORY_FRAMES
 from kiku.engine.history import ColumnHistory
 from kiku.errors import StreamError
 from tests import tiny
-from tests.engine.engines import KINDS, advance, make_engine, said, sound, step
+from tests.engine.engines import WITH_KV8, advance, make_engine, said, sound, step
 
 PAD = tiny.model_config().pad_id
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=WITH_KV8)
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -31,7 +31,12 @@ def straight_on(kind: str, num_frames: int) -> list[int]:
     ("kind", "before", "detour"),
     [
         *(("onnx", before, detour) for before in (0, 3, 45) for detour in (1, 9, 64)),
-        *((kind, *both) for kind in KINDS if kind != "onnx" for both in ((0, 64), (3, 9), (45, 1))),
+        *(
+            (kind, *both)
+            for kind in WITH_KV8
+            if kind != "onnx"
+            for both in ((0, 64), (3, 9), (45, 1))
+        ),
     ],
 )
 def test_a_detour_changes_nothing(kind: str, before: int, detour: int) -> None:

@@ -16,6 +16,7 @@ from kiku.engine import SlotEngine
 from kiku.engine.kernels import ONNX_RUNTIME, Kernels, kernels
 from kiku.engine.memory import OrderedMemory, RingMemory
 from kiku.engine.onnx import onnx_engine
+from kiku.errors import StreamError
 from tests import tiny
 from tests.engine.engines import SIZE, advance, graphs, own_kernels, said, sound, step
 
@@ -62,7 +63,7 @@ def test_both_variants_compute_nearly_the_same_of_rounded_weights(
     assert np.linalg.norm(own - plain) < most * np.linalg.norm(plain)
 
 
-@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize("precision", ["int8", "int4", "int8_kv8", "int4_kv8"])
 def test_a_row_is_computed_alike_alone_and_among_others(precision: str) -> None:
     """Bit for bit: so what is said depends neither on the block nor on who else speaks."""
     frames = sound(24)
@@ -114,18 +115,88 @@ def test_a_ring_gives_back_what_it_was_given() -> None:
             assert all(np.array_equal(again[name], saved[name]) for name in saved)
 
 
-def test_keys_of_16_bits_take_what_is_beyond_them() -> None:
+def saved_rows(of: Callable[[tuple[int, ...]], np.ndarray]) -> dict[str, np.ndarray]:
+    """A saved slot of two positions; `of` makes keys and values of a shape."""
     config = tiny.transformer(window=4)
-    memory = RingMemory(config, 1, 4, np.float16)
     shape = (config.num_heads, 2, config.head_dim)
-    saved = {"position": np.array([2])} | {
-        f"{part}.{layer}": np.full(shape, 1e30, np.float32)
-        for part in ("keys", "values")
-        for layer in range(config.num_layers)
-    }
+    names = [f"{part}.{i}" for part in ("keys", "values") for i in range(config.num_layers)]
+    return {"position": np.array([2])} | {name: of(shape) for name in names}
+
+
+@pytest.mark.parametrize("kept_in", [np.float16, np.int8])
+def test_keys_of_fewer_bits_take_what_is_beyond_them(kept_in: type[np.generic]) -> None:
+    memory = RingMemory(tiny.transformer(window=4), 1, 4, kept_in)
+    saved = saved_rows(lambda shape: np.full(shape, 1e30, np.float32))
     memory.check(saved)
     memory.restore(0, saved)
     memory.check(memory.save(0))  # no infinities
+    whole = RingMemory(tiny.transformer(window=4), 1, 4)
+    whole.restore(0, memory.save(0))
+    assert np.allclose(whole.save(0)["values.1"], 65504)
+
+
+def test_keys_of_8_bits_become_others_and_others_them() -> None:
+    """Half a step is how far a number is moved, the first time only."""
+    config = tiny.transformer(window=4)
+    eight, whole = RingMemory(config, 1, 4, np.int8), RingMemory(config, 1, 4)
+    random = np.random.default_rng(0)
+    first = saved_rows(lambda shape: random.normal(size=shape).astype(np.float32))
+    first["keys.0"][0, 0] = 0
+    first["keys.0"][0, 1] *= np.float32(1e-36)
+    eight.restore(0, first)
+    saved = eight.save(0)
+    eight.check(saved)
+    whole.restore(0, saved)
+    back = whole.save(0)
+    for name in first.keys() - {"position"}:
+        assert saved[name].dtype == np.int8
+        steps = np.abs(first[name]).max(axis=-1, keepdims=True) / 127
+        steps[steps < 1e-33] = 3e-36  # these become 0
+        assert (np.abs(back[name] - first[name]) <= 0.5001 * steps).all()
+    assert not back["keys.0"][0].any()
+    eight.restore(0, back)
+    whole.restore(0, eight.save(0))
+    assert all(np.allclose(whole.save(0)[name], back[name], rtol=1e-6) for name in back)
+
+
+def test_a_scale_that_is_no_number_is_refused() -> None:
+    memory = RingMemory(tiny.transformer(window=4), 1, 4, np.int8)
+    memory.restore(0, saved_rows(lambda shape: np.ones(shape, np.float32)))
+    for wrong in (np.nan, np.inf, 3e38):  # 127 times the last is infinite
+        saved = memory.save(0)
+        saved["values.1"][1, 1, -4:] = np.array([wrong], np.float32).view(np.int8)
+        with (
+            np.errstate(all="ignore"),
+            pytest.raises(ValueError, match="values that are not finite"),
+        ):
+            memory.check(saved)
+
+
+def test_8_bits_are_for_the_keys_of_the_decoder_alone_and_tell_models_apart() -> None:
+    eight, half = (engine_of(name, own_kernels()) for name in ("int8_kv8", "int8"))
+    kept = [
+        [network.memory.dtype for network in (one.backend._decoder, one.backend._codec)]  # type: ignore[attr-defined]
+        for one in (eight, half)
+    ]
+    assert kept == [[np.int8, np.float16], [np.float16, np.float16]]
+    slot, _ = half.open()
+    other, _ = eight.open()
+    with pytest.raises(StreamError, match="load the same model with the same dtype"):
+        eight.restore(other, half.save(slot))
+
+
+def test_a_slot_with_keys_of_8_bits_goes_on_without_kernels_and_comes_back() -> None:
+    own, plain = (engine_of("int8_kv8", used) for used in (own_kernels(), ONNX_RUNTIME))
+    first, _ = own.open()
+    said(own, first, sound(40))
+    saved = own.save(first)
+    second, _ = plain.open()
+    plain.restore(second, saved)
+    again = plain.save(second)
+    assert len(again) > len(saved), "32 bits"
+    own.restore(first, again)
+    assert len(own.save(first)) == len(saved)
+    assert len(said(own, first, sound(9))) == len(said(plain, second, sound(9))) == 9
 
 
 @pytest.mark.parametrize("value", ["off", " OFF\n", "0", "none"])

@@ -125,5 +125,5 @@ def test_what_is_not_a_number_stays_so(bits: int) -> None:
 
 
 def test_a_precision_that_there_is_not_is_told() -> None:
-    with pytest.raises(ConfigError, match="float32, int8, int4, not 'int3'"):
+    with pytest.raises(ConfigError, match="float32, int8, int4, int8_kv8, int4_kv8, not 'int3'"):
         check_precision("int3")

@@ -14,17 +14,20 @@ from tests.kernels.graphs import Operator
 
 Floats = NDArray[np.float32]
 Stored = NDArray[Any]
-BOTH = pytest.mark.parametrize("stored", [np.float32, np.float16])
+NAMES: dict[type[np.generic], str] = {
+    np.float32: "Attention", np.float16: "AttentionHalf", np.int8: "AttentionBytes",
+}  # fmt: skip
+ALL = pytest.mark.parametrize("stored", NAMES)
+SCALE = 4  # bytes behind the numbers of a row of int8
 
 
 @functools.cache
 def _operator(stored: type[np.generic], heads: int, window: int, threads: int = 1) -> Operator:
-    name = {np.float32: "Attention", np.float16: "AttentionHalf"}[stored]
     ins = [
         np.float32, stored, stored, np.int32, np.int32, np.int64, np.float32, np.float32,
     ]  # fmt: skip
     return Operator(
-        name, ins, [np.float32, stored, stored],
+        NAMES[stored], ins, [np.float32, stored, stored],
         threads=threads, num_heads=heads, window=window,
     )  # fmt: skip
 
@@ -43,6 +46,20 @@ def _rotated(x: Floats, positions: NDArray[np.int64]) -> NDArray[np.float64]:
     return y
 
 
+def _numbers(rows: Stored) -> NDArray[np.float64]:
+    """What rows of a ring stand for: those of int8 have a scale behind them."""
+    if rows.dtype != np.int8:
+        return rows.astype(np.float64)
+    scales = np.ascontiguousarray(rows[..., -SCALE:]).view(np.float32)
+    return rows[..., :-SCALE] * scales.astype(np.float64)
+
+
+def _narrowed(rows: Floats) -> Stored:
+    """Rows as int8, a scale behind each, the greatest being 127."""
+    scales = np.abs(rows).max(axis=-1, keepdims=True) / np.float32(127)
+    return np.concatenate([np.rint(rows / scales).astype(np.int8), scales.view(np.int8)], axis=-1)
+
+
 def _attended(
     queries: NDArray[np.float64], keys: Stored, values: Stored, first: int, window: int
 ) -> NDArray[np.float64]:
@@ -50,11 +67,11 @@ def _attended(
     y = np.empty(queries.shape)
     for row, query in enumerate(queries):
         seen = np.arange(max(0, first + row - window + 1), first + row + 1) % keys.shape[1]
-        scores = np.einsum("hd,hpd->hp", query, keys[:, seen].astype(np.float64))
+        scores = np.einsum("hd,hpd->hp", query, _numbers(keys[:, seen]))
         scores /= np.sqrt(query.shape[-1])
         weights = np.exp(scores - scores.max(axis=1, keepdims=True))
         weights /= weights.sum(axis=1, keepdims=True)
-        y[row] = np.einsum("hp,hpd->hd", weights, values[:, seen].astype(np.float64))
+        y[row] = np.einsum("hp,hpd->hd", weights, _numbers(values[:, seen]))
     return y
 
 
@@ -71,10 +88,17 @@ class Streams:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        shape = (self.slots, self.heads, self.capacity, self.dim)
-        self.keys = np.full(shape, np.nan, self.stored)  # what was never written is never read
-        self.values = np.full(shape, np.nan, self.stored)
+        # what was never written is never read
+        self.keys, self.values = self.rings(np.nan), self.rings(np.nan)
         self.positions = np.zeros(self.slots, np.int64)
+
+    def rings(self, number: float) -> Stored:
+        """Of one number only."""
+        shape = (self.slots, self.heads, self.capacity, self.dim)
+        if self.stored is not np.int8:
+            return np.full(shape, number, self.stored)
+        scales = np.full((*shape[:-1], 1), number, np.float32).view(np.int8)
+        return np.concatenate([np.ones(shape, np.int8), scales], axis=-1)
 
     @property
     def operator(self) -> Operator:
@@ -114,7 +138,7 @@ def _check(streams: Streams, rows: Sequence[Floats], order: Sequence[int] | None
     """Feeds the rows and compares what comes with numpy, and the rings with what they were."""
     before = streams.keys.copy(), streams.values.copy(), streams.positions.copy()
     heard = streams.feed(rows, order)
-    bits = 2.0**-11 if streams.stored is np.float16 else 1e-6
+    bits = {np.float32: 1e-6, np.float16: 2.0**-11, np.int8: 0}[streams.stored]
     for slot, some in enumerate(rows):
         first = int(before[2][slot])
         positions = first + np.arange(len(some))
@@ -126,10 +150,14 @@ def _check(streams: Streams, rows: Sequence[Floats], order: Sequence[int] | None
             continue
         keys, values = streams.keys[slot], streams.values[slot]
         wanted = _rotated(some[:, 1], positions).swapaxes(0, 1)
-        np.testing.assert_allclose(keys[:, places], wanted, rtol=1.01 * bits, atol=1e-6)
-        np.testing.assert_array_equal(
-            values[:, places], some[:, 2].swapaxes(0, 1).astype(streams.stored)
-        )
+        new = some[:, 2].swapaxes(0, 1)
+        if streams.stored is np.int8:  # half a step of the greatest number's
+            steps = np.abs(wanted).max(axis=-1, keepdims=True) / 127
+            assert (np.abs(_numbers(keys[:, places]) - wanted) <= 0.5001 * steps + 1e-6).all()
+            np.testing.assert_array_equal(values[:, places], _narrowed(new))
+        else:
+            np.testing.assert_allclose(keys[:, places], wanted, rtol=1.01 * bits, atol=1e-6)
+            np.testing.assert_array_equal(values[:, places], new.astype(streams.stored))
         queries = _rotated(some[:, 0], positions)
         np.testing.assert_allclose(
             heard[slot],
@@ -138,7 +166,7 @@ def _check(streams: Streams, rows: Sequence[Floats], order: Sequence[int] | None
         )  # fmt: skip
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("dim", [2, 6, 8, 16, 24, 32, 40, 64, 102, 128, 256])
 @pytest.mark.parametrize("window", [1, 7, 16, 41])
 def test_attention_is_that_of_numpy(stored: type[np.generic], dim: int, window: int) -> None:
@@ -149,7 +177,7 @@ def test_attention_is_that_of_numpy(stored: type[np.generic], dim: int, window: 
         _check(streams, [_rows(call, count, 2, dim)])
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("threads", [1, 2, 8])
 @pytest.mark.parametrize("slack", [0, 1, 13])
 def test_slots_of_every_count_in_every_order(
@@ -163,7 +191,7 @@ def test_slots_of_every_count_in_every_order(
         _check(streams, rows, [int(slot) for slot in random.permutation(5)])
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize(("dim", "window"), [(128, 100), (64, 750), (24, 70), (16, 5)])
 def test_a_row_is_the_same_alone_and_in_a_block(
     stored: type[np.generic], dim: int, window: int
@@ -196,7 +224,7 @@ def test_many_threads_give_the_same_bits() -> None:
     np.testing.assert_array_equal(heard[0], heard[2])
 
 
-@BOTH
+@ALL
 def test_rings_are_written_in_place(stored: type[np.generic]) -> None:
     """Where outputs are the memory of the inputs, only the new rows' places change."""
     apart, streams = (Streams(stored, 3, 2, 16, 9, 12) for _ in range(2))
@@ -231,21 +259,42 @@ def test_inputs_elsewhere_stay_as_they_were() -> None:
         np.testing.assert_array_equal(old, new)
 
 
-@BOTH
+@ALL
 def test_no_rows_change_nothing(stored: type[np.generic]) -> None:
     streams = Streams(stored, 2, 2, 8, 4, 6)
-    streams.keys[:] = 3
+    streams.keys = streams.rings(3)
     (first, second) = streams.feed([_rows(0, 0, 2, 8)] * 2)
     assert first.shape == second.shape == (0, 2, 8)
-    assert (streams.keys == 3).all()
+    np.testing.assert_array_equal(streams.keys, streams.rings(3))
 
 
-def test_float16_is_near_float32() -> None:
-    whole, half = (Streams(stored, 1, 4, 64, 200, 220) for stored in (np.float32, np.float16))
+@pytest.mark.parametrize(("stored", "most"), [(np.float16, 2e-3), (np.int8, 3e-2)])
+def test_fewer_bits_are_near_float32(stored: type[np.generic], most: float) -> None:
+    whole, rounded = (Streams(one, 1, 4, 64, 200, 220) for one in (np.float32, stored))
     for call in range(30):
         rows = [_rows(call, 9, 4, 64)]
-        (wanted,), (seen,) = whole.feed(rows), half.feed(rows)
-        np.testing.assert_allclose(seen, wanted, atol=2e-3)
+        (wanted,), (seen,) = whole.feed(rows), rounded.feed(rows)
+        np.testing.assert_allclose(seen, wanted, atol=most)
+
+
+def test_int8_has_no_infinities_and_all_of_none_or_nothing() -> None:
+    streams = Streams(np.int8, 1, 1, 8, 4, 16)
+    rows = np.zeros((5, 3, 1, 8), np.float32)
+    rows[0, 2, 0, :3] = [np.inf, -1e38, 32752]
+    rows[1, 2, 0, :2] = [1e-38, -3e-39]  # too small to be told from 0
+    rows[4, 2, 0, :2] = [1e-38, -3e-31]
+    rows[2, 2, 0, :2] = [np.nan, 5]
+    rows[3, 2, 0, :2] = [1e-29, -5e-30]
+    streams.feed([rows[:1]])
+    streams.feed([rows[1:]])
+    greatest, tiny, none, small, less = _numbers(streams.values[0, 0, :5])
+    np.testing.assert_allclose(greatest[:3], [65504, -65504, 32752], rtol=0.01)
+    assert not tiny.any()
+    assert not less.any()
+    assert not streams.keys[0, 0, :5].any(), "zeros of the scale 0"
+    assert np.isnan(none).all()
+    np.testing.assert_allclose(small[:2], [1e-29, -5e-30], rtol=0.01)
+    assert not streams.values[0, 0, 2, :8].any(), "the same bytes on every processor"
 
 
 def test_float16_has_no_infinities() -> None:
@@ -276,7 +325,7 @@ def test_great_and_tiny_scores() -> None:
                 assert np.mean(np.abs(heard - wanted) < 1e-3) > 0.9
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("part", [0, 1, 2])
 def test_what_is_no_number_stays_in_its_slot_and_head(stored: type[np.generic], part: int) -> None:
     """And in the rows that see it: those before are as if it had not been."""
@@ -292,16 +341,17 @@ def test_what_is_no_number_stays_in_its_slot_and_head(stored: type[np.generic], 
     np.testing.assert_array_equal(heard[2], clean[2])
 
 
-@BOTH
+@ALL
 def test_places_out_of_the_window_are_not_read(stored: type[np.generic]) -> None:
     """The ring has slack: what a rewound stream left there is not seen."""
     rows = _rows(0, 30, 2, 16)
     clean, dirty = (Streams(stored, 1, 2, 16, 8, 40) for _ in range(2))
     for streams in (clean, dirty):
         streams.feed([rows[:10]])
-    dirty.keys[0, :, 10:], dirty.values[0, :, 10:] = np.nan, np.inf
-    clean.keys[0, :, 10:], clean.values[0, :, 10:] = 0, 0
-    dirty.keys[0, :, :3], dirty.values[0, :, :3] = np.inf, np.nan
+    nan, inf, zero = (streams.rings(number)[0] for number in (np.nan, np.inf, 0))
+    dirty.keys[0, :, 10:], dirty.values[0, :, 10:] = nan[:, 10:], inf[:, 10:]
+    clean.keys[0, :, 10:], clean.values[0, :, 10:] = zero[:, 10:], zero[:, 10:]
+    dirty.keys[0, :, :3], dirty.values[0, :, :3] = inf[:, :3], nan[:, :3]
     np.testing.assert_array_equal(dirty.feed([rows[10:26]])[0], clean.feed([rows[10:26]])[0])
 
 
@@ -334,7 +384,7 @@ WRONG = {
 }
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("message", WRONG)
 def test_wrong_inputs_are_refused(stored: type[np.generic], message: str) -> None:
     streams = Streams(stored, 2, 2, 8, 4, 6)
@@ -345,7 +395,7 @@ def test_wrong_inputs_are_refused(stored: type[np.generic], message: str) -> Non
         streams.operator(*inputs)
 
 
-@BOTH
+@ALL
 def test_rings_without_room_are_refused(stored: type[np.generic]) -> None:
     streams = Streams(stored, 1, 2, 8, 4, 6)
     streams.feed([_rows(0, 3, 2, 8)])
@@ -353,7 +403,7 @@ def test_rings_without_room_are_refused(stored: type[np.generic]) -> None:
         streams.feed([_rows(0, 4, 2, 8)])
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("dim", [0, 3, 258])
 def test_heads_of_a_wrong_width_are_refused(stored: type[np.generic], dim: int) -> None:
     streams = Streams(stored, 1, 2, dim, 4, 6)
@@ -369,7 +419,7 @@ def test_wrong_attributes_are_refused(heads: int, window: int) -> None:
         _operator(np.float32, heads, window)
 
 
-@BOTH
+@ALL
 def test_slots_without_rows_may_hold_anything(stored: type[np.generic]) -> None:
     streams = Streams(stored, 2, 2, 8, 4, 6)
     inputs = streams.inputs([_rows(0, 2, 2, 8), _rows(1, 0, 2, 8)], [0, 1])

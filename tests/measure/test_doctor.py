@@ -87,6 +87,10 @@ def test_it_says_whose_kernels_are_used_and_why() -> None:
     assert [kernel.by for kernel in with_own] == ["kiku-kernels", "kiku-kernels", "ONNX Runtime"]
     assert {kernel.by for kernel in without} == {"ONNX Runtime"}
     assert not any("could not be built" in kernel.note for kernel in with_own)
+    assert [kernel.note.partition("; ")[2] for kernel in with_own] == [
+        "keys of 16 bits, of 8 with int8_kv8", "keys of 16 bits, of 8 with int4_kv8", "",
+    ]  # fmt: skip
+    assert not any("_kv8" in kernel.note for kernel in without)
     assert all("could not be built" in kernel.note for kernel in without[:2])
 
 

@@ -99,7 +99,8 @@ def test_fewer_bits_and_more_memory_never_hold_fewer_streams() -> None:
     def kv(*names: str) -> list[float]:
         return counts([plan("2.6b", H100, PlanOptions(kv_dtype=name)) for name in names])
 
-    assert kv("float32", "bfloat16", "float16", "fp8") == sorted(kv(*KV_BITS))
+    found = kv("float32", "bfloat16", "float16", "fp8")
+    assert found == sorted(found)
     few, more = counts([plan("2.6b", H100, PlanOptions(dtype=name)) for name in DTYPES[:2]])
     assert few < more
     big = cpu(96, 500, memory_gb=128)
@@ -321,7 +322,12 @@ def test_more_that_makes_no_sense() -> None:
         (PlanOptions("int4"), H100, HERE, "supports int4 there"),
         (
             PlanOptions(kv_dtype="float8"), HERE, H100,
-            "^kv_dtype on a processor must be one of float32, bfloat16, float16: .* supports fp8",
+            "^kv_dtype on a processor must be one of float32, bfloat16, float16, int8: .* "
+            "supports fp8",
+        ),
+        (
+            PlanOptions(kv_dtype="int8"), H100, HERE,
+            "^kv_dtype on a GPU must be one of float32, bfloat16, float16, fp8: .* supports int8",
         ),
     ],
 )  # fmt: skip
@@ -333,7 +339,7 @@ def test_types_that_no_engine_has_on_this_kind_of_hardware_are_refused(
     assert plan("1b", on, options).streams.value >= 0
 
 
-@pytest.mark.parametrize("given", [{"dtype": "fp8"}, {"kv_dtype": "int8"}])
+@pytest.mark.parametrize("given", [{"dtype": "fp8"}, {"kv_dtype": "int4"}])
 def test_types_that_no_engine_has_anywhere_are_not_known(given: dict[str, str]) -> None:
     with pytest.raises(InputError, match=f"must be one of .*, not '{next(iter(given.values()))}'"):
         PlanOptions(**given)  # type: ignore[arg-type]
@@ -342,7 +348,15 @@ def test_types_that_no_engine_has_anywhere_are_not_known(given: dict[str, str]) 
 def test_keys_are_called_as_the_engine_and_as_data_sheets_call_them() -> None:
     assert PlanOptions(kv_dtype="float8") == PlanOptions(kv_dtype="fp8")
     known = {PlanOptions(kv_dtype=name).kv_dtype for name in RING_DTYPES}
-    assert known == set(KV_BITS)
+    assert known == set(KV_BITS) - {"int8"}  # on processors only
+
+
+def test_keys_of_8_bits_leave_room_for_more_streams_beside_rounded_weights() -> None:
+    half, eight = (plan("1b", HERE, PlanOptions("int8", kv)) for kv in ("float16", "int8"))
+    assert eight.streams.value > half.streams.value
+    assert "kiku keeps them with --dtype int8_kv8" in "\n".join(eight.assumptions)
+    with pytest.raises(InputError, match="kv_dtype int8 is for weights in int8 or int4, not float"):
+        plan("1b", HERE, PlanOptions("float32", "int8"))
 
 
 def test_models_are_known_by_name_repository_and_folder(

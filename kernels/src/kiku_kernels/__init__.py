@@ -13,7 +13,7 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-OPERATORS = 2
+OPERATORS = 3
 """Raised whenever an operator is added or changes: kiku takes the very number that it knows."""
 
 PROCESSORS = ("avx512", "avxvnni", "avx2", "neon")

@@ -31,6 +31,8 @@ class Precision(StrEnum):
 
     INT8 = "int8"
     INT4 = "int4"
+    INT8_KV8 = "int8_kv8"
+    INT4_KV8 = "int4_kv8"
     FLOAT32 = "float32"
 
 

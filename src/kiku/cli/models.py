@@ -22,7 +22,9 @@ app = typer.Typer(help="List, describe, check, download and convert models.", ri
 _Model = Annotated[
     str, typer.Argument(metavar="NAME", help="demo, a Hugging Face repository, or a folder.")
 ]
-_Precision = Annotated[str | None, typer.Option(metavar="NAME", help="int8, int4 or float32.")]
+_Precision = Annotated[
+    str | None, typer.Option(metavar="NAME", help="int8, int4, float32, int8_kv8 or int4_kv8.")
+]
 _Target = Annotated[
     Path | None,
     typer.Option("--to", metavar="DIR", help="Write it to this folder instead of the cache."),

@@ -53,7 +53,8 @@ Dtype = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="int8, int4 or float32; also bfloat16 or float16 with the torch engine.",
+        help="int8, int4, float32, int8_kv8 or int4_kv8; also bfloat16 or float16 with the "
+        "torch engine.",
     ),
 ]
 Threads = Annotated[

@@ -52,7 +52,9 @@ _Dtype = Annotated[
 ]
 _KvDtype = Annotated[
     str | None,
-    typer.Option("--kv-dtype", metavar="NAME", help="Type of keys and values: fp16, bf16, fp8."),
+    typer.Option(
+        "--kv-dtype", metavar="NAME", help="Type of keys and values: fp16, bf16, fp8, int8."
+    ),
 ]
 _P99 = Annotated[
     float, typer.Option("--p99-ms", metavar="MS", help="Longest allowed step of live streams.")

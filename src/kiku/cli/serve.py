@@ -84,7 +84,8 @@ class ServedModelOptions:
         str | None, _option("--device", "NAME", "cpu, cuda, cuda:1 or mps. Default: the fastest.")
     ] = None
     dtype: Annotated[
-        str | None, _option("--dtype", "NAME", "int8, int4, float32, bfloat16 or float16.")
+        str | None,
+        _option("--dtype", "NAME", "int8, int4, float32, int8_kv8, int4_kv8, bfloat16 or float16."),
     ] = None
     threads: Annotated[
         int | None,

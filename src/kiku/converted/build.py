@@ -154,10 +154,12 @@ class Build:
 
     def _needed(self) -> float:
         """Bytes that the graphs will take, or a little more."""
+        from kiku import graph
+
         config = self.order.config
         codec = sum(map(math.prod, codec_shapes(config.codec).values()))
         lm = sum(map(math.prod, lm_shapes(config.lm).values()))
-        return 4 * codec + _BYTES_PER_WEIGHT[self.order.precision] * lm
+        return 4 * codec + _BYTES_PER_WEIGHT[graph.precision_of_weights(self.order.precision)] * lm
 
     def _check_space(self) -> None:
         needed = self._needed()

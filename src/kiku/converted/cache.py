@@ -24,7 +24,7 @@ PART = ".part"
 """The end of a folder's name while the model in it is being made."""
 
 _GONE = ".gone"
-_ENTRY = re.compile(r"(?P<name>.+)-(?P<precision>[a-z0-9]+)-[0-9a-f]{12}(?P<part>\.part)?")
+_ENTRY = re.compile(r"(?P<name>.+)-(?P<precision>[a-z0-9_]+)-[0-9a-f]{12}(?P<part>\.part)?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from kiku.serial import MAX_INT
 EngineName = Literal["onnx", "torch", "cuda"]
 
 DTYPES: dict[EngineName, tuple[str, ...]] = {
-    "onnx": ("float32", "int8", "int4"),
+    "onnx": ("float32", "int8", "int4", "int8_kv8", "int4_kv8"),
     "torch": ("float32", "bfloat16", "float16", "auto"),
     "cuda": ("float32", "bfloat16", "float16", "auto"),
 }

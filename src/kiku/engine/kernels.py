@@ -13,7 +13,7 @@ from kiku.graph import Variant, product_model
 
 _log = logging.getLogger(__name__)
 
-_OPERATORS = 2
+_OPERATORS = 3
 """The version that `kiku_kernels.OPERATORS` must be: the graphs are written for it."""
 
 _OFF = ("off", "0", "none")

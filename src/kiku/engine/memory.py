@@ -7,16 +7,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from kiku.config import MAX_POSITION, REWIND_FRAMES, TransformerConfig
+from kiku.graph import SCALE_BYTES
 
 _SLACK_FRAMES = 80
 """Frames between two moves of a layer's keys. More would make attention, which computes over all
 that lies in the buffer, slower; fewer, the moves more frequent."""
 
-_KEPT_TYPES = (np.dtype(np.float32), np.dtype(np.float16))
-"""Dtypes of keys and values; a saved slot may have either, whichever is kept here."""
+_KEPT_TYPES = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.int8))
+"""Dtypes of keys and values; a saved slot may have any, whichever is kept here. A row of int8 has
+its scale, a float32, behind its numbers."""
+
+_GREATEST = float(np.finfo(np.float16).max)
+"""Keys in 16 and 8 bits are cut off there."""
+
+_LEAST = 1e-30
+"""A row of int8 whose numbers are all smaller is one of zeros: 127 divided by less might be
+infinite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +39,8 @@ class BatchLayout:
 
 
 class PositionMemory(ABC):
-    """The memory of the attention of B slots: keys and values of each layer, [B, H, P, D].
+    """The memory of the attention of B slots: keys and values of each layer, [B, H, P, D]; in int8
+    [B, H, P, D + 4].
 
     Their order along P depends on the operator that reads them.
     """
@@ -40,7 +50,7 @@ class PositionMemory(ABC):
         config: TransformerConfig,
         num_slots: int,
         capacity: int,
-        dtype: type[np.floating[Any]],
+        dtype: type[np.generic],
     ) -> None:
         """All slots are new and empty.
 
@@ -51,7 +61,7 @@ class PositionMemory(ABC):
             dtype: of keys and values.
         """
         self.config, self.num_slots, self.capacity = config, num_slots, capacity
-        shape = (num_slots, config.num_heads, capacity, config.head_dim)
+        shape = (num_slots, config.num_heads, capacity, _row_length(config.head_dim, dtype))
         # Zeros cost no memory until they are written to.
         self.dtype = dtype
         self.keys: list[NDArray[Any]] = [np.zeros(shape, dtype) for _ in range(config.num_layers)]
@@ -84,8 +94,8 @@ class PositionMemory(ABC):
         return 1 + 2 * self.config.num_layers
 
     def save(self, slot: int) -> dict[str, NDArray[Any]]:
-        """Copies of the keys and values that a slot's next step can see, [H, P, D] each, in order,
-        and its position."""
+        """Copies of the keys and values that a slot's next step can see, [H, P, D] each (in int8
+        [H, P, D + 4]), in order, and its position."""
         seen = min(int(self.position[slot]), self.config.window - 1)
         saved: dict[str, NDArray[Any]] = {"position": self.position[slot : slot + 1].copy()}
         for layer in range(self.config.num_layers):
@@ -102,13 +112,14 @@ class PositionMemory(ABC):
         if not 0 <= int(position[0]) <= MAX_POSITION:
             raise ValueError(f"a position of {int(position[0])}")
         seen = min(int(position[0]), self.config.window - 1)
-        shape = (self.config.num_heads, seen, self.config.head_dim)
         for layer in range(self.config.num_layers):
             for name in ("keys", "values"):
                 part = saved[f"{name}.{layer}"]
+                length = _row_length(self.config.head_dim, part.dtype)
+                shape = (self.config.num_heads, seen, length)
                 if part.shape != shape or part.dtype not in _KEPT_TYPES:
                     raise ValueError(f"{name} of {part.dtype} {list(part.shape)}, not {shape}")
-                if not np.isfinite(part).all():
+                if not np.isfinite(_widened(part)).all():
                     raise ValueError(f"{name} that are not finite")
 
     def restore(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
@@ -116,16 +127,48 @@ class PositionMemory(ABC):
         self.forget(slot)
         self.position[slot] = int(saved["position"][0])
         seen = saved["keys.0"].shape[1]
-        most = float(np.finfo(self.dtype).max)
         for layer in range(self.config.num_layers):
             places = self._restored_places(layer, slot, seen)
             for name, buffers in (("keys", self.keys), ("values", self.values)):
-                kept = np.clip(saved[f"{name}.{layer}"], -most, most)  # 16 bits have less range
-                buffers[layer][slot][:, places] = kept
+                buffers[layer][slot][:, places] = _kept(saved[f"{name}.{layer}"], self.dtype)
 
     def _restored_places(self, layer: int, slot: int, seen: int) -> Any:
         """An index along P: where the last `seen` positions go in a slot that was forgotten."""
         return self._places(layer, slot, seen)
+
+
+def _row_length(head_dim: int, dtype: DTypeLike) -> int:
+    """Numbers of a row; the four behind those in int8 are the bytes of their scale."""
+    return head_dim + SCALE_BYTES if np.dtype(dtype) == np.int8 else head_dim
+
+
+def _kept(rows: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
+    """Rows [..., D], or [..., D + 4] in int8, of any dtype in another one."""
+    if rows.dtype == dtype:
+        return rows
+    rows = _widened(rows)
+    if dtype is np.float32:
+        return rows
+    rows = np.clip(rows, -_GREATEST, _GREATEST)
+    return rows.astype(dtype) if dtype is np.float16 else _narrowed(rows)
+
+
+def _widened(rows: NDArray[Any]) -> NDArray[np.float32]:
+    """Rows [..., D], or [..., D + 4] in int8, as float32 [..., D]."""
+    if rows.dtype != np.int8:
+        return rows.astype(np.float32, copy=False)
+    scales = np.ascontiguousarray(rows[..., -SCALE_BYTES:]).view(np.float32)
+    return rows[..., :-SCALE_BYTES] * scales
+
+
+def _narrowed(rows: NDArray[np.float32]) -> NDArray[np.int8]:
+    """Rows [..., D] as int8 [..., D + 4], rounded as the operator of `kiku-kernels` does."""
+    greatest = np.abs(rows).max(axis=-1, keepdims=True)
+    tiny = greatest < np.float32(_LEAST)
+    steps = np.where(tiny, np.float32(0), np.float32(127) / np.where(tiny, 1, greatest))
+    numbers = np.rint(rows * steps).astype(np.int8)
+    scales = (greatest / np.float32(127)).astype(np.float32)
+    return np.concatenate([numbers, scales.view(np.int8)], axis=-1)
 
 
 class RingMemory(PositionMemory):
@@ -136,7 +179,7 @@ class RingMemory(PositionMemory):
         config: TransformerConfig,
         num_slots: int,
         max_block: int,
-        dtype: type[np.floating[Any]] = np.float32,
+        dtype: type[np.generic] = np.float32,
     ) -> None:
         """All slots are empty; one call appends `max_block` positions at most."""
         kept = config.window - 1 + REWIND_FRAMES * config.positions_per_frame

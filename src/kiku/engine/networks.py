@@ -117,10 +117,15 @@ class OnnxNetwork:
         return binding
 
 
-def _dtype_of_keys(session: Any) -> type[np.floating[Any]]:
+_KEPT_IN: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8,
+}  # fmt: skip
+
+
+def _dtype_of_keys(session: Any) -> type[np.generic]:
     """The dtype in which the graph keeps keys and values."""
     types = {one.name: one.type for one in session.get_inputs()}
-    return np.float16 if types["keys_0"] == "tensor(float16)" else np.float32
+    return _KEPT_IN[types["keys_0"]]
 
 
 @dataclass(frozen=True, slots=True)

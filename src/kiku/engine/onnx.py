@@ -68,7 +68,9 @@ def _fingerprint(folder: Path) -> str:
     pieces of every large weight; whole ones would take seconds."""
     digest = hashlib.sha256()
     for name in (CODEC_GRAPH, DECODER_GRAPH):
-        # The same graph for both variants, as a saved slot goes from one to the other.
+        # Both graphs, whichever is run, as a saved slot goes from one to the other. Only that of
+        # kiku's operators says how many bits its keys have.
+        digest.update((folder / graph_file(name, Variant.OWN)).read_bytes())
         graph = (folder / graph_file(name, Variant.PLAIN)).read_bytes()
         digest.update(graph)
         with (folder / f"{name}.data").open("rb") as file:

@@ -18,9 +18,9 @@ small arrays. Nothing here knows ONNX Runtime's sessions; that is `engine.onnx`.
 
 from kiku.graph.codec import CODEC_GRAPH, codec_pasts, write_codec
 from kiku.graph.decoder import DECODER_GRAPH, code_offsets, empty_row, write_decoder
-from kiku.graph.layers import product_model
+from kiku.graph.layers import SCALE_BYTES, product_model
 from kiku.graph.messages import stored_places
-from kiku.graph.quantise import PRECISIONS, check_precision
+from kiku.graph.quantise import PRECISIONS, check_precision, precision_of_weights
 from kiku.graph.writer import Variant, Weights, graph_file
 
 FORMAT = 4
@@ -31,6 +31,7 @@ __all__ = [
     "DECODER_GRAPH",
     "FORMAT",
     "PRECISIONS",
+    "SCALE_BYTES",
     "Variant",
     "Weights",
     "check_precision",
@@ -38,6 +39,7 @@ __all__ = [
     "codec_pasts",
     "empty_row",
     "graph_file",
+    "precision_of_weights",
     "product_model",
     "stored_places",
     "write_codec",

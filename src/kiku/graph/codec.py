@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kiku.config import CodecConfig
 from kiku.errors import UnsupportedConfig
 from kiku.graph.layers import FLOAT32, Layers, QuantScheme, linear
-from kiku.graph.quantise import check_precision
+from kiku.graph.quantise import check_precision, precision_of_weights
 from kiku.graph.search import coarse_books, half_squares
 from kiku.graph.writer import KERNELS, GraphWriter, Variant, Weights
 
@@ -113,7 +113,7 @@ def write_codec(folder: Path, config: CodecConfig, weights: Weights, precision: 
     """
     check_precision(precision)
     with GraphWriter(folder, CODEC_GRAPH) as writer:
-        _Codec(writer, config, weights, _SCHEMES[precision]).write()
+        _Codec(writer, config, weights, _SCHEMES[precision_of_weights(precision)]).write()
         writer.finish()
 
 
@@ -144,7 +144,9 @@ class _Codec:
         config, writer = self.config, self.writer
         pcm = writer.input("pcm", np.float32, ["N", "samples", 1])
         latents = self._seanet(pcm)  # [N, L, D]
-        layers = Layers(writer, config.transformer, self.weights, self.scheme)
+        # Its keys are few: 8 bits would bring next to nothing.
+        kept_in = np.float32 if self.scheme.bits == 32 else np.float16
+        layers = Layers(writer, config.transformer, self.weights, self.scheme, kept_in)
         rows = layers(writer.node("Reshape", [latents, writer.constant(-1, config.latent_dim)]))
         # The number of slots that hear something, to undo the packing.
         like = writer.node("Shape", [latents], end=1)

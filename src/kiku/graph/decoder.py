@@ -7,7 +7,12 @@ from numpy.typing import NDArray
 
 from kiku.config import LMConfig
 from kiku.graph.layers import FLOAT32, Layers, QuantScheme, linear, rms_norm
-from kiku.graph.quantise import check_precision, quantise_rows
+from kiku.graph.quantise import (
+    check_precision,
+    dtype_of_keys,
+    precision_of_weights,
+    quantise_rows,
+)
 from kiku.graph.writer import KERNELS, GraphWriter, Variant, Weights
 
 DECODER_GRAPH = "decoder"
@@ -47,10 +52,11 @@ def write_decoder(folder: Path, config: LMConfig, weights: Weights, precision: s
         UnsupportedConfig: a shape that ONNX Runtime cannot run.
     """
     check_precision(precision)
-    scheme = _SCHEMES[precision]
+    scheme = _SCHEMES[precision_of_weights(precision)]
     with GraphWriter(folder, DECODER_GRAPH) as writer:
         columns = writer.input("columns", np.int64, ["R", 1 + config.num_codebooks])
-        layers = Layers(writer, config.transformer, weights, scheme)
+        kept_in = dtype_of_keys(precision)
+        layers = Layers(writer, config.transformer, weights, scheme, kept_in)
         x = layers(_embed(writer, columns, config, weights, scheme))
         hidden = rms_norm(writer, x, "out_norm", weights, config.transformer.norm_eps)
         # The head is small and its errors are heard at once: never fewer than 8 bits.

@@ -23,6 +23,14 @@ from kiku.graph.writer import (
 _HEAD_MULTIPLE = 16  # GroupQueryAttention rotates heads of a multiple of this width only
 _WIDEST_HEAD = 256  # that the operators of `kiku-kernels` take
 
+ATTENTIONS: dict[type[np.generic], str] = {
+    np.float32: "Attention", np.float16: "AttentionHalf", np.int8: "AttentionBytes",
+}  # fmt: skip
+"""In what keys and values are kept -> the operator of `kiku-kernels`."""
+
+SCALE_BYTES = 4
+"""Behind the int8 numbers of a key or value lies their scale, a float32."""
+
 
 @dataclass(frozen=True, slots=True)
 class QuantScheme:
@@ -98,13 +106,15 @@ class Attention:
     are advanced in place.
     """
 
-    def __init__(self, writer: GraphWriter, config: TransformerConfig, *, half: bool) -> None:
+    def __init__(
+        self, writer: GraphWriter, config: TransformerConfig, kept_in: type[np.generic]
+    ) -> None:
         """Declare the inputs.
 
         Args:
             writer: of both graphs.
             config: of the transformer.
-            half: kiku's own operator keeps keys and values in 16 bits.
+            kept_in: dtype in which kiku's own operator keeps keys and values.
 
         Raises:
             UnsupportedConfig: heads that ONNX Runtime's operator does not rotate, or too wide for
@@ -120,7 +130,7 @@ class Attention:
                 f"heads of {config.head_dim} cannot be converted: kiku-kernels takes at most "
                 f"{_WIDEST_HEAD}; run this model with engine='torch'"
             )
-        self.writer, self.config, self.half = writer, config, half
+        self.writer, self.config, self.kept_in = writer, config, kept_in
         with writer.only(Variant.OWN):
             self._own = RingInputs.declared(writer, config)
         with writer.only(Variant.PLAIN):
@@ -138,7 +148,8 @@ class Attention:
     def _memory(self, layer: int, dtype: type[np.generic]) -> tuple[list[str], list[str]]:
         """Names of keys and values before and after."""
         config = self.config
-        shape = ["B", config.num_heads, "P", config.head_dim]
+        behind = SCALE_BYTES if dtype is np.int8 else 0
+        shape = ["B", config.num_heads, "P", config.head_dim + behind]
         parts = ("keys", "values")
         past = [self.writer.input(f"{part}_{layer}", dtype, shape) for part in parts]
         present = [f"new_{name}" for name in past]
@@ -147,10 +158,10 @@ class Attention:
         return past, present
 
     def _in_rings(self, fused: str, layer: int, out: str) -> None:
-        past, present = self._memory(layer, np.float16 if self.half else np.float32)
+        past, present = self._memory(layer, self.kept_in)
         rows = self._own
         self.writer.nodes(
-            "AttentionHalf" if self.half else "Attention",
+            ATTENTIONS[self.kept_in],
             [fused, *past, rows.counts, rows.firsts, rows.positions, rows.cos, rows.sin],
             [out, *present],
             domain=KERNELS,
@@ -244,11 +255,17 @@ class Layers:
     """The layers of one transformer, as `nn.transformer` has them."""
 
     def __init__(
-        self, writer: GraphWriter, config: TransformerConfig, weights: Weights, scheme: QuantScheme
+        self,
+        writer: GraphWriter,
+        config: TransformerConfig,
+        weights: Weights,
+        scheme: QuantScheme,
+        kept_in: type[np.generic],
     ) -> None:
-        """`weights` are asked for `transformer.layers.{i}. ...`."""
+        """`weights` are asked for `transformer.layers.{i}. ...`; `kept_in` is as for
+        `Attention`."""
         self.writer, self.config, self.weights, self.scheme = writer, config, weights, scheme
-        self._attend = Attention(writer, config, half=scheme.bits != 32)
+        self._attend = Attention(writer, config, kept_in)
 
     def __call__(self, x: str) -> str:
         """[R, D] -> [R, D]"""

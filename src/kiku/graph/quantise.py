@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 
 from kiku.errors import ConfigError
 
-PRECISIONS = ("float32", "int8", "int4")
-"""What the weights of the matrix products can be kept in."""
+_KV8 = "_kv8"
+
+PRECISIONS = ("float32", "int8", "int4", f"int8{_KV8}", f"int4{_KV8}")
+"""What the weights of the matrix products can be kept in. With `_kv8` the operators of
+`kiku-kernels` keep the decoder's keys and values in 8 bits, too."""
 
 _CHUNK_NUMBERS = 1 << 22  # numbers that are worked on at once: some tens of megabytes with copies
 
@@ -58,6 +61,18 @@ def check_precision(precision: str) -> None:
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+
+
+def precision_of_weights(precision: str) -> str:
+    """The same without what is said of keys: "int8_kv8" -> "int8"."""
+    return precision.removesuffix(_KV8)
+
+
+def dtype_of_keys(precision: str) -> type[np.generic]:
+    """In what the operators of `kiku-kernels` keep the decoder's keys and values."""
+    if precision.endswith(_KV8):
+        return np.int8
+    return np.float32 if precision == "float32" else np.float16
 
 
 def quantise(matrix: NDArray[np.float32], bits: int, block_size: int) -> Blocks:

@@ -63,6 +63,11 @@ def _of_hardware(hardware: Hardware) -> tuple[str, ...]:
 
 
 def _of_kernels(hardware: Hardware, options: PlanOptions) -> tuple[str, ...]:
+    if hardware.kind == "cpu" and options.kv_dtype == "int8":
+        return (
+            f"keys and values of 8 bits: kiku keeps them with --dtype {options.dtype}_kv8 and "
+            "kiku-kernels (kiku doctor says whether they are used)",
+        )
     if hardware.kind == "gpu" or options.kv_dtype != "float16":
         return ()
     return (

@@ -147,11 +147,12 @@ def kernels_of(machine: Machine, own: "Kernels") -> tuple[Kernel, ...]:
         own: kiku's operators, or the reason why there are none.
     """
     by, reason = ("kiku-kernels", "") if own.library else ("ONNX Runtime", f"; {own.reason}")
+    keys = "; keys of 16 bits, of 8 with {}_kv8" if own.library else ""
     has = machine.instructions
     if has is None:
         unknown = f"this system does not tell which{reason}"
         told = own.processor or "unknown"
-        rows = [Kernel(p, told, by, unknown) for p in ("int8", "int4")]
+        rows = [Kernel(p, told, by, unknown + keys.format(p)) for p in ("int8", "int4")]
         return (*rows, Kernel("float32", "unknown", "ONNX Runtime", unknown))
     known = ("AVX-512 VNNI", "AVX-VNNI", "AVX-512", "AVX2", "dot product", "NEON")
     whole = _INSTRUCTIONS.get(own.processor) or _first(has, known)
@@ -162,8 +163,7 @@ def kernels_of(machine: Machine, own: "Kernels") -> tuple[Kernel, ...]:
     note = one if whole in ("AVX-512 VNNI", "AVX-VNNI", "dot product") else several
     note = (note if whole else slow) + reason
     return (
-        Kernel("int8", whole or "plain", by, note),
-        Kernel("int4", whole or "plain", by, note),
+        *(Kernel(p, whole or "plain", by, note + keys.format(p)) for p in ("int8", "int4")),
         Kernel(
             "float32", floats or "plain", "ONNX Runtime",
             "four times the memory of int8" if floats else slow,

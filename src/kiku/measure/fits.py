@@ -32,6 +32,12 @@ _ON_GPU = tuple(
 _KV_ON_CPU = tuple(name for name in KV_BITS if name != "fp8")
 """Dtypes in which kiku's engines for processors keep keys and values."""
 
+_KV_ON_GPU = tuple(name for name in KV_BITS if name != "int8")
+"""Dtypes in which kiku's engines for GPUs keep keys and values."""
+
+_KV8_BESIDE = ("int8", "int4")
+"""Dtypes of weights beside which keys and values can have 8 bits."""
+
 Basis = Literal["measured", "roofline"]
 
 
@@ -83,24 +89,33 @@ class PlanOptions:
             InputError: no engine of kiku has these types on this kind of hardware.
         """
         on_gpu = hardware.kind == "gpu"
+        where = "a GPU" if on_gpu else "a processor"
         if on_gpu:
-            name, value, has, where = "dtype", self.dtype, _ON_GPU, "a GPU"
-        else:
-            name, value, has, where = "kv_dtype", self.kv_dtype, _KV_ON_CPU, "a processor"
-        if value not in (None, *has):
-            raise InputError(
-                f"{name} on {where} must be one of {', '.join(has)}: no engine of kiku supports "
-                f"{value} there"
-            )
+            _refuse_unless_in(_ON_GPU, "dtype", self.dtype, where)
+        has = _KV_ON_GPU if on_gpu else _KV_ON_CPU
+        _refuse_unless_in(has, "kv_dtype", self.kv_dtype, where)
         usual = "bfloat16" if on_gpu else "float32" if is_small(config.lm) else "int8"
         dtype = self.dtype or usual
-        usual_kv = "float16" if dtype in ("int8", "int4") else "float32"
+        if self.kv_dtype == "int8" and dtype not in _KV8_BESIDE:
+            raise InputError(
+                f"kv_dtype int8 is for weights in {' or '.join(_KV8_BESIDE)}, not {dtype}: "
+                "leave it out, or choose other weights"
+            )
+        usual_kv = "float16" if dtype in _KV8_BESIDE else "float32"
         return PlanOptions(
             dtype,
             self.kv_dtype or ("bfloat16" if on_gpu else usual_kv),
             self.p99_ms,
             self.efficiency,
             self.memory_share,
+        )
+
+
+def _refuse_unless_in(has: tuple[str, ...], name: str, value: str | None, where: str) -> None:
+    if value not in (None, *has):
+        raise InputError(
+            f"{name} on {where} must be one of {', '.join(has)}: no engine of kiku supports "
+            f"{value} there"
         )
 
 

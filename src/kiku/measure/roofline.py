@@ -17,7 +17,7 @@ from kiku.graph.codec import LARGE
 from kiku.measure.hardware import Hardware
 from kiku.measure.limit import weight_bytes
 
-KV_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "fp8": 8}
+KV_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "fp8": 8, "int8": 8}
 """How many bits a number of keys and values has, by its type."""
 
 _FLOAT32 = 4  # bytes

@@ -86,7 +86,7 @@ class Settings:
     device: str | None = None
     """cpu, cuda, cuda:1 or mps; None chooses the fastest."""
     dtype: str | None = None
-    """int8, int4 or float32; also bfloat16 or float16 with torch and cuda."""
+    """int8, int4, float32, int8_kv8 or int4_kv8; also bfloat16 or float16 with torch and cuda."""
     threads: int | None = None
     """Number of threads that compute, at most all available; None means all of them."""
     calibration: Path | None = None
