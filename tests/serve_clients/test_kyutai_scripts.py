@@ -1,6 +1,6 @@
 """Kyutai's two scripts and Unmute's client, unchanged, each in a process of its own.
 
-They are in no package: KIKU_CLIENT_SCRIPTS names a folder with clones of
+They are in no package: CLIENT_SCRIPTS names a folder with clones of
 kyutai-labs/delayed-streams-modeling and kyutai-labs/unmute.
 """
 
@@ -25,9 +25,9 @@ from tests.serve_clients.spoken import (
     without_errors,
 )
 
-if not os.environ.get("KIKU_CLIENT_SCRIPTS"):
+if not os.environ.get("CLIENT_SCRIPTS"):
     pytest.skip(
-        "KIKU_CLIENT_SCRIPTS names no folder with clones of Kyutai's repositories",
+        "CLIENT_SCRIPTS names no folder with clones of Kyutai's repositories",
         allow_module_level=True,
     )
 
@@ -38,7 +38,7 @@ SCRIPTS = ("delayed-streams-modeling", "scripts")
 
 def cloned(*parts: str) -> Path:
     """A path in a clone; without the clone the test is skipped."""
-    path = Path(os.environ["KIKU_CLIENT_SCRIPTS"], *parts).resolve()
+    path = Path(os.environ["CLIENT_SCRIPTS"], *parts).resolve()
     if not path.exists():
         pytest.skip(f"there is no {path}: clone kyutai-labs/{parts[0]} there")
     return path
