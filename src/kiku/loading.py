@@ -38,12 +38,11 @@ def load(
             finds a CUDA or MPS device; else ONNX Runtime.
         device: PyTorch's name of a device ("cpu", "cuda", "cuda:1", "mps"); None takes the fastest
             one.
-        dtype: type of the decoder's weights. ONNX Runtime: "float32", "int8", "int4", and
-            "int8_kv8" and "int4_kv8", whose keys and values have 8 bits with kiku-kernels; None
-            takes int8. PyTorch: "float32", "bfloat16", "float16", or "auto", which is the
-            checkpoint's; None takes "auto". With either engine, None takes float32 for decoders
-            below 100 million weights. The codec stays in float32, except its large matrices when
-            the decoder is int8 or int4.
+        dtype: type of the decoder's weights. ONNX Runtime: "float32", "int8", "int4", "int8_kv8",
+            "int4_kv8" (with keys and values of 8 bits, given kiku-kernels); None takes int8.
+            PyTorch: "float32", "bfloat16", "float16", or "auto", the checkpoint's; None takes
+            "auto". With either engine, None takes float32 for decoders below 100 million weights.
+            The codec stays in float32, except its large matrices with a decoder of int8 or int4.
         slots: how many streams and recordings can be open at once.
         threads: how many threads compute on the processor. None takes one for each processor that
             this process may use; a container's quota and `OMP_NUM_THREADS` count, too. A number
