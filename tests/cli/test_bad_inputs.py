@@ -399,7 +399,7 @@ class TestMisuse:
             ),
             (
                 ["--dtype", "fp16"],
-                "'fp16' is not known; choose one of float32, int8, int4, bfloat16,",
+                "'fp16' is not known; choose one of float32, int8, int4, int8_kv8,",
             ),
             (["--engine", "x"], "'x' is not known; choose one of auto, onnx, torch, cuda"),
         ],

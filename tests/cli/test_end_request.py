@@ -4,12 +4,21 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from kiku.cli.end_request import first_is_noted
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows knows no SIGTERM")
+
+
+@pytest.fixture(autouse=True)
+def _usual_ctrl_c() -> Iterator[None]:
+    """What starts the tests may have made Ctrl-C ignored, as `nohup` and `&` in a script do."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

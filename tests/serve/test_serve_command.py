@@ -183,6 +183,7 @@ def test_a_second_ctrl_c_ends_it_at_once():
 
 _EARLY = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's `&` makes it ignored
 class Ask:
     def find_spec(self, name, path=None, target=None):
         if name == sys.argv[1]:
