@@ -153,6 +153,14 @@ class Run:
             subprocesses.run_child([sys.executable, str(HERE / "children.py"), json.dumps(job)])
         )
 
+    def streams_part(self, folder: str, streams: Sequence[int]) -> list[dict[str, Any]]:
+        """Have live streams measured, and how fast the memory is read before and after them."""
+        self.bandwidths.clear()
+        self.look_at_memory()
+        rows = self.part("streams", folder=folder, streams=streams, count=self.args.frames)
+        self.look_at_memory()
+        return rows
+
     def folder(self, shape: str, precision: str) -> str:
         """Of a dummy model; written when it is first asked for."""
         folder = self.scratch / f"{shape}-{precision}"
@@ -318,8 +326,7 @@ def _ratio(theirs: float | None, ours: float | None) -> float | None:
 def streams(run: Run) -> None:
     """kiku with several live streams at once."""
     shape = run.args.shape
-    rows = run.part("streams", folder=run.folder(shape, "int8"), streams=run.args.streams,
-                    count=run.args.frames)  # fmt: skip
+    rows = run.streams_part(run.folder(shape, "int8"), run.args.streams)
     _stream_rows(run, shape, "int8", rows)
 
 
@@ -328,7 +335,7 @@ def big(run: Run) -> None:
     shape = "tiny" if run.args.shape == "tiny" else "2.6b"
     for precision in ("int8", "int4"):
         folder = run.folder(shape, precision)
-        rows = run.part("streams", folder=folder, streams=[1], count=run.args.frames)
+        rows = run.streams_part(folder, [1])
         _stream_rows(run, shape, precision, rows, what="big")
 
 
