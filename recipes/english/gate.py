@@ -315,6 +315,7 @@ def left_of_states(
     """The share of the variance of the teacher's states that those of the model explain.
 
     This is the mean over dimensions, without any map between the two; by group and layer.
+    Recordings without states are left out.
     """
     assert isinstance(model, Trunk)
     model.eval()
@@ -322,7 +323,8 @@ def left_of_states(
     for name, recordings in groups.items():
         given: list[Tensor] = []
         wanted: list[Tensor] = []
-        ordered = sorted(recordings, key=lambda one: one.seconds)
+        known = [one for one in recordings if one.begin in teacher.spans]
+        ordered = sorted(known, key=lambda one: one.seconds)
         for first in range(0, len(ordered), 16):
             some = ordered[first : first + 16]
             pcm, lengths = side_by_side([with_tail(corpus.audio(one)) for one in some])
@@ -331,9 +333,8 @@ def left_of_states(
                 half, read = model.read(states, lengths, aids)
             both = torch.stack([half.float(), read.float()], 2)
             for row, one in zip(both, some, strict=True):
-                known = teacher.of(one)
-                wanted.append(known)
-                given.append(row[: len(known)])
+                wanted.append(teacher.of(one))
+                given.append(row[: len(wanted[-1])])
         all_given, all_wanted = torch.cat(given), torch.cat(wanted)
         off = (all_given - all_wanted).square().mean(0) / all_wanted.var(0)
         for part, share in zip(("half", "last"), off.mean(1).tolist(), strict=True):

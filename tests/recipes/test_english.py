@@ -606,9 +606,10 @@ def test_what_is_left_of_the_states(corpus: Corpus, tmp_path) -> None:
 
     class Theirs:
         def __init__(self, add: float) -> None:
-            self.add, self.seed = add, 0
+            self.add, self.spans = add, {one.begin: (0, 0) for one in recordings[1:]}
 
         def of(self, one: Recording) -> torch.Tensor:
+            assert one.begin in self.spans
             pcm, lengths = side_by_side([with_tail(corpus.audio(one))])
             with torch.no_grad():
                 states = model.states(model.spectra(pcm), lengths, AttentionAids())
