@@ -9,7 +9,7 @@ import ctypes
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,21 +100,40 @@ def batches(make: Callable[[int], Any], first: int, count: int, workers: int) ->
     return iter(loader)
 
 
+def _groups(
+    model: nn.Module, weight_decay: float, rates: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Parameters by their share of the learning rate; those with one dimension do not decay."""
+    found: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            share = next((one for begin, one in rates.items() if name.startswith(begin)), 1.0)
+            found.setdefault((share, value.dim() > 1), []).append(value)
+    return [
+        {"params": some, "share": share, "weight_decay": weight_decay if wide else 0.0}
+        for (share, wide), some in sorted(found.items(), key=lambda one: one[0], reverse=True)
+    ]
+
+
 class Fit:
     """A model that is being trained."""
 
-    def __init__(self, plan: Plan, model: nn.Module, folder: Path) -> None:
-        """Resume from `folder/{plan.name}.pt` if that exists."""
+    def __init__(
+        self, plan: Plan, model: nn.Module, folder: Path, rates: Mapping[str, float] | None = None
+    ) -> None:
+        """Resume from `folder/{plan.name}.pt` if that exists.
+
+        Args:
+            plan: see `Plan`.
+            model: is changed in place.
+            folder: of the checkpoint and the log.
+            rates: for parameters whose names begin like this, the share of the learning rate.
+        """
         self.plan, self.model, self.folder = plan, model, folder
         folder.mkdir(parents=True, exist_ok=True)
         self.averaged = deepcopy(model).requires_grad_(False)
-        wide = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
-        narrow = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
         self.optimizer = torch.optim.AdamW(
-            [
-                {"params": wide, "weight_decay": plan.weight_decay},
-                {"params": narrow, "weight_decay": 0.0},
-            ],
+            _groups(model, plan.weight_decay, rates or {}),
             lr=plan.peak_lr,
             betas=(0.9, 0.98),
             fused=True,
@@ -184,7 +203,7 @@ class Fit:
         """Do one step; gives the losses as numbers."""
         rate = self._rate()
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         self.model.train()
         values = loss(self.model, batch, self.progress)
         self.optimizer.zero_grad(set_to_none=True)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from kiku.nn.rope import Rope, rotate
 from recipes.demo.corpus import Corpus, Recording
-from recipes.english.lessons import side_by_side
+from recipes.english.rows import side_by_side
 from recipes.english.teacher import Variables, begin_from, variable
 from recipes.english.trunk import AttentionAids, Trunk, trunk_config
 
@@ -29,14 +29,14 @@ class Without:
         rotated: use rotary positions, as Mimi does.
         biases: biases that are left out: those of "queries", "values", "attention" (its result),
             "wide" and "narrow" (of the feed-forward parts).
-        ahead: states of the future that each layer sees.
+        ahead: states of the future that each layer sees; a single number is that of all layers.
     """
 
     pairs: bool = True
     places: bool = True
     rotated: bool = False
     biases: frozenset[str] = frozenset()
-    ahead: int = 10_000
+    ahead: tuple[int, ...] = (10_000,)
 
 
 _CHANGES: tuple[tuple[str, Without], ...] = (
@@ -48,9 +48,14 @@ _CHANGES: tuple[tuple[str, Without], ...] = (
     ("no biases of what the feed-forward parts add", Without(biases=frozenset({"narrow"}))),
     ("no biases of queries", Without(biases=frozenset({"queries"}))),
     ("no biases of values", Without(biases=frozenset({"values"}))),
-    ("no future", Without(ahead=0)),
-    ("3 states of the future a layer", Without(ahead=3)),
-    ("14 states of the future a layer", Without(ahead=14)),
+    ("no future", Without(ahead=(0,))),
+    ("no future, but 24 states of it in the last layer", Without(ahead=(0, 0, 0, 0, 0, 24))),
+    ("no future, but 12 in each of the last two", Without(ahead=(0, 0, 0, 0, 12, 12))),
+    ("no future, but 8 in each of the last three", Without(ahead=(0, 0, 0, 8, 8, 8))),
+    ("no future, but 6 in each of the last four", Without(ahead=(0, 0, 6, 6, 6, 6))),
+    ("3 states of the future a layer", Without(ahead=(3,))),
+    ("4 states of the future a layer", Without(ahead=(4,))),
+    ("14 states of the future a layer", Without(ahead=(14,))),
 )
 
 
@@ -66,6 +71,10 @@ class TeacherEncoder:
 
     def __call__(self, spectra: Tensor, lengths: Tensor, without: Without) -> Tensor:
         """[B, 80, 4 L + 2], rows of `lengths` [B] pairs of states -> [B, L or 2 L, D]"""
+        return self.every(spectra, lengths, without)[-1]
+
+    def every(self, spectra: Tensor, lengths: Tensor, without: Without) -> list[Tensor]:
+        """As `__call__`, after each layer; only the last one goes through the last norm."""
         x = F.gelu(F.conv1d(spectra, self._get("conv1/weight"), self._get("conv1/bias")))
         x = F.pad(x, (1, 0))
         x = F.gelu(F.conv1d(x, self._get("conv2/weight"), self._get("conv2/bias"), stride=2))
@@ -77,11 +86,14 @@ class TeacherEncoder:
         at = torch.arange(x.shape[1])
         age = at[:, None] - at
         inside = at < lengths[:, None, None] * (1 if without.pairs else 2)
-        visible = ((age >= -without.ahead) & (inside | (age == 0)))[:, None]
+        after: list[Tensor] = []
         for layer in range(self.num_layers):
+            ahead = without.ahead[layer % len(without.ahead)]
+            visible = ((age >= -ahead) & (inside | (age == 0)))[:, None]
             x = x + self._attention(x, f"layer_{layer}/self_attention", visible, without)
             x = x + self._feed_forward(x, f"layer_{layer}/ffn", without)
-        return self._norm(x, "layer_norm")
+            after.append(x)
+        return [*after[:-1], self._norm(x, "layer_norm")]
 
     def _get(self, name: str) -> Tensor:
         if name not in self._tensors:
@@ -150,5 +162,6 @@ def ablations(
         name: explained(teacher(spectra, lengths, without)[real], wanted)
         for name, without in _CHANGES
     }
-    begun = trunk.states(spectra, lengths, AttentionAids(10_000, 1.0, 0.0))[real]
-    return {**found, "a trunk that is begun from it": explained(begun, wanted)}
+    aids = AttentionAids(10_000, 1.0, 0.0)
+    _, begun = trunk.read(trunk.states(spectra, lengths, aids), lengths, aids)
+    return {**found, "a trunk that is begun from it": explained(begun[real], wanted)}

@@ -7,7 +7,6 @@ spell them. A causal trunk of the gate has less information, so it cannot be exp
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,13 +19,9 @@ from recipes.demo.corpus import Corpus, Recording
 from recipes.demo.precision import lowered
 from recipes.english.ablation import TeacherEncoder, Without
 from recipes.english.gate import text_of
-from recipes.english.lessons import side_by_side, with_tail
+from recipes.english.rows import SECONDS, side_by_side, together, with_tail
 from recipes.english.trunk import WhisperMel
 
-T = TypeVar("T")
-
-_SECONDS = (0.4, 20.0)
-"""Seconds of the shortest and the longest recording that is used."""
 _BATCH_S = 80.0
 """Seconds of sound that the teacher encodes at once."""
 _BATCH = 5_000
@@ -71,12 +66,12 @@ def teacher_states(
     teacher: TeacherEncoder, people: Corpus, recordings: Sequence[Recording]
 ) -> list[States]:
     """The teacher's states of recordings with words and of a suitable length, sorted by length."""
-    low, high = _SECONDS
+    low, high = SECONDS
     fitting = [one for one in recordings if low <= one.seconds <= high and one.words]
     fitting.sort(key=lambda one: one.seconds)
     mel = WhisperMel()
     found: list[States] = []
-    for some in _together(fitting, [one.seconds for one in fitting], _BATCH_S):
+    for some in together(fitting, [one.seconds for one in fitting], _BATCH_S):
         pcm, lengths = side_by_side([with_tail(people.audio(one)) for one in some])
         with lowered():
             states = teacher(mel(pcm), lengths, Without(pairs=False))
@@ -86,20 +81,6 @@ def teacher_states(
             for row, length, one in zip(pairs, lengths.tolist(), some, strict=True)
         ]
     return found
-
-
-def _together(items: Sequence[T], sizes: Sequence[float], most: float) -> Iterator[list[T]]:
-    """Groups of neighbours; in each, the longest size times the number is at most `most`."""
-    some: list[T] = []
-    longest = 0.0
-    for item, size in zip(items, sizes, strict=True):
-        longest = max(longest, size)
-        if some and longest * (len(some) + 1) > most:
-            yield some
-            some, longest = [], size
-        some.append(item)
-    if some:
-        yield some
 
 
 def learn(
@@ -135,7 +116,7 @@ def _batches(examples: Sequence[States], rng: np.random.Generator) -> list[list[
     lengths = np.array([len(one.states) for one in examples])
     order = np.argsort(lengths * np.exp(0.1 * rng.standard_normal(len(examples))))
     ordered = [examples[index] for index in order.tolist()]
-    batches = list(_together(ordered, lengths[order].tolist(), _BATCH))
+    batches = list(together(ordered, lengths[order].tolist(), _BATCH))
     return [batches[index] for index in rng.permutation(len(batches)).tolist()]
 
 
@@ -175,7 +156,7 @@ def word_errors_of(
     found: dict[str, float] = {}
     for name, examples in groups.items():
         wrong = total = 0
-        for some in _together(examples, [len(one.states) for one in examples], _BATCH):
+        for some in together(examples, [len(one.states) for one in examples], _BATCH):
             with lowered():
                 best = reader(_rows(some)).argmax(-1)
             for row, one in zip(best, some, strict=True):

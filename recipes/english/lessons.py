@@ -6,6 +6,7 @@ The sound is changed in another way each time it is used.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,20 +18,33 @@ from kiku.train.augment import Augmentation, Augmenter
 from kiku.train.sounds import SpokenPiece
 from kiku.writing import in_place_of
 from recipes.demo.corpus import SAMPLE_RATE, Corpus, Recording
+from recipes.english.rows import SECONDS, TAIL, side_by_side, with_tail
+from recipes.english.states import TeacherStates
 from recipes.english.trunk import STATE
 
-Source = tuple[Corpus, Recording]
 Row = tuple[int, ...]
 """Numbers of the recordings that are joined one after the other."""
 
-TAIL = 15
-"""States of silence after the last word (0.6 s): a network that cannot look ahead writes late."""
-_SECONDS = (0.4, 20.0)
 _ROW_S = 6.0
 """Seconds of a row in which shorter recordings are joined: real speech is rarely single words."""
+_GAP = (1, 8)
+"""Least number, and limit, of the states of silence between recordings that keep their speed."""
 _SPREAD = 0.15
 """Spread of the random factors of rows' lengths by which rows are sorted into batches: rows of a
 batch have similar lengths, so there is little padding, but batches are not the same every time."""
+
+
+class Source(NamedTuple):
+    """A recording, and the teacher's states of its corpus, if there are any."""
+
+    corpus: Corpus
+    recording: Recording
+    teacher: TeacherStates | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether there are states of this recording."""
+        return self.teacher is not None and self.recording.begin in self.teacher.spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +55,17 @@ class Batch:
         pcm: float32 [B, S], S a multiple of 960.
         lengths: int64 [B], number of states (of 40 ms) of each row.
         pieces: int64 [all pieces of all rows], never 0.
-        counts: int64 [B], number of pieces of each row.
+        counts: int64 [B], number of pieces of each row; 0 for a row without text.
+        taught: bool [B, L], where the teacher's states are known.
+        wanted: bfloat16 [as many as there are in `taught`, layers, D], these states.
     """
 
     pcm: Tensor
     lengths: Tensor
     pieces: Tensor
     counts: Tensor
+    taught: Tensor
+    wanted: Tensor
 
 
 def make_vocabulary(texts: Sequence[str], size: int, folder: Path) -> Vocabulary:
@@ -71,8 +89,9 @@ class Sentences:
         noise: Path | None,
         rooms: Path | None,
         seed: int = 0,
+        still: float = 0.5,
     ) -> None:
-        """Use those recordings that have words and last 0.4 to 20 s.
+        """Use those recordings that last 0.4 to 20 s and have words or states of the teacher.
 
         Args:
             sources: recordings to choose from.
@@ -81,10 +100,15 @@ class Sentences:
             noise: a folder of recordings; None for white noise.
             rooms: a folder of impulse responses; None for none.
             seed: another one gives other batches.
+            still: share of the rows with words that keep their speed, if the teacher's states are
+                known. Rows without words always do.
         """
-        low, high = _SECONDS
-        self.sources = [one for one in sources if low <= one[1].seconds <= high and one[1].words]
-        self.vocabulary, self.batch_s, self.seed = vocabulary, batch_s, seed
+        low, high = SECONDS
+        self.sources = [
+            one for one in sources
+            if low <= one.recording.seconds <= high and (one.recording.words or one.known)
+        ]  # fmt: skip
+        self.vocabulary, self.batch_s, self.seed, self.still = vocabulary, batch_s, seed, still
         self.augmenter = Augmenter(
             Augmentation(
                 speed=(0.88, 1.12), gain_db=(-14.0, 6.0), noisy=0.5, snr_db=(5.0, 35.0),
@@ -128,48 +152,80 @@ class Sentences:
         return batches
 
     def _rows(self, rng: np.random.Generator) -> list[Row]:
-        """Rows of all recordings once, short ones joined, in random order."""
+        """Rows of all recordings once, short ones joined, in random order.
+
+        Recordings with words and without words do not share a row.
+        """
         rows: list[Row] = []
-        open_row: list[int] = []
-        for index in rng.permutation(len(self.sources)).tolist():
-            if open_row and self.row_s((*open_row, index)) > _ROW_S:
+        for told in (True, False):
+            open_row: list[int] = []
+            for index in rng.permutation(len(self.sources)).tolist():
+                if bool(self.sources[index].recording.words) is not told:
+                    continue
+                if open_row and self.row_s((*open_row, index)) > _ROW_S:
+                    rows.append(tuple(open_row))
+                    open_row = []
+                open_row.append(index)
+            if open_row:
                 rows.append(tuple(open_row))
-                open_row = []
-            open_row.append(index)
-        return [*rows, tuple(open_row)] if open_row else rows
+        return rows
 
     def row_s(self, row: Row) -> float:
         """Seconds of a row, before silences and changes of speed."""
-        return sum(self.sources[index][1].seconds for index in row) + TAIL * STATE / SAMPLE_RATE
+        return (
+            sum(self.sources[index].recording.seconds for index in row) + TAIL * STATE / SAMPLE_RATE
+        )
 
     def _made(self, rows: Sequence[Row], rng: np.random.Generator) -> Batch:
         sounds: list[np.ndarray] = []
         spelled: list[list[int]] = []
-        for row in rows:
+        taught: list[Taught] = []
+        for number, row in enumerate(rows):
             sources = [self.sources[index] for index in row]
-            pieces = [
-                self.augmenter.changed(SpokenPiece(corpus.audio(recording), ()), rng)
-                for corpus, recording in sources
-            ]
-            whole = self.augmenter.joined(pieces, rng)
-            late = SpokenPiece(with_tail(whole.samples), ())
-            sounds.append(self.augmenter.surrounded(late, rng).samples)
-            words = [word for _, recording in sources for word in recording.words]
+            words = [word for one in sources for word in one.recording.words]
             spelled.append(self.vocabulary.encode(" ".join(words)))
+            keeps = rng.random() < self.still or not words
+            if keeps and any(one.known for one in sources):
+                samples, states = _unhurried(sources, rng)
+                taught += [(number, at, some) for at, some in states]
+            else:
+                samples = self._hurried(sources, rng)
+            sounds.append(self.augmenter.surrounded(SpokenPiece(samples, ()), rng).samples)
         pcm, lengths = side_by_side(sounds)
         counts = torch.tensor([len(one) for one in spelled])
-        return Batch(pcm, lengths, torch.tensor([p for one in spelled for p in one]), counts)
+        pieces = torch.tensor([p for one in spelled for p in one])
+        known = torch.zeros(len(rows), pcm.shape[1] // STATE, dtype=torch.bool)
+        for number, at, some in taught:
+            known[number, at : at + len(some)] = True
+        wanted = torch.cat([some for _, _, some in taught]) if taught else torch.zeros(0)
+        return Batch(pcm, lengths, pieces, counts, known, wanted.bfloat16())
+
+    def _hurried(self, sources: Sequence[Source], rng: np.random.Generator) -> np.ndarray:
+        """Recordings one after the other, each at another speed; samples [S]."""
+        pieces = [
+            self.augmenter.changed(SpokenPiece(one.corpus.audio(one.recording), ()), rng)
+            for one in sources
+        ]
+        return with_tail(self.augmenter.joined(pieces, rng).samples)
 
 
-def with_tail(samples: np.ndarray) -> np.ndarray:
-    """Samples [S] and the silence after them, in which the last word is written."""
-    return np.concatenate([samples, np.zeros(TAIL * STATE, np.float32)])
+Taught = tuple[int, int, Tensor]
+"""Number of a row, a place in it, and the states [N, layers, D] that are wanted from there on."""
 
 
-def side_by_side(rows: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Samples [S] of several rows -> [B, S], padded with silence, and the states of each [B]."""
-    lengths = [-(-len(row) // STATE) for row in rows]
-    pcm = np.zeros((len(rows), max(lengths) * STATE), np.float32)
-    for place, row in zip(pcm, rows, strict=True):
-        place[: len(row)] = row
-    return torch.from_numpy(pcm), torch.tensor(lengths)
+def _unhurried(
+    sources: Sequence[Source], rng: np.random.Generator
+) -> tuple[np.ndarray, list[tuple[int, Tensor]]]:
+    """Recordings one after the other, each from a whole state on; and where states are wanted."""
+    at = int(rng.integers(*_GAP))
+    parts = [np.zeros(at * STATE, np.float32)]
+    wanted: list[tuple[int, Tensor]] = []
+    for number, one in enumerate(sources, start=1):
+        samples = one.corpus.audio(one.recording)
+        gap = TAIL if number == len(sources) else int(rng.integers(*_GAP))
+        length = -(-len(samples) // STATE) + gap
+        parts.append(np.pad(samples, (0, length * STATE - len(samples))))
+        if one.teacher is not None and one.known:
+            wanted.append((at, one.teacher.of(one.recording)[:length]))
+        at += length
+    return np.concatenate(parts), wanted

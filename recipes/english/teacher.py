@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kiku.errors import ConfigError
-from kiku.nn.transformer import Transformer, TransformerLayer
+from kiku.nn.transformer import TransformerLayer
 from recipes.english.trunk import MOST_STATES, Trunk
 
 Variables = Mapping[str, NDArray[np.generic]]
@@ -104,12 +104,12 @@ def begin_from(variables: Variables, trunk: Trunk) -> None:
         places = variable(variables, "encoder/position_encodings/encodings")
         pairs = places[: 2 * MOST_STATES].unflatten(0, (-1, 2)).mean(1)
         trunk.places.copy_(pairs[: len(trunk.places)])
-        _begin_layers(variables, trunk.transformer)
+        _begin_layers(variables, [*trunk.transformer.layers, *trunk.reader.layers])
         _begin_norm(variables, "encoder/layer_norm", trunk.norm)
 
 
-def _begin_layers(variables: Variables, transformer: Transformer) -> None:
-    for number, layer in enumerate(transformer.layers):
+def _begin_layers(variables: Variables, layers: Sequence[nn.Module]) -> None:
+    for number, layer in enumerate(layers):
         assert isinstance(layer, TransformerLayer)
         attention, feed = f"encoder/layer_{number}/self_attention", f"encoder/layer_{number}/ffn"
         _begin_norm(variables, f"{attention}/layer_norm", layer.norm1)

@@ -12,7 +12,7 @@ from kiku.config import TransformerConfig
 from kiku.nn.attention import Places
 from kiku.nn.rope import Rope
 from kiku.nn.state import KVRing
-from kiku.nn.transformer import Transformer, TransformerLayer
+from kiku.nn.transformer import Transformer
 from recipes.demo.features import HOP, WINDOW, MelPower, triangles
 
 STATE = 4 * HOP
@@ -20,10 +20,13 @@ STATE = 4 * HOP
 NUM_MELS = 80
 MOST_STATES = 700
 """States for which there are encodings of positions, 28 s; without encodings there is no limit."""
-READS_AHEAD = 12
-"""States of the future that each layer of the reader sees. With two layers this is a second: the
-delay of the text in the model that this should become."""
-_READER_LAYERS = 2
+READS_AHEAD = 6
+"""States of the future that each layer of the reader sees. With four layers and the convolution
+after them (one state) this is a second: the delay of the text in the model that this should
+become."""
+READER_LAYERS = 4
+_NEAR = 3
+"""States that the convolution after the reader sees: the one before, its own, and the one after."""
 _SHIFT = 2 * HOP
 """Samples by which spectra are later than in Whisper: a state then ends with its own sound."""
 _FLOOR = -6.5
@@ -69,8 +72,8 @@ class WhisperMel(MelPower):
         return ((spectra + 4.0) / 4.0).transpose(1, 2)
 
 
-def trunk_config(dim: int = 512, num_layers: int = 6) -> TransformerConfig:
-    """Mimi's transformer, as deep as Whisper base."""
+def trunk_config(dim: int = 512, num_layers: int = 2) -> TransformerConfig:
+    """Mimi's transformer; with the layers of the reader it is as deep as Whisper base."""
     return TransformerConfig(
         dim=dim, num_layers=num_layers, num_heads=dim // 64, ffn_dim=4 * dim, window=250,
         rope_theta=10_000.0, norm="layer", norm_eps=1e-5, gated=False, layer_scale=True,
@@ -95,10 +98,10 @@ class AttentionAids:
 
 
 class Trunk(nn.Module):
-    """Spectra, two convolutions, the layers; then a reader, and a score for every piece of text.
+    """Spectra, two convolutions, causal layers; then a reader, and a score for every piece of text.
 
-    The layers will become the codec. The reader stands for the decoder, which waits a second and so
-    sees later columns. `early` gives the scores of the layers without the reader.
+    The causal layers will become the codec. The reader stands for the decoder, which waits a second
+    and so sees later columns.
     """
 
     places: Tensor
@@ -110,10 +113,9 @@ class Trunk(nn.Module):
         self.first = nn.Conv1d(NUM_MELS, config.dim, 3)
         self.second = nn.Conv1d(config.dim, config.dim, 3, stride=2)
         self.transformer = Transformer(config)
+        self.reader = Transformer(replace(config, num_layers=READER_LAYERS))
         self.norm = nn.LayerNorm(config.dim)
-        self.early = nn.Linear(config.dim, vocab_size)
-        self.reader = Transformer(replace(config, num_layers=_READER_LAYERS))
-        _add_nothing_yet(self.reader)
+        self.near = nn.Conv1d(config.dim, config.dim, _NEAR, padding=_NEAR // 2)
         self.head = nn.Linear(config.dim, vocab_size)
         self.register_buffer("places", torch.zeros(MOST_STATES, config.dim))
 
@@ -122,7 +124,7 @@ class Trunk(nn.Module):
         return self.mel(pcm)
 
     def states(self, spectra: Tensor, lengths: Tensor, aids: AttentionAids) -> Tensor:
-        """[B, 80, 4 L + 2], rows of `lengths` [B] states -> [B, L, D].
+        """[B, 80, 4 L + 2], rows of `lengths` [B] states -> [B, L, D] of the causal layers.
 
         Args:
             spectra: output of `spectra`.
@@ -135,39 +137,33 @@ class Trunk(nn.Module):
         x = F.avg_pool1d(x, 2).transpose(1, 2)
         if aids.places:
             x = x + aids.places * self.places[: x.shape[1]]
-        return self.norm(_through(self.transformer, x, lengths, aids))
+        return _through(self.transformer, x, lengths, aids)[-1]
 
-    def read(self, states: Tensor, lengths: Tensor) -> Tensor:
-        """States [B, L, D] -> output of the reader [B, L, D]"""
-        return _through(self.reader, states, lengths, AttentionAids(READS_AHEAD))
+    def read(self, states: Tensor, lengths: Tensor, aids: AttentionAids) -> tuple[Tensor, Tensor]:
+        """States [B, L, D] -> those half-way through the reader and at its end, [B, L, D] each.
+
+        Both shall be the teacher's states.
+        """
+        ahead = max(READS_AHEAD, aids.ahead)
+        after = _through(self.reader, states, lengths, replace(aids, ahead=ahead))
+        return after[READER_LAYERS // 2 - 1], self.norm(after[-1])
+
+    def scores(self, read: Tensor, lengths: Tensor) -> Tensor:
+        """Output of the reader [B, L, D], rows of `lengths` states -> scores [B, L, vocabulary]"""
+        inside = torch.arange(read.shape[1]) < lengths[:, None]
+        near = self.near((read * inside[..., None]).transpose(1, 2))
+        return self.head(F.gelu(near).transpose(1, 2))
 
     def forward(self, pcm: Tensor, lengths: Tensor, aids: AttentionAids) -> Tensor:
         """[B, S], rows of `lengths` states -> scores [B, S / 960, vocabulary]"""
-        return self.head(self.read(self.states(self.spectra(pcm), lengths, aids), lengths))
-
-    def without_reader(self, pcm: Tensor, lengths: Tensor, aids: AttentionAids) -> Tensor:
-        """The scores of the layers alone."""
-        return self.early(self.states(self.spectra(pcm), lengths, aids))
+        states = self.states(self.spectra(pcm), lengths, aids)
+        return self.scores(self.read(states, lengths, aids)[1], lengths)
 
 
-def _add_nothing_yet(transformer: Transformer) -> None:
-    """Make layers pass on their input unchanged, but learn from the first step.
-
-    Output weights are zero and scales are 1. With small scales instead, training had made these
-    even smaller after 1,500 steps.
-    """
-    with torch.no_grad():
-        for layer in transformer.layers:
-            assert isinstance(layer, TransformerLayer)
-            layer.attention.out_proj.weight.zero_()
-            layer.feed_forward.linear_out.weight.zero_()
-            for scale in (layer.scale1, layer.scale2):
-                assert scale is not None
-                scale.fill_(1.0)
-
-
-def _through(transformer: Transformer, x: Tensor, lengths: Tensor, aids: AttentionAids) -> Tensor:
-    """Run a transformer: [B, L, D], rows of `lengths` states -> [B, L, D]"""
+def _through(
+    transformer: Transformer, x: Tensor, lengths: Tensor, aids: AttentionAids
+) -> list[Tensor]:
+    """Run a transformer on [B, L, D], rows of `lengths` states; [B, L, D] after each layer."""
     B, L, _ = x.shape
     at = torch.arange(L)
     cos, sin = _turns(transformer.rope, at, aids.turned)
@@ -177,9 +173,11 @@ def _through(transformer: Transformer, x: Tensor, lengths: Tensor, aids: Attenti
     visible = seen & ((at < lengths[:, None, None]) | (age == 0))
     places = Places(cos, sin, at.expand(B, L), visible[:, None], torch.ones(B, dtype=torch.bool))
     nothing = torch.zeros(B, transformer.config.num_heads, 0, 1, dtype=x.dtype)
+    after: list[Tensor] = []
     for layer in transformer.layers:
         x = layer(x, KVRing(nothing, nothing), places)
-    return x
+        after.append(x)
+    return after
 
 
 def _turns(rope: Rope, at: Tensor, turned: float) -> tuple[Tensor, Tensor]:

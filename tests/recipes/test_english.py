@@ -28,27 +28,25 @@ from recipes.english.ceiling import Reader, States, learn, teacher_states, word_
 from recipes.english.gate import (
     AHEAD,
     Gate,
+    Second,
     aids_at,
     begin_head,
-    ctc_loss,
+    both_losses,
     error_rates,
     hidden_stripes,
+    left_of_states,
     run_gate,
     text_of,
 )
-from recipes.english.lessons import (
-    _ROW_S,
-    TAIL,
-    Sentences,
-    make_vocabulary,
-    side_by_side,
-    with_tail,
-)
+from recipes.english.lessons import _ROW_S, Batch, Sentences, Source, make_vocabulary
+from recipes.english.rows import TAIL, side_by_side, with_tail
 from recipes.english.small import read_weights, write_small
 from recipes.english.speak import build_said
 from recipes.english.speak import sentences as sentences_of
+from recipes.english.states import TeacherStates, build_states
 from recipes.english.teacher import begin_from, model_file, read_variables, ridge_solution
 from recipes.english.trunk import (
+    READER_LAYERS,
     READS_AHEAD,
     STATE,
     AttentionAids,
@@ -59,13 +57,15 @@ from recipes.english.trunk import (
 )
 
 DIM, LAYERS, PIECES = 128, 2, 28
+SECOND = READER_LAYERS * READS_AHEAD + 1
+"""States of the future that the reader and the convolution after it see."""
 WORDS = ("one two three", "four five", "six seven eight nine", "yes no", "up down left right")
 
 
 def trunk(pieces: int = 20) -> Trunk:
     torch.manual_seed(0)
     made = Trunk(trunk_config(DIM, LAYERS), pieces)
-    for layer in made.transformer.layers:
+    for layer in [*made.transformer.layers, *made.reader.layers]:
         layer.scale1.data.fill_(1.0)  # pyright: ignore
         layer.scale2.data.fill_(1.0)  # pyright: ignore
     return made.eval()
@@ -100,7 +100,7 @@ def teacher_of(trunk: Trunk) -> dict[str, np.ndarray]:
         made[f"encoder/conv{number}/weight"] = some(*conv.weight.shape)
         made[f"encoder/conv{number}/bias"] = some(DIM)
     norms = ["encoder/layer_norm"]
-    for layer in range(LAYERS):
+    for layer in range(LAYERS + READER_LAYERS):
         attention, feed = f"encoder/layer_{layer}/self_attention", f"encoder/layer_{layer}/ffn"
         norms += [f"{attention}/layer_norm", f"{feed}/layer_norm"]
         for name, rows, columns in (
@@ -157,15 +157,20 @@ def test_a_trunk_begins_as_its_teacher() -> None:
             teacher[name] += np.eye(DIM, dtype=np.float16) * np.float16(3)
     begin_from(teacher, made)
     spectra = made.spectra(torch.from_numpy(noise(30))[None])
-    ours = made.states(spectra, torch.tensor([30]), AttentionAids(10_000, 1.0))
+    length = torch.tensor([30])
+
+    def states(aids: AttentionAids) -> torch.Tensor:
+        return made.read(made.states(spectra, length, aids), length, aids)[1]
+
+    ours = states(AttentionAids(10_000, 1.0))
     theirs = TeacherEncoder(teacher)(spectra, torch.tensor([30]), Without(rotated=True))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-3)
-    without = made.states(spectra, torch.tensor([30]), AttentionAids(10_000, 0.0))
+    without = states(AttentionAids(10_000, 0.0))
     assert (without - theirs).abs().max() > 0.1
-    still = made.states(spectra, torch.tensor([30]), AttentionAids(10_000, 1.0, 0.0))
+    still = states(AttentionAids(10_000, 1.0, 0.0))
     whole = TeacherEncoder(teacher)(spectra, torch.tensor([30]), Without())
     torch.testing.assert_close(still, whole, rtol=0, atol=2e-3)
-    assert (still - theirs).abs().max() > 0.1
+    assert (still - theirs).abs().max() > 0.02
 
 
 @pytest.mark.parametrize(
@@ -183,7 +188,7 @@ def test_a_bias_that_is_left_out_is_one_of_zeros(bias: str, name: str) -> None:
     spectra, length = made.spectra(torch.from_numpy(noise(8))[None]), torch.tensor([8])
     without = TeacherEncoder(teacher)(spectra, length, Without(biases=frozenset({bias})))
     rows = {"queries": slice(0, DIM), "values": slice(2 * DIM, None)}.get(bias, slice(None))
-    for layer in range(LAYERS):
+    for layer in range(LAYERS + READER_LAYERS):
         teacher[f"encoder/layer_{layer}/{name}"][rows] = 0
     assert torch.equal(without, TeacherEncoder(teacher)(spectra, length, Without()))
 
@@ -195,8 +200,23 @@ def test_a_teacher_of_pairs_is_not_one_of_single_states() -> None:
     spectra, length = made.spectra(torch.from_numpy(noise(8))[None]), torch.tensor([8])
     assert encoder(spectra, length, Without()).shape == (1, 8, DIM)
     assert encoder(spectra, length, Without(pairs=False)).shape == (1, 16, DIM)
-    whole, other = (encoder(spectra, length, Without(ahead=a)) for a in (10_000, 0))
+    whole, other = (encoder(spectra, length, Without(ahead=a)) for a in ((10_000,), (0,)))
     assert not torch.allclose(whole[:, :4], other[:, :4])
+
+
+@torch.no_grad()
+def test_each_layer_of_the_teacher_sees_its_part_of_the_future() -> None:
+    encoder = TeacherEncoder(teacher_of(trunk()))
+    sound, states, cut = noise(24), 24, 16
+    other = sound.copy()
+    other[cut * STATE :] = noise(states, 1)[cut * STATE :]
+    spectra = [WhisperMel()(torch.from_numpy(one)[None]) for one in (sound, other)]
+    for ahead, first in (((0,), cut), ((0, 0, 0, 2), cut - 2), ((0, 0, 3, 1), cut - 4)):
+        one, two = (
+            encoder(some, torch.tensor([states]), Without(ahead=ahead))[0] for some in spectra
+        )
+        assert torch.equal(one[:first], two[:first])
+        assert not torch.equal(one[first], two[first])
 
 
 def test_what_a_linear_map_explains() -> None:
@@ -261,42 +281,19 @@ def test_a_state_hears_so_much_of_the_future(ahead: int) -> None:
     assert not torch.allclose(one[first], two[first])
 
 
-def reading(made: Trunk) -> Trunk:
-    """With a reader that has learned something."""
-    for layer in made.reader.layers:
-        torch.nn.init.normal_(layer.attention.out_proj.weight, std=0.1)  # pyright: ignore
-        torch.nn.init.normal_(layer.feed_forward.linear_out.weight, std=0.1)  # pyright: ignore
-    return made
-
-
-@torch.no_grad()
-def test_a_reader_begins_by_giving_what_it_is_given() -> None:
-    made = trunk()
-    given = torch.randn(2, 30, DIM)
-    lengths = torch.tensor([30, 20])
-    assert torch.equal(made.read(given, lengths), given)
-    assert not torch.equal(reading(made).read(given, lengths), given)
-
-
-def test_a_reader_learns_from_the_first_step() -> None:
-    made = trunk().train()
-    given = torch.randn(1, 30, DIM)
-    made.read(given, torch.tensor([30])).square().sum().backward()
-    for layer in made.reader.layers:
-        assert layer.attention.out_proj.weight.grad.abs().max() > 0.1  # pyright: ignore
-        assert layer.feed_forward.linear_out.weight.grad.abs().max() > 0.1  # pyright: ignore
-
-
 @torch.no_grad()
 def test_the_reader_waits_a_second() -> None:
-    made, states, changed = reading(trunk()), 60, 50
+    made, states, changed = trunk(), 60, 50
     given = torch.randn(1, states, DIM, generator=torch.Generator().manual_seed(0))
     other = given.clone()
     other[:, changed:] += 1.0
-    one, two = (made.read(x, torch.tensor([states]))[0] for x in (given, other))
-    first = changed - 2 * READS_AHEAD
+    length = torch.tensor([states])
+    one, two = (
+        made.scores(made.read(x, length, AttentionAids())[1], length)[0] for x in (given, other)
+    )
+    first = changed - SECOND
     assert torch.equal(one[:first], two[:first])
-    assert not torch.allclose(one[first], two[first])
+    assert not torch.equal(one[first], two[first])
 
 
 @torch.no_grad()
@@ -377,7 +374,7 @@ def corpus(tmp_path: Path) -> Corpus:
 def sentences(corpus: Corpus, folder: Path, **changes: object) -> Sentences:
     vocabulary = make_vocabulary([text for text in WORDS for _ in range(20)], PIECES, folder)
     options = {"batch_s": 8.0, "noise": None, "rooms": None, **changes}
-    return Sentences([(corpus, r) for r in corpus.recordings], vocabulary, **options)  # pyright: ignore
+    return Sentences([Source(corpus, r) for r in corpus.recordings], vocabulary, **options)  # pyright: ignore
 
 
 def test_a_round_hears_everything_once_and_keeps_to_its_size(corpus: Corpus, tmp_path) -> None:
@@ -419,6 +416,65 @@ def test_a_step_has_the_same_batch_again(corpus: Corpus, tmp_path) -> None:
     assert torch.equal(one.pieces, again.pieces)
     other = sentences(corpus, tmp_path, seed=1)(7)
     assert not torch.equal(one.pcm[0, :4000], other.pcm[0, :4000])
+
+
+def numbered_states(corpus: Corpus, folder: Path) -> TeacherStates:
+    """States that say which recording they are of, and the how manieth; for all but the first."""
+    folder.mkdir()
+    spans: list[tuple[int, int, int]] = []
+    states: list[list[float]] = []
+    for number, one in enumerate(corpus.recordings[1:], start=1):
+        length = -(-(one.end - one.begin) // STATE) + TAIL
+        spans.append((one.begin, len(states), length))
+        states += [[float(number), float(at)] for at in range(length)]
+    kept = torch.tensor(states)[..., None].bfloat16()
+    (folder / "states.bf16").write_bytes(kept.view(torch.int16).numpy().tobytes())
+    np.save(folder / "spans.npy", np.array(spans))
+    nothing = torch.zeros(1, 2, 1)
+    torch.save(
+        {"offsets": nothing, "spread": nothing[0], "centre": nothing[0]}, folder / "means.pt"
+    )
+    return TeacherStates(folder)
+
+
+def test_states_are_wanted_where_their_sound_is(corpus: Corpus, tmp_path) -> None:
+    lessons = sentences(corpus, tmp_path, still=1.0)
+    teacher = numbered_states(corpus, tmp_path / "states")
+    lessons.sources = [Source(corpus, one, teacher) for one in corpus.recordings]
+    lessons.augmenter = Augmenter(Augmentation(noisy=0, gain_db=(0, 0), telephone=0), SAMPLE_RATE)
+    batch = lessons._made([(3, 0, 5), (7,)], np.random.default_rng(0))
+    assert (
+        not batch.taught[1]
+        .logical_and(torch.arange(batch.taught.shape[1]) >= batch.lengths[1])
+        .any()
+    )
+    row, at = batch.taught.nonzero().unbind(1)
+    assert len(row) == len(batch.wanted)
+    assert set(batch.wanted[:, 0, 0].tolist()) == {3.0, 5.0, 7.0}
+    for place, (number, count) in zip(
+        zip(row.tolist(), at.tolist(), strict=True), batch.wanted[..., 0].tolist(), strict=True
+    ):
+        whole = np.pad(corpus.audio(corpus.recordings[int(number)]), (0, TAIL * STATE))
+        heard = batch.pcm[place[0], place[1] * STATE : (place[1] + 1) * STATE]
+        wanted = whole[int(count) * STATE : (int(count) + 1) * STATE]
+        np.testing.assert_allclose(heard[: len(wanted)], wanted, atol=1e-6)
+    last = int(batch.lengths[0]) - 1  # the silence after the last recording has its states
+    assert bool(batch.taught[0, last])
+
+
+def test_sound_without_text_is_heard_for_its_states_only(corpus: Corpus, tmp_path) -> None:
+    teacher = numbered_states(corpus, tmp_path / "states")
+    lessons = sentences(corpus, tmp_path, still=0.0)
+    deaf = [replace(one, words=()) for one in corpus.recordings[:3]]
+    told = [Source(corpus, one, teacher) for one in corpus.recordings[3:6]]
+    every = [*told, *(Source(corpus, one, teacher) for one in deaf), Source(corpus, deaf[1])]
+    made = Sentences(every, lessons.vocabulary, batch_s=99.0, noise=None, rooms=None, still=0.0)
+    assert len(made.sources) == 5  # without the first, which has no states, and the last
+    assert sorted(made._rows(np.random.default_rng(0)), key=min)[1] in {(3, 4), (4, 3)}
+    batch = made(0)
+    assert sorted(batch.counts > 0) == [False, True]
+    assert bool(batch.taught.any(1)[batch.counts == 0])
+    assert not batch.taught.any(1)[batch.counts > 0]  # another speed has no states
 
 
 def test_texts_come_back_out_of_their_pieces(corpus: Corpus, tmp_path) -> None:
@@ -463,8 +519,9 @@ def test_stripes_hide_some_and_leave_most() -> None:
     assert 0.05 < changed < 0.6
 
 
-def test_it_learns(corpus: Corpus, tmp_path) -> None:
+def test_it_learns(corpus: Corpus, tmp_path, monkeypatch) -> None:
     """Five texts, one rising tone each, which then say them."""
+    monkeypatch.setattr("recipes.english.trunk.READER_LAYERS", 2)
     lessons = sentences(corpus, tmp_path)
     torch.manual_seed(0)
     at = np.arange(30 * STATE) / SAMPLE_RATE
@@ -479,20 +536,90 @@ def test_it_learns(corpus: Corpus, tmp_path) -> None:
     model = trunk(PIECES).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for _ in range(900):
-        loss = ctc_loss(model, batch, AttentionAids(30))["loss"]
+        loss = both_losses(model, batch, AttentionAids(30), None)["loss"]
         if loss < 0.2:
             break
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    for scores in (model.eval(), model.without_reader):
-        with torch.no_grad():
-            best = scores(pcm, lengths, AttentionAids(30)).argmax(-1)
-        texts = [text_of(row, lessons.vocabulary) for row in best]
-        wrong = sum(
-            character_errors(wanted, text) for wanted, text in zip(WORDS, texts, strict=True)
-        )
-        assert wrong < 0.2 * sum(map(len, WORDS)), texts
+    with torch.no_grad():
+        best = model.eval()(pcm, lengths, AttentionAids(30)).argmax(-1)
+    texts = [text_of(row, lessons.vocabulary) for row in best]
+    wrong = sum(character_errors(wanted, text) for wanted, text in zip(WORDS, texts, strict=True))
+    assert wrong < 0.2 * sum(map(len, WORDS)), texts
+
+
+def taught_batch(model: Trunk, corpus: Corpus, folder: Path) -> Batch:
+    """A batch in which the model already gives the wanted states: two rows of noise, one of them
+    without text."""
+    lessons = sentences(corpus, folder)
+    pcm, lengths = side_by_side([noise(30, 1), noise(24, 2)])
+    with torch.no_grad():
+        states = model.states(model.spectra(pcm), lengths, AttentionAids())
+        half, read = model.read(states, lengths, AttentionAids())
+    taught = torch.arange(30) < lengths[:, None]
+    pieces = torch.tensor(lessons.vocabulary.encode("yes no"))
+    counts = torch.tensor([len(pieces), 0])
+    return Batch(pcm, lengths, pieces, counts, taught, torch.stack([half, read], 2)[taught])
+
+
+def second(weight: float) -> Second:
+    nobody: TeacherStates = None  # pyright: ignore
+    return Second((weight, 0.0), torch.full((2, DIM), 2.0), nobody)
+
+
+def test_the_teachers_states_are_a_second_target(corpus: Corpus, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(gate_room, "hidden_stripes", lambda spectra: spectra)
+    model = trunk(PIECES)
+    batch = taught_batch(model, corpus, tmp_path)
+    found = both_losses(model, batch, AttentionAids(), second(3.0), 0.0)
+    assert found["half states"] < 1e-3
+    assert found["last states"] < 1e-3
+    far = replace(batch, wanted=batch.wanted + torch.tensor([1.0, 4.0])[:, None])
+    off = both_losses(model, far, AttentionAids(), second(3.0), 0.0)
+    assert off["half states"] == pytest.approx(0.25, abs=0.01)  # in units of the spread
+    assert off["last states"] == pytest.approx(4.0, abs=0.1)
+    assert float(off["loss"].detach() - found["loss"].detach()) == pytest.approx(
+        3 * 4.25 / 2, abs=0.1
+    )
+    late = both_losses(model, far, AttentionAids(), second(3.0), 2 / 3)
+    assert float(late["loss"].detach() - found["loss"].detach()) == pytest.approx(4.25 / 2, abs=0.1)
+    plain = both_losses(model, far, AttentionAids(), None)
+    assert plain.keys() == {"loss", "spelled"}
+
+
+def test_a_row_without_text_spells_nothing(corpus: Corpus, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(gate_room, "hidden_stripes", lambda spectra: spectra)
+    model = trunk(PIECES)
+    batch = taught_batch(model, corpus, tmp_path)
+    louder = replace(batch, pcm=batch.pcm * torch.tensor([[1.0], [3.0]]))
+    one, two = (both_losses(model, some, AttentionAids(), second(1.0)) for some in (batch, louder))
+    assert one["spelled"] == two["spelled"]
+    assert one["last states"] != two["last states"]
+    untold = replace(batch, counts=torch.zeros(2, dtype=torch.int64), pieces=batch.pieces[:0])
+    assert both_losses(model, untold, AttentionAids(), second(1.0))["spelled"] == 0.0
+
+
+def test_what_is_left_of_the_states(corpus: Corpus, tmp_path) -> None:
+    model = trunk()
+    recordings = corpus.recordings[:20]
+
+    class Theirs:
+        def __init__(self, add: float) -> None:
+            self.add, self.spans = add, {one.begin: (0, 0) for one in recordings[1:]}
+
+        def of(self, one: Recording) -> torch.Tensor:
+            assert one.begin in self.spans
+            pcm, lengths = side_by_side([with_tail(corpus.audio(one))])
+            with torch.no_grad():
+                states = model.states(model.spectra(pcm), lengths, AttentionAids())
+                both = torch.stack(model.read(states, lengths, AttentionAids()), 2)[0]
+            return both + self.add * both.std(0) * torch.randn(both.shape)
+
+    for add, least, most in ((0.0, 0.99, 1.0), (1.0, 0.3, 0.6)):
+        found = left_of_states(model, corpus, {"all": recordings}, Theirs(add), AttentionAids())  # pyright: ignore
+        assert found.keys() == {"all half states", "all last states"}
+        assert all(least < share <= most for share in found.values()), found
 
 
 def test_the_heads_learn_first_and_alone(corpus: Corpus, tmp_path, monkeypatch) -> None:
@@ -502,28 +629,26 @@ def test_the_heads_learn_first_and_alone(corpus: Corpus, tmp_path, monkeypatch) 
     batches = [lessons(step) for step in range(3)]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
-        first = ctc_loss(model, batches[0], AttentionAids(10_000, 1.0, 0.0))
+        first = both_losses(model, batches[0], AttentionAids(10_000, 1.0, 0.0), None)
     begin_head(model, batches, AttentionAids(10_000, 1.0, 0.0))
     with torch.no_grad():
-        then = ctc_loss(model, batches[0], AttentionAids(10_000, 1.0, 0.0))
-    for part in ("alone", "read"):
-        assert then[part] < 0.7 * first[part]
+        then = both_losses(model, batches[0], AttentionAids(10_000, 1.0, 0.0), None)
+    assert then["spelled"] < 0.7 * first["spelled"]
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
-    assert changed == {"early.weight", "early.bias", "head.weight", "head.bias"}
+    assert {name.split(".")[0] for name in changed} == {"near", "head"}
 
 
 def test_word_errors_of_a_deaf_model_are_all(corpus: Corpus, tmp_path) -> None:
     lessons = sentences(corpus, tmp_path)
     model = trunk(PIECES)
     with torch.no_grad():
-        for head in (model.head, model.early):
-            head.weight.zero_()
-            head.bias.zero_()
-            head.bias[0] = 5.0
+        model.head.weight.zero_()
+        model.head.bias.zero_()
+        model.head.bias[0] = 5.0
     found = error_rates(
         model, corpus, {"en-read": corpus.recordings[:5]}, lessons.vocabulary, AttentionAids()
     )
-    assert found == {"en-read": 1.0, "en-read letters": 1.0, "en-read alone": 1.0}
+    assert found == {"en-read": 1.0, "en-read letters": 1.0}
 
 
 def text_folder(folder: Path) -> Path:
@@ -628,13 +753,13 @@ def test_the_gate_trains_resumes_and_measures(tmp_path: Path, monkeypatch) -> No
     data, wheel = given_to_a_run(tmp_path)
     monkeypatch.setattr(gate_room, "NUM_PIECES", PIECES)
     monkeypatch.setattr(gate_room, "trunk_config", lambda: trunk_config(DIM, LAYERS))
+    monkeypatch.setattr("recipes.english.states.LAYERS", (LAYERS + 2, LAYERS + READER_LAYERS))
     gate = Gate(
         data, tmp_path / "out", (wheel,), budget_s=0.5, said_hours=0, batch_s=16.0, still_batches=2
     )
     found = run_gate(gate)
-    assert found.keys() == {
-        f"{name}{part}" for name in ("en-read", "en-l2") for part in ("", " letters", " alone")
-    }
+    parts = ("", " letters", " half states", " last states")
+    assert found.keys() == {f"{name}{part}" for name in ("en-read", "en-l2") for part in parts}
     lines = [json.loads(one) for one in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["ahead"] == 0
     again = run_gate(gate)  # at its end: only measured
@@ -643,11 +768,35 @@ def test_the_gate_trains_resumes_and_measures(tmp_path: Path, monkeypatch) -> No
     assert weights.keys() == trunk(PIECES).state_dict().keys()
     write_small(weights, tmp_path / "small.safetensors")
     further = replace(
-        gate, out=tmp_path / "further", start=tmp_path / "small.safetensors", always=3, wheels=()
-    )
+        gate, out=tmp_path / "further", start=tmp_path / "small.safetensors", always=3, wheels=(),
+        taught=None,
+    )  # fmt: skip
     run_gate(further)
     lines = [json.loads(one) for one in (further.out / "log.jsonl").read_text().splitlines()]
     assert (lines[-1]["ahead"], lines[-1]["turned"]) == (3, 1.0)
+
+
+def test_states_are_kept_without_what_is_due_to_the_place(corpus: Corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("recipes.english.states.LAYERS", (1, 4))
+    monkeypatch.setattr("recipes.english.states._FEWEST", 20)
+    teacher = TeacherEncoder(teacher_of(trunk()))
+    kept = build_states(teacher, corpus, corpus.recordings, tmp_path / "states")
+    one = corpus.recordings[4]
+    pcm, lengths = side_by_side([with_tail(corpus.audio(one))])
+    with torch.no_grad():
+        every = teacher.every(WhisperMel()(pcm), lengths, Without(pairs=False))
+    pairs = [every[layer][0].unflatten(0, (-1, 2)).mean(1) for layer in (0, 3)]
+    whole = torch.stack(pairs, 1)
+    at = torch.arange(len(whole)).clamp(max=len(kept.offsets) - 1)
+    assert (kept.of(one) + kept.offsets[at] - whole).abs().mean() < 0.02
+    every_one = [kept.of(one) for one in corpus.recordings]
+    for place in (0, 10):
+        mean = torch.stack([some[place] for some in every_one]).mean(0)
+        torch.testing.assert_close(mean, kept.centre, rtol=0, atol=0.02)
+    spread = torch.cat(every_one).sub(kept.centre).square().mean(0).sqrt()
+    torch.testing.assert_close(spread, kept.spread, rtol=0.05, atol=1e-3)
+    again = build_states(None, corpus, [], tmp_path / "states")  # pyright: ignore
+    assert torch.equal(again.of(one), kept.of(one))
 
 
 def test_the_whole_teacher_is_heard_in_pairs_of_states(corpus: Corpus) -> None:

@@ -90,3 +90,16 @@ def test_frozen_weights_stay(tmp_path) -> None:
     fit = Fit(plan(), model, tmp_path)
     fit.run(batch, loss)
     assert torch.equal(fit.model[0].weight, before)
+
+
+def test_some_parameters_learn_slower(tmp_path) -> None:
+    model = fresh()
+    before = [value.clone() for value in model.parameters()]
+    fit = Fit(plan(weight_decay=0.0), model, tmp_path, rates={"0.": 0.1})
+    fit.advance(batch(0), loss)
+    moved = [
+        float((now.detach() - then.detach()).abs().max())
+        for now, then in zip(model.parameters(), before, strict=True)
+    ]
+    rate = 1e-2 / 3  # the warm-up's first step; Adam's first step is as long as the rate
+    assert moved == pytest.approx([0.1 * rate, 0.1 * rate, rate, rate], rel=0.01)
