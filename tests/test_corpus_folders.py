@@ -284,6 +284,8 @@ def test_a_bad_line_of_a_folder_is_named(tmp_path: Path, name: str, data: bytes,
 
 
 def test_a_bad_table_is_named(tmp_path: Path) -> None:
+    for sounds in ("wavs", "clips"):
+        (tmp_path / sounds).mkdir()
     (tmp_path / "metadata.csv").write_bytes(b"a|caf\xe9\n")
     with pytest.raises(BadCorpus, match=r"metadata\.csv is not text in UTF-8"):
         read_corpus(tmp_path)
@@ -314,6 +316,62 @@ def test_what_the_system_refuses_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("kiku.corpus_folders._SHAPES", ((denied, None),))
     with pytest.raises(BadCorpus, match=r"cannot be read \(permission denied\)"):
         read_corpus(tmp_path)
+
+
+def test_the_text_of_ljspeech_is_the_last_one_that_is_there(tmp_path: Path) -> None:
+    touch(tmp_path / "wavs", "a.wav", "b.wav", "c.wav", "d.wav")
+    (tmp_path / "metadata.csv").write_text(
+        "a|zero one|\nb|in 19|in nineteen|ann\nc|\nd|go| \n/|x\n"
+    )
+    rows = {row.path.stem: row.text for row in read_corpus(tmp_path).rows if not row.fault}
+    assert rows == {"a": "zero one", "b": "in nineteen", "c": "", "d": "go"}
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "train.tsv", "validated.tsv"])
+def test_a_table_without_its_folder_of_sounds_is_not_that_corpus(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "a.wav")
+    write(tmp_path, **{"a.txt": "go", name: "file_name,transcription\n"})
+    assert [row.text for row in read_corpus(tmp_path).rows] == ["go"]
+
+
+def test_one_table_of_common_voice_is_enough_and_splits_may_share_a_clip(tmp_path: Path) -> None:
+    touch(tmp_path / "clips", "a.mp3")
+    for split in ("test", "dev"):
+        (tmp_path / f"{split}.tsv").write_text(HEAD + "c1\ta.mp3\tOui\tfr\n")
+        rows = read_corpus(tmp_path).rows
+        assert not any(row.fault for row in rows)
+    assert [row.split for row in rows] == ["dev", "test"]
+
+
+def test_a_part_of_librispeech_belongs_to_its_split(tmp_path: Path) -> None:
+    librispeech(tmp_path / "test-data")
+    inner = tmp_path / "test-data" / "dev-clean" / "12"
+    for folder in (inner, inner / "34"):
+        assert {row.split for row in read_corpus(folder).rows if row.text} == {"dev"}
+    (tmp_path / "link").symlink_to(inner)
+    assert {row.split for row in read_corpus(tmp_path / "link").rows if row.text} == {"dev"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "read"),
+    [
+        (["你好 OK", "再见"], "你好 OK"),
+        (["DIE STRAßE", "JA"], "die straße"),
+        (["NO", "NHK 4"], "no"),
+    ],
+)
+def test_capitals_are_those_of_most_letters(tmp_path: Path, texts: list[str], read: str) -> None:
+    for number, text in enumerate(texts):
+        touch(tmp_path, f"{number}.wav")
+        (tmp_path / f"{number}.txt").write_text(text, encoding="utf-8")
+    assert read_corpus(tmp_path).rows[0].text == read
+
+
+def test_hidden_folders_are_left_out_and_suffixes_may_be_capitals(tmp_path: Path) -> None:
+    touch(tmp_path, "a.WAV", ".kept/a.wav", "b/.kept/c.wav")
+    for name in ("a.TXT", ".kept/a.txt", "b/.kept/c.txt"):
+        (tmp_path / name).write_text("go")
+    assert [(row.path.name, row.text) for row in read_corpus(tmp_path).rows] == [("a.WAV", "go")]
 
 
 def test_a_folder_of_no_known_shape(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 import kiku
 from kiku.converted import convert
+from kiku.engine.kernels import ONNX_RUNTIME
 from kiku.errors import CheckpointError, ConfigError
 from tests.checkpoint.models import write_native_folder, write_transformers_folder
 from tests.conftest import ROOT, without_torch
@@ -67,6 +68,15 @@ def test_dtypes_slots_and_threads(native: Path) -> None:
         assert len(recognizer.tokens([_sound()] * 2)[1]) == 4000 // recognizer.config.frame_size
     half = kiku.load(native, device="cpu", dtype="bfloat16")
     assert half.scheduler.engine.description == "torch bfloat16 on cpu"
+
+
+def test_keys_of_8_bits_that_have_32_are_told(
+    native: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("kiku.engine.kernels.kernels", lambda: ONNX_RUNTIME)
+    for dtype, told in (("int8", False), ("int8_kv8", True)):
+        kiku.load(native, engine="onnx", dtype=dtype)
+        assert ("keys and values have 32 bits" in caplog.text) == told
 
 
 def test_threads_of_torch(native: Path) -> None:

@@ -14,6 +14,7 @@ This module knows folders. It does not open recordings.
 
 import csv
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from io import StringIO
@@ -23,6 +24,9 @@ from kiku.manifest_rows import RECORDINGS
 from kiku.writing import reason_of
 
 _LISTED = ".trans.txt"
+_TABLES = ("train.tsv", "dev.tsv", "test.tsv", "validated.tsv")
+"""Of Common Voice; the last one has all rows of the others."""
+_PART_OF_LIBRISPEECH = re.compile(r"(train|dev|test)-(clean|other)(-\d+)?")
 _PARTS_OF_LIBRISPEECH = 3
 """Parts of a recording's name: speaker, chapter, utterance, as in 1688-142285-0003."""
 
@@ -82,9 +86,9 @@ def read_corpus(folder: Path) -> Corpus:
     if rows is None:
         raise BadCorpus(
             f"{folder} does not have the files of a known corpus: LibriSpeech has *.trans.txt in "
-            "it, Common Voice validated.tsv or train.tsv, LJSpeech metadata.csv, Kaldi wav.scp and "
-            "text, others a .txt beside each recording; name such a folder, or write a manifest of "
-            "JSON lines"
+            "it, Common Voice clips and a table such as train.tsv, LJSpeech wavs and metadata.csv, "
+            "Kaldi wav.scp and text, others a .txt beside each recording; name such a folder, or "
+            "write a manifest of JSON lines"
         )
     if not rows:
         raise BadCorpus(f"{folder} has the files of a corpus, but no recordings")
@@ -102,11 +106,11 @@ def _rows_of(folder: Path) -> list[CorpusRow] | None:
 def _checked(rows: Iterator[CorpusRow]) -> list[CorpusRow]:
     """The rows with single spaces in their texts; those that cannot be used have a fault."""
     found: list[CorpusRow] = []
-    seen: set[tuple[Path, float, float | None]] = set()
+    seen: set[tuple[Path, float, float | None, str | None]] = set()
     for row in rows:
         if row.text is not None:
             row = replace(row, text=" ".join(row.text.split()))
-        part = (row.path, row.start, row.end)
+        part = (row.path, row.start, row.end, row.split)  # several splits: see `kiku.train`
         if not row.fault:
             row = replace(row, fault=_fault_of(row, is_second=part in seen))
             seen.add(part)
@@ -126,9 +130,10 @@ def _fault_of(row: CorpusRow, *, is_second: bool) -> str:
 
 
 def _is_in_capitals(rows: Sequence[CorpusRow]) -> bool:
-    texts = [row.text or "" for row in rows]
-    some = any(letter.isupper() for text in texts for letter in text)
-    return some and not any(letter.islower() for text in texts for letter in text)
+    """Whether most letters are capitals, which many scripts do not have, and none is small."""
+    letters = [one for row in rows for one in row.text or "" if one.isalpha() and one != "ß"]
+    num_capitals = sum(map(str.isupper, letters))
+    return 2 * num_capitals > len(letters) and not any(map(str.islower, letters))
 
 
 def _lower_case(row: CorpusRow) -> CorpusRow:
@@ -159,8 +164,10 @@ def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    found = (one for one in folder.rglob("*") if not one.name.startswith(".") and one.is_file())
-    return sorted(found)
+    """All but those that are hidden, or in a hidden folder."""
+    found = (one for one in folder.rglob("*") if one.is_file())
+    shown = (one for one in found if not f"/{one.relative_to(folder).as_posix()}".count("/."))
+    return sorted(shown)
 
 
 def _is_recording(path: Path) -> bool:
@@ -168,7 +175,13 @@ def _is_recording(path: Path) -> bool:
 
 
 def _is_text(path: Path) -> bool:
-    return path.suffix == ".txt" and not path.name.endswith(_LISTED)
+    return path.suffix.lower() == ".txt" and not path.name.endswith(_LISTED)
+
+
+def _text_beside(path: Path) -> Path:
+    """Where the text of a recording is, or should be."""
+    capital = path.with_suffix(".TXT")
+    return capital if capital.is_file() else path.with_suffix(".txt")
 
 
 def _texts(folder: Path) -> Iterator[CorpusRow]:
@@ -191,14 +204,17 @@ def _texts(folder: Path) -> Iterator[CorpusRow]:
 def _listed(path: Path, folder: Path, sounds: dict[Path, Path]) -> list[CorpusRow]:
     """Rows of reader/chapter/reader-chapter.trans.txt and reader-chapter-0000.flac next to it.
 
-    Files in a folder dev-* or test-* belong to that split.
+    Files in a folder dev-* or test-* belong to that split; above the corpus's own folder only the
+    names count that LibriSpeech gives its parts.
     """
     try:
         lines = list(_lines(path))
     except BadCorpus as error:
         return [CorpusRow(path, fault=str(error))]
-    above = (folder.absolute().name, *path.relative_to(folder).parts)
-    parts = [part for part in above if part.startswith(("train-", "dev-", "test-"))]
+    whole = folder.resolve()
+    inside = (whole.name, *path.relative_to(folder).parts)
+    parts = [part for part in whole.parts[:-1] if _PART_OF_LIBRISPEECH.fullmatch(part)]
+    parts += [part for part in inside if part.startswith(("train-", "dev-", "test-"))]
     split = parts[-1].partition("-")[0] if parts else None
     rows: list[CorpusRow] = []
     for _, name, text in lines:
@@ -211,7 +227,7 @@ def _listed(path: Path, folder: Path, sounds: dict[Path, Path]) -> list[CorpusRo
 
 def _with_text_beside(path: Path) -> CorpusRow:
     """The row of a.wav and a.txt next to it; an empty text if nothing is said."""
-    beside = path.with_suffix(".txt")
+    beside = _text_beside(path)
     if not beside.is_file():
         why = f"has no text: write what is said to {beside.name}, and nothing if nothing is said"
         return CorpusRow(path, fault=why)
@@ -223,8 +239,8 @@ def _with_text_beside(path: Path) -> CorpusRow:
 
 def _common_voice(folder: Path) -> Iterator[CorpusRow]:
     """Rows of train.tsv, dev.tsv and test.tsv (or validated.tsv alone) next to clips/."""
-    named = [folder / f"{split}.tsv" for split in ("train", "dev", "test")]
-    tables = [path for path in named if path.exists()] or [folder / "validated.tsv"]
+    *named, whole = (folder / name for name in _TABLES)
+    tables = [path for path in named if path.exists()] or [whole]
     for table in tables:
         split = None if table.stem == "validated" else table.stem
         lines = StringIO(_text_of(table), newline="")
@@ -252,7 +268,8 @@ def _readable(rows: "csv.DictReader[str]", table: Path) -> Iterator[dict[str, st
 
 
 def _ljspeech(folder: Path) -> Iterator[CorpusRow]:
-    """Rows of metadata.csv (name|text|text with numbers in words) next to wavs/; one speaker."""
+    """Rows of metadata.csv (name|text|text with numbers in words) next to wavs/; one speaker. The
+    second text may be empty, and further cells are not texts."""
     table, speaker = folder / "metadata.csv", folder.absolute().name
     with_text: set[Path] = set()
     for number, line in enumerate(_text_of(table).split("\n"), 1):
@@ -261,10 +278,11 @@ def _ljspeech(folder: Path) -> Iterator[CorpusRow]:
         cells = line.split("|")
         if len(cells) < 2:
             raise BadCorpus(f"{table}, line {number}, must contain name|text, not {line[:60]!r}")
-        path = folder / "wavs" / cells[0]
-        path = path if _is_recording(path) else path.with_name(f"{path.name}.wav")
+        name = cells[0] if _is_recording(Path(cells[0])) else f"{cells[0]}.wav"
+        path = folder / "wavs" / name
         with_text.add(path)
-        yield CorpusRow(path, cells[-1], speaker=speaker)
+        texts = [cell for cell in cells[1:3] if cell.strip()]
+        yield CorpusRow(path, texts[-1] if texts else "", speaker=speaker)
     for path in sorted(set((folder / "wavs").glob("*.wav")) - with_text):
         yield CorpusRow(path, speaker=speaker, fault="has no text: metadata.csv does not name it")
 
@@ -370,19 +388,22 @@ def _seconds(cell: str, path: Path, number: int, *, least: float = 0.0) -> float
     return value
 
 
+def _has(folder: Path, sounds: str, *tables: str) -> bool:
+    """Whether there is a folder of this name, and one of the tables beside it. Folders of other
+    layouts may have a table of such a name, too."""
+    return (folder / sounds).is_dir() and any((folder / table).exists() for table in tables)
+
+
 def _has_texts(folder: Path) -> bool:
     return any(
-        path.name.endswith(_LISTED) or (_is_recording(path) and path.with_suffix(".txt").is_file())
+        path.name.endswith(_LISTED) or (_is_recording(path) and _text_beside(path).is_file())
         for path in _files(folder)
     )
 
 
 _SHAPES: tuple[tuple[Callable[[Path], bool], Reader], ...] = (
     (lambda folder: (folder / "wav.scp").exists() and (folder / "text").exists(), _kaldi),
-    (lambda folder: (folder / "metadata.csv").exists(), _ljspeech),
-    (
-        lambda folder: (folder / "validated.tsv").exists() or (folder / "train.tsv").exists(),
-        _common_voice,
-    ),
+    (lambda folder: _has(folder, "wavs", "metadata.csv"), _ljspeech),
+    (lambda folder: _has(folder, "clips", *_TABLES), _common_voice),
     (_has_texts, _texts),
 )

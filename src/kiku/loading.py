@@ -1,5 +1,6 @@
 """`load`: from the name of a model to a recognizer that is ready to transcribe."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from kiku.errors import CheckpointError, ConfigError
 from kiku.foreign import LOADING, explained
 from kiku.recognizer import Recognizer
 from kiku.serial import whole_number
+
+_LOG = logging.getLogger(__name__)
 
 
 @explained(LOADING)
@@ -96,6 +99,7 @@ def _load_with_onnx(
     model: str | Path, dtype: str | None, slots: int, threads: int | None, revision: str | None
 ) -> Recognizer:
     from kiku.converted import convert, is_converted, open_converted
+    from kiku.engine.kernels import kernels
     from kiku.engine.onnx import onnx_engine
 
     if is_converted(model):
@@ -107,6 +111,11 @@ def _load_with_onnx(
             )
     else:
         opened = convert(model, precision=dtype, revision=revision)
+    if opened.precision.endswith("_kv8") and kernels().library is None:
+        _LOG.warning(
+            "kiku-kernels is not used here, so keys and values have 32 bits, not 8: each stream "
+            "takes more memory (kiku doctor says why)"
+        )
     engine = onnx_engine(
         opened.folder, opened.config, slots=slots, threads=threads, precision=opened.precision
     )

@@ -232,6 +232,15 @@ def test_of_a_noisy_row_the_first_that_took_too_long_counts(
     assert [row.noise for row in found.measured if row.machine == "noisy"] == [(8, 10)]
 
 
+def test_keys_of_8_bits_are_in_time_for_as_many_streams_as_were_measured_with_16() -> None:
+    here = plan("1b", HERE, PlanOptions("int8", "float16"), machine=ZEN5)
+    found = plan("1b", HERE, PlanOptions("int8", "int8"), machine=ZEN5)
+    assert (found.by_time, found.by_time.basis) == (here.by_time, "measured")
+    assert here.stream_bytes.basis == "measured"
+    assert found.stream_bytes.basis == "roofline"
+    assert found.stream_bytes.value < here.stream_bytes.value
+
+
 def test_elsewhere_and_otherwise_it_stands_beside() -> None:
     for other in (
         plan("1b", HERE),

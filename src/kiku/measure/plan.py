@@ -6,7 +6,7 @@ figure takes the place of the estimate; every figure says which of the two it is
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kiku.checkpoint import KNOWN_REPOS, find, is_local, read_config
@@ -161,9 +161,12 @@ def plan(
     options = options.chosen(hardware, config)
     shape = known.shape_name(config)
     measured = () if hardware.kind == "gpu" else known.measured(shape, str(options.dtype))
-    here = (machine, options.kv_dtype)
-    same = (one for one in measured if (one.machine, one.kv_dtype) == here)
-    fits = Fits(config, hardware, options, next(same, None))
+    here = {one.kv_dtype: one for one in measured if one.machine == machine}
+    own = here.get(str(options.kv_dtype))
+    if own is None and options.kv_dtype == "int8" and "float16" in here:
+        # Keys of 8 bits are read faster, so as many streams are in time; memory is another matter.
+        own = replace(here["float16"], fixed_bytes=None, stream_bytes=None)
+    fits = Fits(config, hardware, options, own)
     by_memory, by_time = fits.by_memory(), fits.by_time()
     streams = by_time
     if by_memory is not None and by_memory.value < by_time.value:
