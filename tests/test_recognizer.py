@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import _TemporaryFileWrapper  # pyright: ignore[reportPrivateUsage]
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -351,6 +352,23 @@ def test_where_warnings_are_errors_a_list_loses_no_word() -> None:
         assert {one.result_or_problem().text for one in some} == {"one two"}
     assert [one.problem is None for one in several] == [False, False]
     assert not engine.held
+
+
+def test_nothing_is_held_back_while_all_others_wait_for_slots() -> None:
+    def stuck() -> None:
+        raise AssertionError("it waits for a slot, perhaps for hours")
+
+    first, second, third = (
+        SimpleNamespace(done=name == "first", is_any_heard=False, advance=stuck)
+        for name in ("first", "second", "third")
+    )
+    given = as_done([first, second, third], every_s=1e6)  # pyright: ignore
+    assert next(given) == [first]
+    second.done = True
+    assert next(given) == [second]
+    third.is_any_heard = True
+    with pytest.raises(AssertionError, match="waits"):
+        next(given)
 
 
 def test_where_warnings_are_errors_what_is_raised_has_the_words() -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -30,6 +31,19 @@ def test_the_first_one_is_noted_and_nothing_stays_changed(number: signal.Signals
         assert request.has_come
         assert request.take()
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_in_another_thread_nothing_is_noted_and_nothing_fails() -> None:
+    done: list[bool] = []
+
+    def work() -> None:
+        with first_is_noted() as request:
+            done.append(request.take())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [False]
 
 
 def test_what_is_ignored_stays_ignored() -> None:

@@ -200,7 +200,10 @@ def test_what_is_asked_of_ray_data(monkeypatch: pytest.MonkeyPatch) -> None:
         assert done == ["/a.wav", "/b.wav", "/c.wav"]
     # In the first round an actor's slots stay full over the end of a block, and the next one is
     # there; later a death takes nothing else with it.
-    for pool, lanes, there in zip(data.pools, [3, 1, 1], [4, 1, 1], strict=True):
+    many = [[Item(f"/{name}.wav", 1)] for name in "abcdefg"]
+    assert len(list(workers.transcribe(many, Round.LARGE_BLOCKS))) == 7
+    # Where there are few blocks, no actor takes another's.
+    for pool, lanes, there in zip(data.pools, [2, 1, 1, 3], [2, 1, 1, 4], strict=True):
         assert pool == {
             "size": 2, "enable_true_multi_threading": True,
             "max_concurrent_calls_per_actor": lanes, "max_tasks_in_flight_per_actor": there,

@@ -259,9 +259,9 @@ def test_a_signal_before_it_serves_ends_it_in_order(
         return started[-1]
 
     monkeypatch.setattr(decoder_module, "_start", noted)
-    if way == "asked before":
-        server.asked_to_end = lambda: True
-    else:
+    asked: list[str] = []
+    server.asked_to_end = lambda: not asked.append(way) and way == "asked before"
+    if way != "asked before":
         server.handle_exit(signal.SIGTERM, None)
     if way == "second signal":
         app.service.count_open()  # the end waits for this one
@@ -279,6 +279,7 @@ def test_a_signal_before_it_serves_ends_it_in_order(
         asyncio.run(play())
     assert app.service.is_draining
     assert server.force_exit == (way == "second signal")
+    assert asked == [way]  # from then on, signals are handled here
     assert all(one.returncode is not None for one in started)
 
 

@@ -190,17 +190,20 @@ class Ask:
             os.kill(os.getpid(), int(sys.argv[2]))
 sys.meta_path.insert(0, Ask())
 from kiku.cli import main
-sys.exit(main(["serve", "--port", "0"]))
+sys.exit(main([*sys.argv[3:], "serve", "--port", "0"]))
 """
 
 
 @pytest.mark.parametrize(
-    ("module", "number"), [("kiku.cli.app", signal.SIGINT), ("uvicorn", signal.SIGTERM)]
+    ("module", "number", "options"),
+    [("kiku.cli.app", signal.SIGINT, ()), ("uvicorn", signal.SIGTERM, ("--debug",))],
 )
-def test_a_signal_while_it_starts_ends_it_in_order(module: str, number: int):
+def test_a_signal_while_it_starts_ends_it_in_order(
+    module: str, number: int, options: tuple[str, ...]
+):
     plain = {key: value for key, value in os.environ.items() if not key.startswith("KIKU_")}
     ran = subprocess.run(
-        [sys.executable, "-c", _EARLY, module, str(int(number))],
+        [sys.executable, "-c", _EARLY, module, str(int(number)), *options],
         capture_output=True, text=True, timeout=PATIENCE_S, env=plain,
     )  # fmt: skip
     assert (ran.returncode, ran.stderr) == (0, "")

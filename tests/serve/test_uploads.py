@@ -28,6 +28,7 @@ from kiku.errors import AudioError, TruncatedAudio
 from kiku.options import AudioFormat, StreamOptions
 from kiku.serve import decoder as decoder_module
 from kiku.serve import rest_deepgram, rest_kyutai
+from kiku.serve import service as service_module
 from kiku.serve.admission import Busy
 from kiku.serve.decoder import DecoderProcesses
 from kiku.serve.protocols.deepgram_sound import written_header
@@ -187,6 +188,73 @@ def test_few_decoders_start_at_the_same_time(monkeypatch: pytest.MonkeyPatch):
 
     play(work)
     assert most == 2
+
+
+def test_after_the_end_no_decoder_starts_and_none_is_left_by_who_gave_up(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    ended: list[Any] = []
+
+    async def start() -> Any:
+        await asyncio.sleep(0.01)
+        return MagicMock(returncode=None)
+
+    async def end(process: Any) -> None:
+        ended.append(process)
+
+    monkeypatch.setattr(decoder_module, "_start", start)
+    monkeypatch.setattr(decoder_module, "_end", end)
+
+    async def work() -> None:
+        decoders = DecoderProcesses(MEMORY)
+        decoders.prepare()
+        spare = decoders._spare
+        assert spare is not None
+        spare.add_done_callback(lambda _: asking.cancel())  # before it hears of the process
+        asking = asyncio.create_task(decoders.decode())
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert ended == [spare.result()]
+        await decoders.close()
+        with pytest.raises(Busy, match="shutting down"):
+            await decoders.decode()
+
+    play(work)
+
+
+def test_looks_at_channels_are_bounded_in_number_and_time(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+):
+    service = service_of(demo)
+    service.admission._max_queue = 1
+
+    async def never(*_: Any, **__: Any) -> Any:
+        await asyncio.sleep(PATIENCE_S)
+
+    monkeypatch.setattr(service.decoders, "decode", never)
+    monkeypatch.setattr(service_module, "_LOOK_S", 0.05)
+
+    async def upload() -> None:
+        options = StreamOptions(channel="each")
+        async with service.transcribe_upload(DIGITS, options, "test"):
+            pass
+
+    async def work() -> None:
+        held = service.permit(service.admission.num_slots)
+        with held:
+            first = asyncio.create_task(upload())
+            await asyncio.sleep(0)
+            with pytest.raises(Busy):  # one that looks counts as one that waits
+                await upload()
+            assert service.admission.num_waiting == 0
+            while not service.admission.num_waiting:  # the look has taken too long
+                await asyncio.sleep(0.01)
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+        assert service.num_looking == 0
+
+    play(work)
 
 
 def test_each_channel_takes_a_slot(demo: kiku.Recognizer, tmp_path: Path):
@@ -381,13 +449,19 @@ class TestDecoders:
         sound = len(data) - data.index(b"data") - 8
         assert ends == "dies" or num_bytes == sound
 
-    def test_a_decoder_gives_way_to_the_service_and_its_death_is_told(self):
+    def test_a_decoder_gives_way_to_the_service_and_its_death_is_told(self, tmp_path: Path):
+        long = wav(tmp_path / "long.wav", np.zeros((4_000_000, 1), np.int16))
+
         async def work() -> None:
             decoders = DecoderProcesses(MEMORY)
             decoder = await decoders.decode()
             pid = decoder._process.pid
             ours, its = (os.getpriority(os.PRIO_PROCESS, one) for one in (0, pid))
-            assert its == min(19, ours + 10)
+            assert its == min(19, ours + 5)  # it is fed, which may be live
+            file = await decoders.decode(long)
+            await anext(file.chunks())
+            assert os.getpriority(os.PRIO_PROCESS, file._process.pid) == min(19, ours + 10)
+            await file.close()
             assert os.getpgid(pid) == pid  # no Ctrl-C reaches it
             assert os.getsid(pid) == os.getsid(0)  # so that its niceness counts
             decoder._process.kill()

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _open_closed()
     given = sys.argv[1:] if arguments is None else arguments
-    if list(given[:1]) == ["serve"]:
+    if next((one for one in given if not one.startswith("-")), "") == "serve":
         with first_is_noted() as end_request:
             from kiku.cli.app import run_command
 

@@ -21,8 +21,8 @@ class EndRequest:
         for number in (signal.SIGINT, signal.SIGTERM):
             handler = signal.getsignal(number)
             if handler is not signal.SIG_IGN:
+                signal.signal(number, self._note)  # fails in other threads than the main one
                 self._before[number] = handler
-                signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.has_come or self._is_taken:

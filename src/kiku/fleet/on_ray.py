@@ -9,6 +9,7 @@ rows that came, asks again for the recordings of a dead actor.
 import importlib
 import json
 import logging
+import math
 import os
 import re
 import warnings
@@ -89,8 +90,10 @@ class _OnRay:
 
     def transcribe(self, blocks: Sequence[Block], stage: Round) -> Iterator[Transcribed]:
         """See `Workers.transcribe`."""
-        lanes, ahead = (_LANES, _AHEAD) if stage is Round.LARGE_BLOCKS else (1, 0)
         actors = min(self._actors, len(blocks))
+        lanes, ahead = (_LANES, _AHEAD) if stage is Round.LARGE_BLOCKS else (1, 0)
+        if len(blocks) <= actors * lanes:  # so that the first actor does not take another's
+            lanes, ahead = math.ceil(len(blocks) / max(1, actors)), 0
         if stage is Round.LARGE_BLOCKS:  # in later rounds our own dead actors may still hold it
             wait_for_room(
                 actors, self._remote, self._ray.available_resources, lambda: _held(self._ray)

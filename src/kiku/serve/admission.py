@@ -135,10 +135,11 @@ class Admission:
         self._waiting.append((count, turn))
         return await self._turn((count, turn), timeout_s)
 
-    def check_queue(self, count: int = 1) -> None:
-        """Raise Busy if a request for `count` slots could not even wait."""
+    def check_queue(self, count: int = 1, ahead: int = 0) -> None:
+        """Raise Busy if a request for `count` slots could not even wait, after `ahead` others that
+        will wait soon."""
         is_full = bool(self._waiting) or self.num_taken + count > self.num_slots
-        if is_full and len(self._waiting) >= self._max_queue:
+        if is_full and len(self._waiting) + ahead >= self._max_queue:
             raise self.busy()
 
     async def exchange(self, permit: Permit, count: int, timeout_s: float) -> Permit:

@@ -18,6 +18,7 @@ import numpy as np
 from kiku.audio import Chunk, StreamWarning
 from kiku.engine.choice import usable_threads
 from kiku.errors import AudioError, TruncatedAudio
+from kiku.serve.admission import Busy
 from kiku.serve.decoder_process import (
     CUT,
     DTYPES,
@@ -39,7 +40,7 @@ PATIENCE_S = 60.0
 _BEGIN = """
 import os
 if hasattr(os, "nice"):
-    os.nice(10)
+    os.nice(5)
     os.setpgid(0, 0)
 from kiku.serve.decoder_process import main
 main()
@@ -52,9 +53,12 @@ its processes (sched(7), autogroup)."""
 _START_S = 120.0
 """Seconds a process may take to begin; one that takes longer never will."""
 
-_STARTS = max(1, usable_threads() // 4)
+_STARTS = max(2, usable_threads() // 4)
 """Decoders that start at the same time: each computes for a quarter of a second, beside live
 streams."""
+
+_AGAIN_S = 5
+"""Seconds after which a client that is refused at the end may come again."""
 
 _PIPE_BYTES = 2**16
 """Bytes of what a client sends that may wait for the decoder."""
@@ -91,11 +95,17 @@ class DecoderProcesses:
     ) -> "DecoderProcess":
         """A decoder of a file, or of what is fed to it."""
         while True:
+            if self._closed:
+                raise Busy("the service is shutting down", _AGAIN_S)
             self.prepare()
             spare, self._spare = self._spare, None
             assert spare is not None
             try:
                 process = await spare
+            except asyncio.CancelledError:
+                if spare.done() and not spare.cancelled() and spare.exception() is None:
+                    await _end(spare.result())  # it was ready in this very moment
+                raise
             finally:
                 self.prepare()
             if process.returncode is None:  # the system may have ended it while it waited

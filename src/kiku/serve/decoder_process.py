@@ -30,6 +30,9 @@ number of bytes read until then: their sound was sent before, but for what the f
 
 DTYPES = ("<f4", "<i2", "<i4", "|u1")
 
+_NICE = 5
+"""Added to a decoder's niceness for a file: live streams come first."""
+
 _JOIN_S = 0.5
 """Seconds of sound that are sent together; chunks of a file are joined until they are as long."""
 
@@ -75,6 +78,8 @@ def main() -> None:
     job = json.loads(line)
     _limit(int(job["bytes"]))
     fed.out = None if job["path"] else out
+    if job["path"] and hasattr(os, "nice"):  # what is fed may be live
+        os.nice(_NICE)
     try:
         _decode(job, given, out)
     except BrokenPipeError:  # the service reads no further

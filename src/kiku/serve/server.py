@@ -58,7 +58,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
         await super().startup(sockets)
-        if self._num_signals or self.asked_to_end():
+        was_asked = self.asked_to_end()  # always: from here on signals are handled here
+        if self._num_signals or was_asked:
             self.begin_end()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

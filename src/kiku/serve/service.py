@@ -49,6 +49,9 @@ _UPLOAD_AHEAD_S = 20.0
 _LOOKS = 2
 """Recordings into which is looked at the same time, before they wait for a slot."""
 
+_LOOK_S = 5.0
+"""Seconds that such a look may take; recordings that give no sound must not hold up the others."""
+
 
 class Service:
     """A model that answers clients. Lives in one event loop, except `load`."""
@@ -77,6 +80,8 @@ class Service:
         self._limits: set[asyncio.Timeout] = set()  # of work that the end breaks off
         self._has_ended = False
         self.looks = asyncio.Semaphore(_LOOKS)
+        self.num_looking = 0
+        """Uploads whose channels are looked at before they wait for a slot."""
         """Held while a recording is looked into."""
         self._background: set[asyncio.Task[None]] = set()
         if recognizer is not None:
@@ -342,8 +347,12 @@ class UploadTranscription:
         clock = asyncio.get_running_loop().time
         asked_at = clock()
         if options.channel == "each" and admission.is_full:
-            admission.check_queue()
-            await self._check_channels(queue_s)
+            admission.check_queue(ahead=service.num_looking)
+            service.num_looking += 1
+            try:
+                await self._check_channels(min(queue_s, _LOOK_S))
+            finally:
+                service.num_looking -= 1
         # A decoder is a process, so recordings that wait have none.
         left_s = max(0.0, queue_s - (clock() - asked_at))
         self._permit = await admission.wait(1, left_s)
@@ -369,7 +378,8 @@ class UploadTranscription:
 
     async def _check_channels(self, timeout_s: float) -> None:
         """Look how many channels the recording has, so that it does not wait for slots that there
-        will never be. Raises ConfigError for that, else as `start`."""
+        will never be. Raises ConfigError for that, else as `start`. If it cannot be seen within
+        `timeout_s`, it is seen when there is a slot."""
         service, options = self._service, self._options
         try:
             async with asyncio.timeout(timeout_s), service.looks:
@@ -380,7 +390,7 @@ class UploadTranscription:
                 finally:
                     await decoder.close()
         except TimeoutError:
-            raise service.admission.busy() from None
+            return
         if first is not None:
             service.admission.check_count(options.num_sessions(first.num_channels))
 

@@ -36,6 +36,11 @@ class RecordingBatch:
         self._running: list[RecordingTask] = []
         self._progress = None if progress is None else BatchProgress(progress, recordings)
 
+    @property
+    def is_any_heard(self) -> bool:
+        """Whether one of the recordings has its slots and is not done."""
+        return bool(self._running)
+
     def advance(self) -> None:
         """Open the next recording, push sound, step until there is news, collect words, and report
         progress.

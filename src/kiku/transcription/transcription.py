@@ -147,6 +147,11 @@ class Transcription:
                 raise
         return self._recording.so_far.transcript(self._model)
 
+    @property
+    def is_any_heard(self) -> bool:
+        """Whether a recording of the same call has its slots and is not done."""
+        return self._batch.is_any_heard
+
     def advance(self) -> None:
         """Transcribe a step further, together with all recordings of the same call.
 
@@ -164,7 +169,8 @@ def as_done(
 
     Args:
         several: the recordings.
-        every_s: seconds between two lists at least, while some recordings are not done.
+        every_s: seconds between two lists at least, while some recordings are being heard. If they
+            only wait for slots, which may take long, nothing is held back.
 
     Yields:
         The recordings that are done and were in no list before; at least one.
@@ -172,7 +178,8 @@ def as_done(
     pending, given_at = list(several), -math.inf
     while pending:
         done = [one for one in pending if one.done]
-        if done and (len(done) == len(pending) or time.monotonic() - given_at >= every_s):
+        is_all = len(done) == len(pending) or not pending[0].is_any_heard  # of its batch
+        if done and (is_all or time.monotonic() - given_at >= every_s):
             pending = [one for one in pending if one not in done]
             given_at = time.monotonic()
             yield done
