@@ -74,10 +74,11 @@ def watch() -> None:
     """What the process does: sleep until its input ends, then print the spans."""
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.readline(), ended.set()), daemon=True).start()
-    print("ready", flush=True)
     spans: list[Span] = []
-    last = time.perf_counter()
-    while not ended.is_set():
+    last, is_last = time.perf_counter(), False
+    print("ready", flush=True)  # from here on nothing is missed
+    while not is_last:
+        is_last = ended.is_set()
         time.sleep(_SLEEP_S)
         now = time.perf_counter()
         if now - last > LATE_S:
