@@ -27,8 +27,7 @@ import kiku
 from kiku.errors import AudioError, TruncatedAudio
 from kiku.options import AudioFormat, StreamOptions
 from kiku.serve import decoder as decoder_module
-from kiku.serve import rest_deepgram, rest_kyutai
-from kiku.serve import service as service_module
+from kiku.serve import rest_deepgram, rest_kyutai, upload_transcription
 from kiku.serve.admission import Busy
 from kiku.serve.decoder import DecoderProcesses
 from kiku.serve.protocols.deepgram_sound import written_header
@@ -232,7 +231,7 @@ def test_looks_at_channels_are_bounded_in_number_and_time(
         await asyncio.sleep(PATIENCE_S)
 
     monkeypatch.setattr(service.decoders, "decode", never)
-    monkeypatch.setattr(service_module, "_LOOK_S", 0.05)
+    monkeypatch.setattr(upload_transcription, "_LOOK_S", 0.05)
 
     async def upload() -> None:
         options = StreamOptions(channel="each")

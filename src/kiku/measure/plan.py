@@ -6,6 +6,7 @@ figure takes the place of the estimate; every figure says which of the two it is
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -134,6 +135,18 @@ def model_of(name: str) -> tuple[str, ModelConfig]:
     return name, read_config(find(name, weights=local))
 
 
+def _measured_here(
+    measured: Sequence[known.Measured], machine: str | None, options: PlanOptions
+) -> known.Measured | None:
+    """What was measured on this very machine with keys of the wanted type."""
+    here = {one.kv_dtype: one for one in measured if one.machine == machine}
+    own = here.get(str(options.kv_dtype))
+    if own is None and options.kv_dtype == "int8" and "float16" in here:
+        # Keys of 8 bits are read faster, so as many streams are in time; memory is another matter.
+        return replace(here["float16"], fixed_bytes=None, stream_bytes=None)
+    return own
+
+
 def plan(
     model: str | ModelConfig,
     hardware: Hardware,
@@ -161,12 +174,7 @@ def plan(
     options = options.chosen(hardware, config)
     shape = known.shape_name(config)
     measured = () if hardware.kind == "gpu" else known.measured(shape, str(options.dtype))
-    here = {one.kv_dtype: one for one in measured if one.machine == machine}
-    own = here.get(str(options.kv_dtype))
-    if own is None and options.kv_dtype == "int8" and "float16" in here:
-        # Keys of 8 bits are read faster, so as many streams are in time; memory is another matter.
-        own = replace(here["float16"], fixed_bytes=None, stream_bytes=None)
-    fits = Fits(config, hardware, options, own)
+    fits = Fits(config, hardware, options, _measured_here(measured, machine, options))
     by_memory, by_time = fits.by_memory(), fits.by_time()
     streams = by_time
     if by_memory is not None and by_memory.value < by_time.value:

@@ -201,3 +201,8 @@ class Admission:
     def busy(self) -> Busy:
         """The error of a request that gets no slot."""
         return Busy(f"all {self.num_slots} slots are taken", self.retry_after_s)
+
+
+def shutting_down() -> Busy:
+    """What is told to who comes too late."""
+    return Busy("the service is shutting down", 5)

@@ -18,7 +18,7 @@ import numpy as np
 from kiku.audio import Chunk, StreamWarning
 from kiku.engine.choice import usable_threads
 from kiku.errors import AudioError, TruncatedAudio
-from kiku.serve.admission import Busy
+from kiku.serve.admission import shutting_down
 from kiku.serve.decoder_process import (
     CUT,
     DTYPES,
@@ -57,9 +57,6 @@ _STARTS = max(2, usable_threads() // 4)
 """Decoders that start at the same time: each computes for a quarter of a second, beside live
 streams."""
 
-_AGAIN_S = 5
-"""Seconds after which a client that is refused at the end may come again."""
-
 _PIPE_BYTES = 2**16
 """Bytes of what a client sends that may wait for the decoder."""
 
@@ -96,7 +93,7 @@ class DecoderProcesses:
         """A decoder of a file, or of what is fed to it."""
         while True:
             if self._closed:
-                raise Busy("the service is shutting down", _AGAIN_S)
+                raise shutting_down()
             self.prepare()
             spare, self._spare = self._spare, None
             assert spare is not None

@@ -29,8 +29,9 @@ from kiku.serve.protocols import openai_rest
 from kiku.serve.protocols.interface import Refusal
 from kiku.serve.protocols.openai_rest import TranscriptEvents, TranscriptionRequest
 from kiku.serve.refusals import linger
-from kiku.serve.service import Service, UploadTranscription
+from kiku.serve.service import Service
 from kiku.serve.upload_counters import LEFT, UploadCounters
+from kiku.serve.upload_transcription import UploadTranscription
 from kiku.serve.uploads import (
     NO_ROOM,
     NO_ROOM_RETRY_S,
