@@ -1,7 +1,7 @@
 """An engine without a network: the sound itself says which token comes after it; and a session that
 is driven by hand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kiku import Event, Recognizer, StreamOptions
 from kiku.engine import Picker, Said, SamplingParams, SlotEngine, StepOutput
+from kiku.engine.backend import Arrays
 from kiku.scheduler import Member, OnOutput, Opening, SlotOptions
 from kiku.stream import FinalizeRequest, WordSession, Work
 from tests import tiny
@@ -69,11 +70,13 @@ class EchoBackend:
 
     def go_back(self, slot: int, mark: Any) -> None: ...
 
-    def save(self, slot: int) -> dict[str, NDArray[Any]]:
-        return {}
+    def copy(self, slot: int) -> Callable[[], Arrays]:
+        return dict
 
-    def restore(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
+    def check(self, saved: Arrays) -> Any:
         assert not saved
+
+    def put(self, slot: int, checked: Any) -> None: ...
 
 
 class EchoEngine(SlotEngine):

@@ -8,7 +8,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ from kiku.errors import (
     StreamClosed,
     StreamError,
 )
+from kiku.live import setup
 from kiku.live.waiters import _BELLS  # pyright: ignore[reportPrivateUsage]
 from kiku.stream import FinalizeRequest, event_to_dict
 from tests import tiny
@@ -285,7 +287,7 @@ def beside_no_round(
         thread.start()
         until(lambda: not thread.is_alive() or (bool(stream._pushers) and stream._waits))
         if save:
-            stream._save_now()
+            stream._copy_now()
 
     rec.scheduler.call(hold)
     return thread
@@ -1076,11 +1078,48 @@ def test_saving_wakes_whoever_waits_for_what_it_brought() -> None:
         def ask_and_save() -> None:  # the driver cannot do what is due before `save` does
             stream.finalize()
             assert stream._sessions.first.pending() is not None
-            stream._save_now()
+            stream._copy_now()
 
         rec.scheduler.call(ask_and_save)
         thread.join(LONG_S)
         assert isinstance(found[0], Finalized)
+
+
+@pytest.mark.parametrize("slow", ["pack_stream", "unpack_stream"])
+def test_other_streams_are_heard_while_one_is_written_or_read(
+    slow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A saved 1B has 200 MB: to write, sign and check them takes longer than a step."""
+    rec = recognizer(slots=3)
+    begun, go_on = threading.Event(), threading.Event()
+    real = getattr(setup, slow)
+
+    def held(*given: Any) -> Any:
+        begun.set()
+        assert go_on.wait(LONG_S)
+        return real(*given)
+
+    with rec.stream() as stream, rec.stream() as other, ThreadPoolExecutor(1) as pool:
+        stream.push(sentence(ONE)[:SIZE])
+        saved = stream.save()
+        monkeypatch.setattr(setup, slow, held)
+        reading = slow == "unpack_stream"
+        job = pool.submit(partial(rec.stream, state=saved) if reading else stream.save)
+        assert begun.wait(LONG_S)
+        try:
+            other.push(sentence(TWO))
+            other.close()
+            assert texts(list(other.events())) == ["two"]
+            stream.push(sentence(ONE)[SIZE:])  # does not wait either
+            stream.close()
+            assert texts(list(stream.events())) == ["one"]
+        finally:
+            go_on.set()
+        resumed = job.result()
+        with rec.stream(state=resumed) if isinstance(resumed, bytes) else resumed as again:
+            again.push(sentence(ONE)[SIZE:])
+            again.close()
+            assert texts(list(again.events())) == ["one"]
 
 
 def test_a_listener_that_fails_ends_its_own_stream() -> None:

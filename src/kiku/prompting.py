@@ -56,7 +56,8 @@ def read_prompt(
                 f"the prompt's recording ended before {rest!r} of its text was written: give the "
                 "text of exactly this recording"
             )
-        return Prompt(text, scheduler.call(lambda: scheduler.engine.save(binding.slot)))
+        copied = scheduler.call(lambda: scheduler.engine.copy(binding.slot))
+        return Prompt(text, copied.to_bytes())
     finally:
         scheduler.release(binding)
 

@@ -198,7 +198,7 @@ class Recognizer:
         if state is None:
             options = checked_stream_options(options)
             return options, self._members(options, options.num_sessions())
-        saved = SavedStream(state, self.state_key)
+        saved = SavedStream(state, self.state_key, self.scheduler.engine)
         decoding = None if options is None else checked_stream_options(options).decoding
         options = saved.with_channels(checked_stream_options(options))
         sessions = self._sessions(options, max(1, saved.num_channels))
@@ -206,9 +206,10 @@ class Recognizer:
 
     def _members(self, options: StreamOptions, count: int) -> list[Member]:
         """New sessions (see `_sessions`), each with what its slot needs."""
-        prompt = None if options.prompt is None else options.prompt.slot
+        prompt = options.prompt
+        begun = None if prompt is None else self.scheduler.engine.check(prompt.slot)
         return [
-            Member(session, self._slot_options(options.decoding), prompt)
+            Member(session, self._slot_options(options.decoding), begun)
             for session in self._sessions(options, count)
         ]
 

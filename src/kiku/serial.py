@@ -71,14 +71,16 @@ def plain_numbers(options: Any) -> None:
 
 
 def to_plain(value: Any) -> Any:
-    """`value` as dicts, lists, numbers, strings, bytes and arrays; dataclasses become dicts by the
-    names of their fields."""
+    """A copy of `value` as dicts, lists, numbers, strings, bytes and arrays; dataclasses become
+    dicts by the names of their fields."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(k): to_plain(v) for k, v in cast("Mapping[Any, Any]", value).items()}
-    if isinstance(value, str | bytes | np.ndarray):
-        return cast("Any", value)
+    if isinstance(value, str | bytes):
+        return value
+    if isinstance(value, np.ndarray):
+        return cast("Any", value).copy()
     if isinstance(value, Sequence):
         return [to_plain(item) for item in cast("Sequence[Any]", value)]
     return value

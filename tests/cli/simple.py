@@ -1,7 +1,7 @@
 """A recognizer whose backend is simple: commands can be tried on real files without a network."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from kiku.config import CodecConfig, LMConfig, ModelConfig, TransformerConfig
 from kiku.engine import Said, SlotEngine
+from kiku.engine.backend import Arrays
 from kiku.recognizer import Recognizer
 from kiku.text import Vocabulary
 
@@ -94,10 +95,13 @@ class SimpleBackend:
     def go_back(self, slot: int, mark: Any) -> None:
         self._heard[slot] = mark
 
-    def save(self, slot: int) -> dict[str, NDArray[Any]]:
+    def copy(self, slot: int) -> Callable[[], Arrays]:
         raise NotImplementedError
 
-    def restore(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
+    def check(self, saved: Arrays) -> Any:
+        raise NotImplementedError
+
+    def put(self, slot: int, checked: Any) -> None:
         raise NotImplementedError
 
 

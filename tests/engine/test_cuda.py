@@ -1,6 +1,7 @@
 """What is the GPU backend's own: one launch a step, what is read ahead, keys in fewer bits, memory
 that does not suffice. All of it on the processor, with graphs off."""
 
+import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +13,12 @@ from kiku.codec import MimiEncoder
 from kiku.decoding import Picker
 from kiku.engine import SlotEngine, cuda
 from kiku.engine.cuda import CudaBackend, GpuOptions, cuda_engine
-from kiku.engine.gpu import attention, launches, memory
+from kiku.engine.gpu import attention, fetching, launches, memory
 from kiku.engine.gpu import slots as slot_memory
 from kiku.engine.gpu.capture import RECORDING, Graphs
 from kiku.engine.gpu.memory import Room
 from kiku.engine.gpu.rings import FLOAT8, Rings, ring_bytes, to_float8
+from kiku.engine.gpu.room import COPIES
 from kiku.engine.gpu.trays import Tray
 from kiku.errors import ConfigError, StreamError
 from tests import tiny
@@ -279,10 +281,74 @@ def test_a_slot_in_fewer_bits_is_saved_as_those(kv: str) -> None:
         wide.restore(0, saved)
 
 
+def test_few_copies_wait_on_the_device_and_one_more_is_fetched_at_once() -> None:
+    engine, backend = make()
+    engine.open()
+    said(engine, 0, sound(9))
+    saved, free = engine.save(0), backend._fetching.free
+    assert len(free) == COPIES
+    waiting = [engine.copy(0) for _ in range(COPIES)]
+    assert not free
+    at_once = engine.copy(0)
+    said(engine, 0, sound(9, 1))
+    assert at_once.to_bytes() == saved
+    assert not free, "only one that waited leaves its place"
+    assert waiting.pop().to_bytes() == saved
+    assert len(free) == 1
+    waiting.clear()  # nobody wanted this one
+    assert len(free) == COPIES
+
+
+def test_a_copy_that_fails_leaves_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, backend = make()
+    engine.open()
+    said(engine, 0, sound(9))
+    monkeypatch.setattr(backend._slots.rings, "copy", out_of_memory)
+    for _ in range(COPIES + 1):
+        with pytest.raises(torch.OutOfMemoryError):
+            engine.copy(0)
+        gc.collect()
+    assert len(backend._fetching.free) == COPIES
+    monkeypatch.undo()
+    assert engine.copy(0).to_bytes() == engine.save(0)
+
+
+def test_one_copy_after_another_is_whole() -> None:
+    """They share the memory that they come through."""
+    engine, backend = make(slots=2, kv="bfloat16")
+    for slot in range(2):
+        engine.open()
+        said(engine, slot, sound(30, slot))
+    first, second = engine.save(0), engine.save(1)
+    one, other = engine.copy(0), engine.copy(1)
+    assert other.to_bytes() == second
+    assert engine.copy(1).to_bytes() == second
+    assert one.to_bytes() == first
+    assert first != second
+    size = sum(tensor.nbytes for _, tensor in backend._slots.copy(0))
+    assert size <= backend._fetching.free[0].nbytes - 2**15, "with what alignment takes"
+
+
+def test_without_pinned_memory_plain_memory_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> Any:
+        raise RuntimeError("CUDA error: OS call failed")
+
+    asked = list[bool]()
+    real = torch.empty
+
+    def empty(*given: Any, pin_memory: bool = False, **others: Any) -> Any:
+        asked.append(pin_memory)
+        return refused() if pin_memory else real(*given, **others)
+
+    monkeypatch.setattr(torch, "empty", empty)
+    assert fetching._stage(10, torch.device("cuda")).nbytes > 10
+    assert asked == [True, False]
+
+
 def test_bits_that_are_no_number_are_refused() -> None:
     _, backend = make(kv="float8")
     rings = backend._slots.rings
-    saved = rings.save(0, 5)
+    saved = {name: kept.numpy() for name, kept in rings.copy(0, 5)}
     rings.check(5, saved)
     saved["values"][0, 0, 0, 0] = 0x7F
     with pytest.raises(ValueError, match="not numbers"):
@@ -363,9 +429,9 @@ def test_another_fault_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("slots", "free", "kv", "fit", "advice"),
     [
-        (9, 1_000, torch.bfloat16, 3, "ask for no more (slots=3, --slots 3), or keep keys and "
+        (9, 1_300, torch.bfloat16, 3, "ask for no more (slots=3, --slots 3), or keep keys and "
          "values in float8"),
-        (9, 1_000, FLOAT8, 3, "ask for no more (slots=3, --slots 3)"),
+        (9, 1_300, FLOAT8, 3, "ask for no more (slots=3, --slots 3)"),
         (9, 600, torch.float32, 0, "keep keys and values in float8"),
         (9, 600, FLOAT8, 0, "end what else is on the device"),
     ],
@@ -381,7 +447,7 @@ def test_only_what_would_help_is_advised(
 
 def test_never_as_many_as_did_not_fit_are_said_to() -> None:
     for slots in (1, 3, 9):
-        said = str(Room(slots, 100, 600, 1_000, FLOAT8).ran_out())
+        said = str(Room(slots, 100, 600, 1_300, FLOAT8).ran_out())
         assert f": {min(slots - 1, 2)} do;" in said
 
 

@@ -1,6 +1,7 @@
 """Every engine: slots apart from one another, blocks equal to single frames, save and restore."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -152,6 +153,34 @@ def test_a_saved_slot_goes_on_elsewhere(make: Make) -> None:
     there.restore(other, here.save(slot))
     expected = alone(make, frames)[34:].tolist()
     assert step(there, [other], frames[None, 33:])[0].tolist() == expected
+
+
+def test_a_copy_stays_as_it_was_while_its_slot_goes_on(make: Make) -> None:
+    engine = make(slots=2)
+    for _ in range(2):
+        engine.open()
+    step(engine, [0, 1], np.stack([sound(33), sound(33, 1)]))
+    saved = engine.save(0)
+    copied = engine.copy(0)
+    checked = engine.check(saved)
+    after = step(engine, [0, 1], np.stack([sound(40, 2), sound(40, 3)]))[0]
+    assert engine.save(0) != saved
+    assert copied.to_bytes() == saved
+    for _ in range(2):  # what was checked may go into any number of slots
+        engine.put(1, checked)
+        assert engine.save(1) == saved
+        assert step(engine, [1], sound(40, 2)[None])[0].tolist() == after.tolist()
+
+
+def test_a_copy_is_written_and_checked_in_another_thread(make: Make) -> None:
+    engine = make()
+    engine.open()
+    step(engine, [0], sound(9)[None])
+    copied, saved = engine.copy(0), engine.save(0)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(copied.to_bytes).result() == saved
+        engine.put(0, pool.submit(engine.check, saved).result())
+    assert engine.save(0) == saved
 
 
 def test_a_foreign_or_damaged_state_is_refused(make: Make) -> None:

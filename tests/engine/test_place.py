@@ -171,7 +171,10 @@ def test_nothing_is_computed_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
         engine.step([0, 2], sound(5), [4, 1])
         engine.step([1], sound(2), [2])
         engine.go_back(1, mark)
-        engine.restore(2, engine.save(0))
+        copied = engine.copy(0)
+    checked = engine.check(copied.to_bytes())  # what is done on the host, in any thread
+    with watch:
+        engine.put(2, checked)
         engine.redecode(0, 3)
         engine.truncate(1, 3)
         engine.close(2)

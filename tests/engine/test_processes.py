@@ -66,7 +66,8 @@ def freed():
         lambda: engine.step([slot], sound(1)), engine.open, lambda: engine.save(slot),
         lambda: engine.mark(slot), lambda: engine.truncate(slot, 3),
         lambda: engine.redecode(slot, 3), lambda: engine.set_decoding(slot),
-        lambda: engine.restore(slot, b""), lambda: engine.encode([slot], sound(1)),
+        lambda: engine.restore(slot, b""), lambda: engine.check(b""),
+        lambda: engine.encode([slot], sound(1)),
         lambda: engine.decode([slot], np.zeros((1, 4), np.int64)),
     ):
         try:
@@ -74,7 +75,7 @@ def freed():
         except StreamError as error:
             assert "before this process was forked" in str(error), error
             told += 1
-    assert told == 10, told
+    assert told == 11, told
     engine.close(slot)
     gc.unfreeze()
     del engine

@@ -1,13 +1,14 @@
 """An engine whose networks take the time that it says, on a clock that nothing else moves; the
 sound itself says which token comes after it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kiku.engine import Said, SlotEngine
+from kiku.engine.backend import Arrays
 from tests.fakes import PAD, EchoBackend
 
 CODEC_S, READ_S, COLUMN_S = 0.002, 0.010, 0.001
@@ -57,11 +58,15 @@ class TimedBackend(EchoBackend):
     def go_back(self, slot: int, mark: Any) -> None:
         self.heard[slot] = mark
 
-    def save(self, slot: int) -> dict[str, NDArray[Any]]:
-        return {"heard": np.array(self.heard[slot])}
+    def copy(self, slot: int) -> Callable[[], Arrays]:
+        saved = {"heard": np.array(self.heard[slot])}
+        return lambda: saved
 
-    def restore(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
-        self.heard[slot] = int(saved["heard"])
+    def check(self, saved: Arrays) -> Any:
+        return int(saved["heard"])
+
+    def put(self, slot: int, checked: Any) -> None:
+        self.heard[slot] = checked
 
 
 class Timed(SlotEngine):

@@ -4,5 +4,15 @@ imported only with the backend that needs them (`kiku.engine.torch`, `kiku.engin
 from kiku.decoding import Picker, SamplingParams
 from kiku.engine.backend import Backend, Said, StepOutput
 from kiku.engine.core import SlotEngine
+from kiku.engine.saved_slot import SavedSlot, SlotCopy
 
-__all__ = ["Backend", "Picker", "Said", "SamplingParams", "SlotEngine", "StepOutput"]
+__all__ = [
+    "Backend",
+    "Picker",
+    "Said",
+    "SamplingParams",
+    "SavedSlot",
+    "SlotCopy",
+    "SlotEngine",
+    "StepOutput",
+]

@@ -1,6 +1,6 @@
 """The interface between the slot engine and a backend, which computes for it: numpy arrays only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiku.config import CodecConfig, LMConfig
+
+Arrays = Mapping[str, NDArray[Any]]
+"""What a backend saves of a slot, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +148,20 @@ class Backend(Protocol):
         """Put the slot back to where `mark` was taken, at most `REWIND_FRAMES` ago."""
         ...
 
-    def save(self, slot: int) -> dict[str, NDArray[Any]]:
-        """The whole state of a slot, as arrays by name."""
+    def copy(self, slot: int) -> Callable[[], Arrays]:
+        """Copy the whole state of a slot. The function that is returned gives the copy, as arrays.
+        It may be called once, in any thread, while slots are stepped."""
         ...
 
-    def restore(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
-        """Put what `save` gave into a slot. Nothing is changed unless all of it fits.
+    def check(self, saved: Arrays) -> Any:
+        """Saved arrays as `put` takes them. May be called in any thread, while slots are stepped.
 
         Raises:
-            ValueError: it does not fit.
+            ValueError: an array is not known, does not fit, or holds invalid numbers.
+            LookupError: an array is missing.
         """
+        ...
+
+    def put(self, slot: int, checked: Any) -> None:
+        """Put what `check` returned into a slot. It need not be the one that was copied."""
         ...

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from kiku.config import PAD_ID, WORD_START_ID
 from kiku.decoding import Picker, Sampler, SamplingParams, plain_sampler
 from kiku.engine.backend import Backend, StepOutput
 from kiku.engine.blocks import BackendDraws
 from kiku.engine.forked import check_process, process
-from kiku.engine.saved_slot import SavedSlot
+from kiku.engine.saved_slot import SavedSlot, SlotCopy, read_saved_slot
 from kiku.engine.slot_decoder import OpenSlot, SlotDecoder
 from kiku.errors import ConfigError, FrameError, NoFreeSlot, StreamError
 
@@ -348,9 +347,9 @@ class SlotEngine:
 
     # Saving.
 
-    def save(self, slot: int) -> bytes:
-        """The whole state of a slot, to be restored with the same model on a backend of the same
-        kind: some megabytes for a small model, 200 megabytes for the 1B.
+    def copy(self, slot: int) -> SlotCopy:
+        """Copy the whole state of a slot, which then goes on. To make bytes of the copy takes
+        longer, and may be done in another thread.
 
         How the slot's tokens are picked is not part of it.
 
@@ -359,23 +358,36 @@ class SlotEngine:
         """
         held = self._of(slot, idle=True)
         history = self._decoder.history.save(slot)
-        saved = SavedSlot(held.token, history, self.backend.save(slot))
-        return saved.to_bytes(self.backend.signature)
+        return SlotCopy(self.backend.signature, held.token, history, self.backend.copy(slot))
 
-    def restore(self, slot: int, saved: bytes) -> None:
-        """Put what `save` gave into an open slot. The bytes come from outside, so they are checked.
+    def check(self, saved: bytes | NDArray[np.uint8]) -> SavedSlot:
+        """Check bytes that came from a `copy`, for `put`. May be called in any thread, while slots
+        are stepped.
 
         Raises:
-            StreamError: the bytes come from another model or kind of backend, or are damaged, and
-                nothing was changed; or the slot is not open, or in the middle of work.
+            StreamError: they come from another model or kind of backend, or are damaged.
+        """
+        check_process(self._pid)
+        return read_saved_slot(saved, self.backend.signature, self._lm, self.backend.check)
+
+    def put(self, slot: int, saved: SavedSlot) -> None:
+        """Put what `check` returned into an open slot.
+
+        Raises:
+            StreamError: the slot is not open, or in the middle of work.
         """
         held = self._of(slot, idle=True)
-        try:
-            state = SavedSlot.of(saved, self.backend.signature, self._lm)
-            self.backend.restore(slot, state.arrays)
-        except (SafetensorError, LookupError, ValueError, TypeError, OverflowError) as error:
-            raise StreamError(
-                f"the saved state is damaged ({error}); open a fresh stream"
-            ) from error
-        held.token = state.token
-        self._decoder.history.restore(slot, state.history)
+        self.backend.put(slot, saved.checked)
+        held.token = saved.token
+        self._decoder.history.restore(slot, saved.history)
+
+    def save(self, slot: int) -> bytes:
+        """The whole state of a slot, to be restored with the same model on a backend of the same
+        kind: some megabytes for a small model, 200 megabytes for the 1B. See `copy`."""
+        return self.copy(slot).to_bytes()
+
+    def restore(self, slot: int, saved: bytes) -> None:
+        """Put what `save` gave into an open slot; see `check` and `put`. Nothing is changed if it
+        is refused."""
+        self._of(slot, idle=True)
+        self.put(slot, self.check(saved))

@@ -6,7 +6,7 @@ computes is in `kiku.engine.gpu`. This module turns the engine's questions into 
 them from what the decoder has read ahead where it can.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from kiku.codec import MimiEncoder
 from kiku.config import REWIND_FRAMES, WORD_START_ID
 from kiku.decoding import DRAW
-from kiku.engine.backend import Said
+from kiku.engine.backend import Arrays, Said
 from kiku.engine.core import SlotEngine
 from kiku.engine.gpu.ahead import Ahead, Draws
 from kiku.engine.gpu.attention import pick_attend
 from kiku.engine.gpu.draws import draw_numbers, pick_draw
+from kiku.engine.gpu.fetching import Fetching
 from kiku.engine.gpu.launches import Launch, Launches, LaunchOptions
 from kiku.engine.gpu.memory import free_bytes, no_weights, out_of_memory_as, room_for
 from kiku.engine.gpu.network import Network, Remembered, Table, one_table
@@ -107,6 +108,7 @@ class CudaBackend:
             free = free_bytes(gpu)
         room = room_for(codec, lm.config, slots, self.width, kv, free)
         room.check()
+        self._fetching = Fetching(self._place, room.each)
         with out_of_memory_as(room.ran_out), self._place.entered():
             self._slots = Slots(codec, lm, slots, self.width, kv, gpu)
             network = _network(codec, lm, self._slots, table, options)
@@ -292,15 +294,21 @@ class CudaBackend:
         self._ahead.forget(slot)
         self._ahead.put_token(slot, *mark.token)
 
-    def save(self, slot: int) -> dict[str, NDArray[Any]]:
-        """See `Backend.save`, and `Slots.save` for what it holds."""
+    def copy(self, slot: int) -> Callable[[], Arrays]:
+        """See `Backend.copy`, and `Slots.copy` for what it holds. On the device it is one more copy
+        of the slot; it comes to the host beside the steps."""
         with self._place.entered():
-            return self._slots.save(slot)
+            fetch = self._fetching.begin(self._slots.copy(slot))
+        return lambda: self._slots.saved(fetch())
 
-    def restore(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
-        """See `Backend.restore`."""
+    def check(self, saved: Arrays) -> Any:
+        """See `Backend.check`."""
+        return self._slots.check(saved)
+
+    def put(self, slot: int, checked: Any) -> None:
+        """See `Backend.put`."""
         with self._place.entered():
-            self._slots.restore(slot, saved)
+            self._slots.put(slot, checked)
         self._ahead.forget(slot)
 
 

@@ -200,9 +200,9 @@ class OnnxCodec(OnnxNetwork):
             past[slot] = kept
 
     def save(self, slot: int) -> dict[str, Array]:
-        """The codec's whole state of a slot, as arrays by name."""
-        pasts = {f"past.{name}": past[slot] for name, past in self._pasts.items()}
-        return {"begun": self._begun[slot], **pasts, **self.memory.save(slot)}
+        """A copy of the codec's whole state of a slot, as arrays by name."""
+        pasts = {f"past.{name}": past[slot].copy() for name, past in self._pasts.items()}
+        return {"begun": self._begun[slot].copy(), **pasts, **self.memory.save(slot)}
 
     def check(self, saved: Mapping[str, Array]) -> None:
         """Raise ValueError unless `restore` could put these into a slot."""

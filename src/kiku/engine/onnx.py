@@ -5,7 +5,7 @@ for all their new positions, and writes keys and values in place.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiku.config import REWIND_FRAMES, ModelConfig
-from kiku.engine.backend import Said
+from kiku.engine.backend import Arrays, Said
 from kiku.engine.choice import usable_of, usable_threads
 from kiku.engine.core import SlotEngine
 from kiku.engine.kernels import Kernels, kernels
@@ -159,26 +159,32 @@ class OnnxBackend:
         self._codec.go_back(slot, mark.codec)
         self._decoder.memory.position[slot] = mark.position
 
-    def save(self, slot: int) -> dict[str, NDArray[Any]]:
-        """See `Backend.save`. Of keys and values it holds the window only."""
+    def copy(self, slot: int) -> Callable[[], Arrays]:
+        """See `Backend.copy`. Of keys and values it holds the window only."""
         codec, decoder = self._codec.save(slot), self._decoder.memory.save(slot)
-        return {f"codec.{name}": array for name, array in codec.items()} | {
+        saved = {f"codec.{name}": array for name, array in codec.items()} | {
             f"decoder.{name}": array for name, array in decoder.items()
         }
+        return lambda: saved
 
-    def restore(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
-        """See `Backend.restore`."""
+    def check(self, saved: Arrays) -> Any:
+        """See `Backend.check`."""
         codec, decoder = _under("codec.", saved), _under("decoder.", saved)
         memory = self._decoder.memory
         self._codec.check(codec)
         memory.check(decoder)
         if len(decoder) != memory.num_saved or len(codec) + len(decoder) != len(saved):
             raise ValueError("it holds parts that are not known")
+        return codec, decoder
+
+    def put(self, slot: int, checked: Any) -> None:
+        """See `Backend.put`."""
+        codec, decoder = checked
         self._codec.restore(slot, codec)
-        memory.restore(slot, decoder)
+        self._decoder.memory.restore(slot, decoder)
 
 
-def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _under(prefix: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
     return {
         name.removeprefix(prefix): array
         for name, array in arrays.items()

@@ -1,16 +1,18 @@
-"""A slot as bytes: what is saved of it, and the checks before anything is restored."""
+"""A slot as bytes: what is saved of it, and the checks before anything is restored.
 
-import json
-from collections.abc import Mapping
+Both take a while for a large model, and neither holds up the slots that are stepped meanwhile.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save as save_arrays
 
+from kiku.arrays import arrays_of, arrays_to_parts
 from kiku.config import HISTORY_FRAMES, LMConfig
+from kiku.engine.backend import Arrays
 from kiku.engine.slot_decoder import LEFT_OUT
 from kiku.errors import StreamError
 
@@ -22,48 +24,66 @@ _PREFIX = "backend."
 
 
 @dataclass(frozen=True, slots=True)
+class SlotCopy:
+    """A copy of a slot's whole state, but for how its tokens are picked. The slot goes on."""
+
+    signature: str
+    """That of the slot's backend."""
+    token: int
+    """The last token that was picked."""
+    history: NDArray[np.int64]
+    """[T, 1 + K] the last columns that the decoder read."""
+    arrays: Callable[[], Arrays]
+    """What `Backend.copy` returned."""
+
+    def to_bytes(self) -> bytes:
+        """The copy as bytes. May be called once, in any thread."""
+        arrays = {f"{_PREFIX}{name}": array for name, array in self.arrays().items()}
+        arrays["token"], arrays["history"] = np.array([self.token]), self.history
+        return b"".join(arrays_to_parts(arrays, {_KEY: self.signature}))
+
+
+@dataclass(frozen=True, slots=True)
 class SavedSlot:
-    """The whole state of a slot, but for how its tokens are picked."""
+    """A saved state that was checked, and can be put into a slot."""
 
     token: int
     """The last token that was picked."""
     history: NDArray[np.int64]
     """[T, 1 + K] the last columns that the decoder read."""
-    arrays: Mapping[str, NDArray[Any]]
-    """What `Backend.save` gave."""
+    checked: Any
+    """What `Backend.check` returned."""
 
-    def to_bytes(self, signature: str) -> bytes:
-        """The state as bytes, marked with the signature of its backend."""
-        arrays = {f"{_PREFIX}{name}": array for name, array in self.arrays.items()}
-        arrays["token"], arrays["history"] = np.array([self.token]), self.history
-        return save_arrays(
-            {name: np.asarray(array, order="C") for name, array in arrays.items()},
-            metadata={_KEY: signature},
-        )
 
-    @classmethod
-    def of(cls, saved: bytes, signature: str, lm: LMConfig) -> "SavedSlot":
-        """Read what `to_bytes` gave. The bytes come from outside, so they are checked; the
-        backend's own arrays are left to the backend.
+def read_saved_slot(
+    saved: bytes | NDArray[np.uint8], signature: str, lm: LMConfig, check: Callable[[Arrays], Any]
+) -> SavedSlot:
+    """Read what `SlotCopy.to_bytes` returned. The bytes come from outside, so they are checked.
 
-        Raises:
-            StreamError: they come from another model or kind of backend.
-            SafetensorError, LookupError, ValueError, TypeError, OverflowError: they are damaged.
-        """
-        arrays = dict(load_arrays(saved))  # checks the header, too
-        _check_signature(saved, signature)
+    Args:
+        saved: the bytes.
+        signature: that of the backend whose slot gets the state.
+        lm: the numbers of its model.
+        check: `Backend.check`.
+
+    Raises:
+        StreamError: they come from another model or kind of backend, or are damaged.
+    """
+    try:
+        arrays, metadata = arrays_of(saved)
+        _check_signature(metadata, signature)
         token, history = arrays.pop("token"), arrays.pop("history")
         _check_columns(token, history, lm)
         if not all(name.startswith(_PREFIX) for name in arrays):
             raise ValueError("it holds parts that are not known")
         own = {name.removeprefix(_PREFIX): array for name, array in arrays.items()}
-        return cls(int(token[0]), history, own)
+        return SavedSlot(int(token[0]), history, check(own))
+    except (LookupError, ValueError, TypeError, OverflowError) as error:
+        raise StreamError(f"the saved state is damaged ({error}); open a fresh stream") from error
 
 
-def _check_signature(saved: bytes, ours: str) -> None:
-    header: Any = json.loads(saved[8 : 8 + int.from_bytes(saved[:8], "little")])
-    about: Any = header.get("__metadata__") or {}
-    theirs: Any = about.get(_KEY)
+def _check_signature(metadata: Mapping[str, Any], ours: str) -> None:
+    theirs = metadata.get(_KEY)
     if theirs != ours:
         raise StreamError(
             f"the saved state belongs to another model or engine ({str(theirs)[:80]}, but this is "

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kiku.codec import MimiEncoder, MimiState
 from kiku.config import MAX_POSITION, PAD_ID, REWIND_FRAMES, WORD_START_ID
-from kiku.engine.backend import Said
+from kiku.engine.backend import Arrays, Said
 from kiku.engine.core import SlotEngine
 from kiku.engine.forked import is_forked
 from kiku.engine.gpu.precision import products
@@ -307,19 +307,23 @@ class TorchBackend:
         rewind(self._state.parts(), slot, mark.state)
         self._positions[slot] = mark.position
 
-    def save(self, slot: int) -> dict[str, NDArray[Any]]:
-        """See `Backend.save`: every leaf of the state; bfloat16 is saved as its bits."""
+    def copy(self, slot: int) -> Callable[[], Arrays]:
+        """See `Backend.copy`: every leaf of the state; bfloat16 is saved as its bits."""
         tensors = save_slot(self._state.parts(), slot)
-        return {str(i): _as_array(tensor) for i, tensor in enumerate(tensors)}
+        return lambda: {str(i): _as_array(tensor) for i, tensor in enumerate(tensors)}
 
     @torch.inference_mode()
-    def restore(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
-        """See `Backend.restore`."""
-        ours = [leaf[slot] for leaf in leaves(self._state.parts())]
+    def check(self, saved: Arrays) -> Any:
+        """See `Backend.check`."""
+        ours = [leaf[0] for leaf in leaves(self._state.parts())]
         if set(saved) != {str(i) for i in range(len(ours))}:
             raise ValueError("it holds parts that are not known")
-        tensors = [_as_tensor(saved[str(i)], leaf) for i, leaf in enumerate(ours)]
-        restore_slot(self._state.parts(), slot, tensors)
+        return [_as_tensor(saved[str(i)], leaf) for i, leaf in enumerate(ours)]
+
+    @torch.inference_mode()
+    def put(self, slot: int, checked: Any) -> None:
+        """See `Backend.put`."""
+        restore_slot(self._state.parts(), slot, checked)
         self._positions[slot] = int(self._state.lm.position[slot])
 
 

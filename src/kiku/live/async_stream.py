@@ -155,7 +155,8 @@ class AsyncStream(OpenStream):
     async def save(self) -> bytes:
         """See `LiveStream.save`."""
         await self._after_pushes()
-        return await self._waiters.call(self._scheduler, self._save_now)
+        copied = await self._waiters.call(self._scheduler, self._copy_now)
+        return await asyncio.to_thread(copied.to_bytes)
 
     async def events(self) -> AsyncIterator[Event]:
         """See `LiveStream.events`. For one task at a time."""

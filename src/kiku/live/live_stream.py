@@ -208,7 +208,7 @@ class LiveStream(OpenStream):
         Raises:
             StreamError: the stream has ended, or this is a callback (see `listen`).
         """
-        return self._scheduler.call(self._save_now)
+        return self._scheduler.call(self._copy_now).to_bytes()
 
     # Events.
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from kiku.audio import Chunk
 from kiku.errors import InputError, QueueFull, StreamClosed
 from kiku.live.sessions import StreamSessions
-from kiku.live.setup import StreamSetup
+from kiku.live.setup import StreamCopy, StreamSetup
 from kiku.options import DecodingOptions, checked_decoding_options
 from kiku.scheduler import Binding, Scheduler
 from kiku.stream import DecodingChange, Event, FinalizeRequest
@@ -176,11 +176,11 @@ class OpenStream:
             self._sessions.change_decoding(change)
         self._scheduler.wake()
 
-    def _save_now(self) -> bytes:
+    def _copy_now(self) -> StreamCopy:
         """The part of `save` that is done between two steps."""
         with self._lock:  # nothing is pushed into one channel and not into another
             num_given = [session.num_given for session in self._sessions.each]
-        return self._setup.save(num_given)
+        return self._setup.copy(num_given)
 
 
 def _release(scheduler: Scheduler, bindings: Sequence[Binding], *, cut: bool = False) -> None:

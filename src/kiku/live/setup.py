@@ -5,7 +5,11 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kiku.decoding import TokenPicker
+from kiku.engine import SavedSlot, SlotEngine
 from kiku.errors import ConfigError, StreamError
 from kiku.options import AudioFormat, DecodingOptions, StreamOptions
 from kiku.scheduler import Binding, Member, Scheduler, SlotOptions
@@ -30,8 +34,8 @@ class StreamSetup:
         """The sessions, without their slots."""
         return [cast("WordSession", binding.session) for binding in self.bindings]
 
-    def save(self, num_given: Sequence[int]) -> bytes:
-        """The stream as bytes; to be called between two steps.
+    def copy(self, num_given: Sequence[int]) -> "StreamCopy":
+        """A copy of the stream, which then goes on; to be called between two steps.
 
         Args:
             num_given: for each session, how many pushes and requests it had been given.
@@ -45,21 +49,38 @@ class StreamSetup:
             sessions.append(
                 {
                     "session": session.save(given),
-                    "slot": engine.save(binding.slot),
+                    "slot": engine.copy(binding.slot),
                     "picker": picker.save() if isinstance(picker, TokenPicker) else None,
                 }
             )
-        return pack_stream({"sessions": sessions}, self.state_key())
+        return StreamCopy(sessions, self.state_key())
+
+
+@dataclass(frozen=True, slots=True)
+class StreamCopy:
+    """A copy of a live stream, of which bytes can be made in any thread."""
+
+    _sessions: list[dict[str, Any]]
+    _key: bytes | None
+
+    def to_bytes(self) -> bytes:
+        """The copy as bytes, signed if there is a key. May be called once."""
+        # As arrays: these are unpacked without a copy.
+        slots = [np.frombuffer(one["slot"].to_bytes(), np.uint8) for one in self._sessions]
+        sessions = [one | {"slot": slot} for one, slot in zip(self._sessions, slots, strict=True)]
+        return pack_stream({"sessions": sessions}, self._key)
 
 
 class SavedStream:
-    """A saved stream that has been unpacked. Its content has not been checked yet."""
+    """A saved stream that has been unpacked. What its sessions remember is checked by `members`."""
 
-    def __init__(self, state: bytes, key: bytes | None) -> None:
-        """Unpack what `StreamSetup.save` returned.
+    def __init__(self, state: bytes, key: bytes | None, engine: SlotEngine) -> None:
+        """Unpack what `StreamCopy.to_bytes` returned, and check what is to go into slots of
+        `engine`.
 
         Raises:
-            StreamError: it is something else, damaged, or signed with another key.
+            StreamError: it is something else, of another model, damaged, or signed with another
+                key.
         """
         tree = unpack_stream(state, key)
         sessions: Any = tree.get("sessions")
@@ -68,6 +89,7 @@ class SavedStream:
         if not whole or not listed or not all(map(_is_session, listed)):
             raise StreamError("the saved stream is damaged: parts of it are missing")
         self._sessions = cast("list[dict[str, Any]]", listed)
+        self._slots = [engine.check(one["slot"]) for one in self._sessions]
 
     @property
     def num_channels(self) -> int:
@@ -100,8 +122,8 @@ class SavedStream:
         # changes that are still due are spelled by each session.
         changes: dict[DecodingOptions, DecodingChange] = {}
         members = [
-            self._member(session, saved, changes)
-            for session, saved in zip(sessions, self._sessions, strict=False)
+            self._member(session, saved, slot, changes)
+            for session, saved, slot in zip(sessions, self._sessions, self._slots, strict=False)
         ]
         if decoding is not None:
             change = changes.get(decoding) or sessions[0].new_change(decoding)
@@ -113,6 +135,7 @@ class SavedStream:
         self,
         session: WordSession,
         saved: dict[str, Any],
+        slot: SavedSlot,
         changes: dict[DecodingOptions, DecodingChange],
     ) -> Member:
         session.restore(saved["session"])
@@ -127,7 +150,14 @@ class SavedStream:
         picker = deepcopy(change.picker)  # other channels start from the same one
         if picker is not None and saved["picker"] is not None:
             picker.restore(saved["picker"])
-        return Member(session, SlotOptions(picker, decoding.num_codebooks), saved["slot"])
+        return Member(session, SlotOptions(picker, decoding.num_codebooks), slot)
+
+
+def _is_of_bytes(value: Any) -> bool:
+    if not isinstance(value, np.ndarray):
+        return False
+    array = cast("NDArray[Any]", value)
+    return array.dtype == np.uint8 and array.ndim == 1
 
 
 def _is_session(value: Any) -> bool:
@@ -135,5 +165,5 @@ def _is_session(value: Any) -> bool:
         isinstance(value, dict)
         and cast("dict[str, Any]", value).keys() == {"session", "slot", "picker"}
         and isinstance(value["session"], dict)
-        and isinstance(value["slot"], bytes)
+        and _is_of_bytes(value["slot"])
     )

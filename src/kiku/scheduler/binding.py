@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiku.decoding import TokenPicker
-from kiku.engine import Picker, SamplingParams, SlotEngine, StepOutput
+from kiku.engine import Picker, SamplingParams, SavedSlot, SlotEngine, StepOutput
 from kiku.errors import StreamError
 from kiku.stream import Work
 
@@ -250,8 +250,8 @@ class Member:
 
     session: Session
     options: SlotOptions = field(default_factory=SlotOptions)
-    saved: bytes | None = None
-    """The state to restore into the slot (see `SlotEngine.save`); None begins afresh."""
+    saved: SavedSlot | None = None
+    """The state to put into the slot (see `SlotEngine.check`); None begins afresh."""
     on_output: OnOutput | None = None
 
 

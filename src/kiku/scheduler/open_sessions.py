@@ -61,7 +61,7 @@ class OpenSessions:
         binding = Binding(engine, slot, member, opening)
         try:
             if saved is not None:
-                engine.restore(slot, saved)
+                engine.put(slot, saved)
                 binding.set_decoding(options)
             else:
                 member.session.begin(int(first.tokens[0]), float(first.logprobs[0]))

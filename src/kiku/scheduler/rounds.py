@@ -1,7 +1,7 @@
 """A round: everything that there is to do for all sessions, done once and in order.
 
 sweep    free the slots of the sessions that leave
-jobs     make the calls that must come between two steps (`save`)
+jobs     make calls that must come between two steps (`save`), one or a few of those that wait
 admit    give slots to the openings for which some are free
 pending  ask each session that was woken: has it frames, or work, or has it come to its end
 work     do a piece of work (finalize, truncate, ...) for one session, or for a few
@@ -24,8 +24,8 @@ SHARED_PIECE = 8
 own where eight frames of one stream are one pass (the 1B), three times as long with the demo."""
 
 STREAMS_PER_PIECE = 16
-"""For each 16 sessions one more piece of work is done between two steps, besides the first. As many
-sessions make a step longer by about one piece."""
+"""For each 16 sessions one more piece of work is done between two steps, besides the first, and one
+more call is made. As many sessions make a step longer by about one piece."""
 
 GATHER_FROM = 16
 GATHER_S = 0.004
@@ -41,7 +41,7 @@ class Rounds:
         """No round was made yet."""
         self.sessions = sessions
         self.jobs: deque[Job[Any]] = deque()
-        """Calls to be made in the next round. Any thread adds to them."""
+        """Calls to be made between two steps. Any thread adds to them."""
         self.again_at = math.inf
         """When to make another round though nothing has changed (`time.monotonic`)."""
         self._openings, self._steps = openings, steps
@@ -103,19 +103,23 @@ class Rounds:
         return moved
 
     def _run_jobs(self) -> int:
-        """Make the calls that were asked for before this round; how many."""
-        num_jobs = len(self.jobs)
+        """Make some of the calls that wait, in their order; how many."""
+        num_jobs = min(len(self.jobs), self._num_at_once)
         for _ in range(num_jobs):
             self.jobs.popleft().run()
         return num_jobs
 
+    @property
+    def _num_at_once(self) -> int:
+        """How many pieces of work, and how many calls, come between two steps."""
+        return 1 + len(self.sessions.bindings) // STREAMS_PER_PIECE
+
     def _do_some(self, works: Sequence[tuple[Binding, Work]]) -> None:
         """Do a piece of work for a few sessions, in turn and live ones first, so that the others do
         not wait long."""
-        pieces = 1 + len(self.sessions.bindings) // STREAMS_PER_PIECE
         most = SHARED_PIECE if len(self.sessions.bindings) > 1 else None
         by_turn = sorted(works, key=lambda one: (not one[0].live, one[0].worked_at))
-        for binding, work in by_turn[:pieces]:
+        for binding, work in by_turn[: self._num_at_once]:
             self._num_pieces += 1
             binding.worked_at = self._num_pieces
             self.sessions.run_work(binding, work, most)

@@ -1,9 +1,9 @@
 """A saved stream as bytes: the state of its sessions, of their slots, and of how tokens are picked.
 
-Arrays and bytes are stored as tensors of safetensors, everything else as JSON in one more tensor; a
-digest stands before all of it. With a key the digest is a signature: without the key nobody can
-make a state that is accepted. The bytes of a saved stream are not trusted: whatever is wrong with
-them raises `StreamError`.
+Arrays and bytes are stored as tensors of safetensors (see `kiku.arrays`), everything else as JSON
+in one more tensor; a digest stands before all of it. With a key the digest is a signature: without
+the key nobody can make a state that is accepted. The bytes of a saved stream are not trusted:
+whatever is wrong with them raises `StreamError`.
 """
 
 import hashlib
@@ -14,13 +14,11 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save as save_arrays
 
+from kiku.arrays import arrays_of, arrays_to_parts
 from kiku.errors import StreamError
 
-_PLAIN, _SIGNED = b"kiku stream 4\n", b"kiku signed stream 4\n"
+_PLAIN, _SIGNED = b"kiku stream 5\n", b"kiku signed stream 5\n"
 _TREE = "kiku.tree"
 _DIGEST = 32
 _BYTES, _ARRAY = "kiku.bytes", "kiku.array"
@@ -31,14 +29,15 @@ def pack_stream(tree: Mapping[str, Any], key: bytes | None = None) -> bytes:
     arrays: dict[str, NDArray[Any]] = {}
     text = json.dumps(_plain(tree, arrays)).encode()
     arrays[_TREE] = np.frombuffer(text, np.uint8)
-    payload = save_arrays(arrays)
-    return (_PLAIN if key is None else _SIGNED) + _digest(payload, key) + payload
+    parts = arrays_to_parts(arrays)
+    return b"".join([_PLAIN if key is None else _SIGNED, _digest(parts, key), *parts])
 
 
-def _digest(payload: bytes, key: bytes | None) -> bytes:
-    if key is None:
-        return hashlib.sha256(payload).digest()
-    return hmac.digest(key, payload, "sha256")
+def _digest(parts: Sequence[bytes | memoryview], key: bytes | None) -> bytes:
+    made = hashlib.sha256() if key is None else hmac.new(key, digestmod="sha256")
+    for part in parts:
+        made.update(part)
+    return made.digest()
 
 
 def _plain(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
@@ -53,7 +52,7 @@ def _plain(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
         return {_BYTES: name}
     if isinstance(value, np.ndarray):
         array = cast("NDArray[Any]", value)
-        arrays[name] = np.ascontiguousarray(array)
+        arrays[name] = array
         return {_ARRAY: name}
     return value
 
@@ -69,16 +68,16 @@ def unpack_stream(state: bytes, key: bytes | None = None) -> dict[str, Any]:
     magic = _PLAIN if key is None else _SIGNED
     if not state.startswith(magic):
         raise StreamError(_other_kind(state, key))
-    payload = state[len(magic) + _DIGEST :]
-    if not hmac.compare_digest(_digest(payload, key), state[len(magic) : len(magic) + _DIGEST]):
+    payload = memoryview(state)[len(magic) + _DIGEST :]
+    if not hmac.compare_digest(_digest([payload], key), state[len(magic) : len(magic) + _DIGEST]):
         also = "" if key is None else " or signed with another key"
         raise StreamError(f"the saved stream is damaged, cut short{also}; open a fresh stream")
     try:
-        arrays = load_arrays(payload)
+        arrays, _ = arrays_of(payload)
         tree: Any = _rich(json.loads(arrays[_TREE].tobytes()), arrays)
         if not isinstance(tree, dict):
             raise ValueError("not an object")
-    except (SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
+    except (LookupError, ValueError, TypeError, RecursionError) as error:
         raise StreamError(f"the saved stream is damaged ({error}); open a fresh stream") from error
     return cast("dict[str, Any]", tree)
 

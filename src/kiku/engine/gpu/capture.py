@@ -62,8 +62,9 @@ class Graphs:
             except RuntimeError as error:
                 *_, first = errors_of(error)
                 error.add_note(
-                    f"while call {key} was recorded as a CUDA graph; GpuOptions(graphs=False) "
-                    f"runs without graphs, but slower; the first error was: {_first_line(first)}"
+                    f"while call {key} was recorded as a CUDA graph; in a new process "
+                    f"GpuOptions(graphs=False) runs without graphs, but slower; the first error "
+                    f"was: {_first_line(first)}"
                 )
                 raise
 

@@ -118,7 +118,8 @@ class Launches:
         self._last: Launch | None = None
         self._num_fetched = 0
         """Rows of the last call whose logits are on the host."""
-        for launch in self._launches.values():
+        # The largest first: those that are recorded later find room in what they leave.
+        for launch in sorted(self._launches.values(), key=lambda one: -one.key[1] * one.key[2]):
             self.graphs.add(launch.key, self._work(launch))
             self.wait()
         self.graphs.record()

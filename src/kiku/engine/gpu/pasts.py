@@ -60,10 +60,10 @@ class Pasts:
             at = end
         return views
 
-    def save(self, slot: int) -> dict[str, NDArray[Any]]:
-        """A copy of a slot's pasts on the host, by the names of the convolutions."""
-        row = self.rows[slot].cpu()
-        return {f"past.{name}": part.numpy().copy() for name, part in self._views(row).items()}
+    def named(self, row: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """A slot's row [N] as saved: the pasts by the names of the convolutions."""
+        parts = self._views(torch.from_numpy(row))  # pyright: ignore[reportUnknownMemberType]
+        return {f"past.{name}": part.numpy() for name, part in parts.items()}
 
     def check(self, saved: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """The row [N] that the saved arrays make together.
@@ -87,7 +87,7 @@ class Pasts:
 
     @property
     def num_saved(self) -> int:
-        """How many arrays `save` gives."""
+        """How many arrays `named` gives."""
         return len(self._shapes)
 
 

@@ -4,7 +4,7 @@ Position `p` of a slot lies in place `p mod C`. Only the host knows how far each
 passes it with every call. So opening a slot, or going back, moves nothing on the device.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -111,11 +111,12 @@ class Rings:
         for name, kept in self.tensors.items():
             kept[:, slot, :, 0].copy_(first[name])
 
-    def save(self, slot: int, position: int) -> dict[str, NDArray[Any]]:
-        """The keys and values that the next step of a slot at `position` can see, oldest first:
-        arrays [L, H, P, ...] on the host."""
+    def copy(self, slot: int, position: int) -> Iterator[tuple[str, Tensor]]:
+        """Copies of the keys and values that the next step of a slot at `position` can see, oldest
+        first: [L, H, P, ...], with their names. Each is made when it is iterated over."""
         places = self._places(position)
-        return {name: _as_array(kept[:, slot][:, :, places]) for name, kept in self.tensors.items()}
+        for name, kept in self.tensors.items():
+            yield name, kept[:, slot][:, :, places]
 
     def _places(self, position: int) -> Tensor:
         seen = min(position, self.config.window - 1)
@@ -123,7 +124,7 @@ class Rings:
         return places.to(self.keys.device)
 
     def check(self, position: int, saved: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
-        """The saved arrays as tensors that `restore` can put into a slot.
+        """The saved arrays as tensors that `put` can put into a slot.
 
         Raises:
             ValueError: the arrays do not fit the position, or hold invalid numbers.
@@ -142,7 +143,7 @@ class Rings:
             raise ValueError("keys or values that are not numbers")
         return checked
 
-    def restore(self, slot: int, position: int, checked: Mapping[str, Tensor]) -> None:
+    def put(self, slot: int, position: int, checked: Mapping[str, Tensor]) -> None:
         """Put the tensors that `check` returned into a slot, which need not be the one they came
         from."""
         places = self._places(position)
@@ -162,11 +163,6 @@ def to_float8(x: Tensor) -> tuple[Tensor, Tensor]:
     wide = x.float()
     scale = wide.abs().amax(-1).clamp(min=LEAST_SCALE) / FLOAT8_MAX
     return (wide / scale.unsqueeze(-1)).to(FLOAT8).view(torch.uint8), scale
-
-
-def _as_array(tensor: Tensor) -> NDArray[Any]:
-    tensor = tensor.cpu()
-    return tensor.view(_BITS.get(tensor.dtype, tensor.dtype)).numpy()
 
 
 def _checked(name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

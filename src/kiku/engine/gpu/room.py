@@ -14,6 +14,13 @@ MAX_FRAMES = 2048
 ROWS_AT_ONCE = 32
 """How many rows' rings plain attention copies at once: a thousand would take tens of gigabytes."""
 
+COPIES = 2
+"""How many copies of slots may be on their way to the host at once, while slots are stepped."""
+
+_COPIES_KEPT = COPIES + 1
+"""For how many copies memory is kept free: one more for what goes the other way, or is copied while
+the steps wait."""
+
 _GRAPHS = 1_000_000_000
 """Bytes that recorded graphs and the libraries keep, roughly."""
 
@@ -48,5 +55,6 @@ def workspace_bytes(codec: CodecConfig, lm: LMConfig, num_slots: int, width: int
 
 
 def slots_in(free: float, each: float, workspace: float) -> int:
-    """How many slots fit into what is free besides the weights, not counting the spare slot."""
-    return max(0, int((free - workspace) // each) - 1)
+    """How many slots fit into what is free besides the weights, not counting the spare slot, and
+    the copies of slots that are being saved or restored."""
+    return max(0, int((free - workspace) // each) - 1 - _COPIES_KEPT)

@@ -1,6 +1,6 @@
 """The state of all slots: their memory on the device, and on the host how far each has come."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,15 @@ class SlotMark:
     pasts: Tensor
     heard: int
     read: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedSlot:
+    """A saved slot, as tensors on the host that fit."""
+
+    at: SlotMark
+    codec_rings: Mapping[str, Tensor]
+    rings: Mapping[str, Tensor]
 
 
 class Slots:
@@ -74,19 +83,27 @@ class Slots:
         self.pasts.rows[slot].copy_(mark.pasts)
         self.heard[slot], self.read[slot] = mark.heard, mark.read
 
-    def save(self, slot: int) -> dict[str, NDArray[Any]]:
-        """A copy of a slot's state on the host. Of keys and values it holds the window only, in the
-        dtype they are kept in (bfloat16 and float8 as their bits)."""
+    def copy(self, slot: int) -> Iterator[tuple[str, Tensor]]:
+        """Copies of a slot's state in memory of their own, with their names, for `saved`. Of keys
+        and values they hold the window only, in the dtype they are kept in. Each is made when it is
+        iterated over; no step may come in between."""
         heard, read = int(self.heard[slot]), int(self.read[slot])
-        codec = {**self.pasts.save(slot), **self.codec_rings.save(slot, heard)}
-        decoder = self.rings.save(slot, read)
-        codec["position"], decoder["position"] = np.array([heard]), np.array([read])
-        return {f"codec.{name}": array for name, array in codec.items()} | {
-            f"decoder.{name}": array for name, array in decoder.items()
-        }
+        yield "pasts", self.pasts.rows[slot].clone()
+        for part, rings, position in (
+            ("codec", self.codec_rings, heard), ("decoder", self.rings, read),
+        ):  # fmt: skip
+            for name, tensor in rings.copy(slot, position):
+                yield f"{part}.{name}", tensor
+            yield f"{part}.position", torch.tensor([position])  # on the host
 
-    def restore(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
-        """Put what `save` gave into any slot; nothing is changed where it is refused.
+    def saved(self, copied: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """What is saved of a slot, from the arrays of its copy."""
+        arrays = dict(copied)
+        pasts = self.pasts.named(arrays.pop("pasts"))
+        return arrays | {f"codec.{name}": array for name, array in pasts.items()}
+
+    def check(self, saved: Mapping[str, NDArray[Any]]) -> CheckedSlot:
+        """Saved arrays as `put` takes them.
 
         Raises:
             ValueError: an array is not known, does not fit, or holds invalid numbers.
@@ -98,12 +115,15 @@ class Slots:
         if len(saved) != known or len(codec) + len(decoder) != known:
             raise ValueError("it holds parts that are not known")
         pasts = torch.from_numpy(self.pasts.check(codec))  # pyright: ignore[reportUnknownMemberType]
-        codec_rings = self.codec_rings.check(heard, codec)
-        rings = self.rings.check(read, decoder)
-        self.pasts.rows[slot].copy_(pasts)
-        self.codec_rings.restore(slot, heard, codec_rings)
-        self.rings.restore(slot, read, rings)
-        self.heard[slot], self.read[slot] = heard, read
+        checked = self.codec_rings.check(heard, codec), self.rings.check(read, decoder)
+        return CheckedSlot(SlotMark(pasts, heard, read), *checked)
+
+    def put(self, slot: int, checked: CheckedSlot) -> None:
+        """Put what `check` returned into any slot."""
+        at = checked.at
+        self.go_back(slot, at)
+        self.codec_rings.put(slot, at.heard, checked.codec_rings)
+        self.rings.put(slot, at.read, checked.rings)
 
 
 def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
