@@ -11,6 +11,7 @@
 | `beside` | a recording beside 8 live streams: steps that hold both, how long a frame waits |
 | `tasks` | 100 async streams of 48 kHz stereo: what the callbacks of the event loop take |
 | `file` | seconds for a recording of six minutes, the demo on two threads |
+| `save` | a saved stream of the 1B's size: how long each part of it takes, and other threads wait |
 | `walk` | one 80 ms chunk from push to word: calls, files and changes of room |
 | `shape` | lines, locks, parameters and the longest function, counted in the source |
 
@@ -31,17 +32,21 @@ import wave
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import machine
 import numpy as np
 from numpy.typing import NDArray
 
 import kiku
+from kiku.arrays import arrays_of
 from kiku.audio import read_chunks
-from kiku.engine import SlotEngine, StepOutput
+from kiku.engine import SlotCopy, SlotEngine, StepOutput
 from kiku.scheduler import Member, Opening
 from kiku.stream import WordSession
+from kiku.stream.saved import pack_stream, unpack_stream
+
+T = TypeVar("T")
 
 ROOT = machine.ROOT
 HALL = (
@@ -343,6 +348,52 @@ def file() -> dict[str, Any]:
     return {"sound_s": round(60 * len(digits) / 24_000), "wall_s": round(sorted(seconds)[1], 2)}
 
 
+def save() -> dict[str, Any]:
+    """The keys and values of a 1B with full windows, in 16 bits, as the engine has them."""
+    shape, window = (16, 1024, 128), 749
+    rng = np.random.default_rng(0)
+    rings = [rng.standard_normal(shape).astype(np.float16) for _ in range(32)]
+    found: dict[str, dict[str, float]] = {}
+    copied = timed_beside("copy", found, lambda: [ring[:, :window].copy() for ring in rings])
+    arrays = {str(number): array for number, array in enumerate(copied)}
+
+    def write() -> bytes:
+        slot = SlotCopy("signature", 0, np.zeros((1, 33), np.int64), lambda: arrays).to_bytes()
+        return pack_stream({"slot": np.frombuffer(slot, np.uint8)})
+
+    def read(state: bytes) -> bool:
+        known, _ = arrays_of(unpack_stream(state)["slot"])
+        return all(np.isfinite(array).all() for array in known.values())
+
+    state = timed_beside("write", found, write)
+    assert timed_beside("read", found, lambda: read(state))
+    return {"mb": round(len(state) / 1e6, 1), **found}
+
+
+def timed_beside(name: str, found: dict[str, dict[str, float]], call: Callable[[], T]) -> T:
+    """Call it, and note how long it took, and how long another thread of Python's stood still."""
+    waits, has_ended = [0.0], threading.Event()
+
+    def tick() -> None:
+        last = time.perf_counter()
+        while not has_ended.is_set():
+            time.sleep(0.0005)
+            now = time.perf_counter()
+            waits.append(now - last)
+            last = now
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    started = time.perf_counter()
+    try:
+        return call()
+    finally:
+        seconds = time.perf_counter() - started
+        has_ended.set()
+        thread.join()
+        found[name] = {"ms": round(seconds * 1e3, 1), "others_ms": round(max(waits) * 1e3, 1)}
+
+
 def walk() -> dict[str, Any]:
     """One chunk from push to word, as the profiler sees it."""
     rec = kiku.load("demo", threads=1)
@@ -412,6 +463,7 @@ def main() -> None:
         "beside": lambda given: beside(5 * given.frames),
         "tasks": lambda given: tasks(2 * given.frames),
         "file": lambda given: file(),
+        "save": lambda given: save(),
         "walk": lambda given: walk(),
         "shape": lambda given: shape(),
     }
