@@ -104,7 +104,7 @@ class Rounds:
 
     def _run_jobs(self) -> int:
         """Make some of the calls that wait, in their order; how many."""
-        num_jobs = min(len(self.jobs), self._num_at_once)
+        num_jobs = min(len(self.jobs), self._num_at_once) if self.jobs else 0
         for _ in range(num_jobs):
             self.jobs.popleft().run()
         return num_jobs
