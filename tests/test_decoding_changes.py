@@ -88,7 +88,7 @@ def test_a_saved_stream_changes_where_it_would_have() -> None:
             stream.push(silence(6))
             stream.set_decoding(codebooks(2))
             stream.push(silence(3))
-            return stream._copy_now().to_bytes()  # pyright: ignore[reportPrivateUsage]
+            return stream._setup.copy(stream._given_now()).to_bytes()  # pyright: ignore[reportPrivateUsage]
 
         state = rec.scheduler.call(ask_and_save)
     for wanted, after in (
@@ -117,7 +117,7 @@ def test_a_state_that_is_full_of_changes_takes_the_options_of_who_goes_on() -> N
                 stream.set_decoding(codebooks(1 + i % 2))
             with pytest.raises(QueueFull):
                 stream.set_decoding(codebooks(3))
-            return stream._copy_now().to_bytes()  # pyright: ignore[reportPrivateUsage]
+            return stream._setup.copy(stream._given_now()).to_bytes()  # pyright: ignore[reportPrivateUsage]
 
         state = rec.scheduler.call(ask_and_save)
     engine = Noting()

@@ -50,6 +50,7 @@ from kiku.errors import (
 from kiku.live import setup
 from kiku.live.waiters import _BELLS  # pyright: ignore[reportPrivateUsage]
 from kiku.stream import FinalizeRequest, event_to_dict
+from kiku.stream.frame_source import FrameSource
 from tests import tiny
 from tests.engine.engines import KINDS, make_engine
 from tests.fakes import PAD, EchoEngine, hold_back, spoken
@@ -287,7 +288,7 @@ def beside_no_round(
         thread.start()
         until(lambda: not thread.is_alive() or (bool(stream._pushers) and stream._waits))
         if save:
-            stream._copy_now()
+            stream._setup.copy(stream._given_now())
 
     rec.scheduler.call(hold)
     return thread
@@ -1078,11 +1079,65 @@ def test_saving_wakes_whoever_waits_for_what_it_brought() -> None:
         def ask_and_save() -> None:  # the driver cannot do what is due before `save` does
             stream.finalize()
             assert stream._sessions.first.pending() is not None
-            stream._copy_now()
+            stream._setup.copy(stream._given_now())
 
         rec.scheduler.call(ask_and_save)
         thread.join(LONG_S)
         assert isinstance(found[0], Finalized)
+
+
+def test_sound_that_waits_is_converted_little_by_little_for_a_save(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Others are stepped in between, and what is pushed meanwhile is not saved."""
+    taken: list[int] = []
+    convert = FrameSource.convert
+
+    def counted(source: FrameSource, enough: int, most: int | None = None) -> None:
+        before = source.num_taken
+        convert(source, enough, most)
+        taken.append(source.num_taken - before)
+        if len(taken) == 3:
+            stream.push(sentence(TWO))
+
+    words = [ONE, TWO, THREE] * 9
+    rec = recognizer()
+    with rec.stream() as stream:
+        session = stream._sessions.first
+        monkeypatch.setattr(session, "pending", lambda most: 0)  # as if others were always before
+        stream.push(sentence(*words))
+        num_waiting = session.num_given
+        monkeypatch.setattr(FrameSource, "convert", counted)
+        state = stream.save()
+        monkeypatch.setattr(FrameSource, "convert", convert)
+    assert num_waiting > 10
+    assert taken == [1] * num_waiting + [0]
+    with rec.stream(state=state) as stream:
+        stream.close()
+        assert texts(list(stream.events())) == [tiny.PIECES[word].lstrip("▁") for word in words]
+
+
+def test_so_it_is_for_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    convert = FrameSource.convert
+
+    def counted(source: FrameSource, enough: int, most: int | None = None) -> None:
+        before = source.num_taken
+        convert(source, enough, most)
+        taken.append(source.num_taken - before)
+
+    async def main() -> None:
+        rec = recognizer()
+        async with await rec.astream() as stream:
+            session = stream._sessions.first
+            monkeypatch.setattr(session, "pending", lambda most: 0)
+            await stream.push(sentence(*[ONE, TWO, THREE] * 9))
+            num_waiting = session.num_given
+            monkeypatch.setattr(FrameSource, "convert", counted)
+            assert await stream.save()
+            assert taken == [1] * num_waiting + [0]
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("slow", ["pack_stream", "unpack_stream"])

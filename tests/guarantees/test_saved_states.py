@@ -50,7 +50,7 @@ def saved() -> bytes:
             stream.push(sound[53_333:63_333])
             stream.finalize("t")
             stream.set_decoding(DecodingOptions(hotwords=["two"]))
-            return stream._copy_now().to_bytes()  # pyright: ignore[reportPrivateUsage]
+            return stream._setup.copy(stream._given_now()).to_bytes()  # pyright: ignore[reportPrivateUsage]
 
         return recognizer().scheduler.call(ask_and_save)
 

@@ -155,7 +155,11 @@ class AsyncStream(OpenStream):
     async def save(self) -> bytes:
         """See `LiveStream.save`."""
         await self._after_pushes()
-        copied = await self._waiters.call(self._scheduler, self._copy_now)
+        call, scheduler = self._waiters.call, self._scheduler
+        given = await call(scheduler, self._given_now)
+        while not await call(scheduler, lambda: self._convert_before(given)):
+            pass  # others are stepped
+        copied = await call(scheduler, lambda: self._setup.copy(given))
         return await asyncio.to_thread(copied.to_bytes)
 
     async def events(self) -> AsyncIterator[Event]:

@@ -208,7 +208,11 @@ class LiveStream(OpenStream):
         Raises:
             StreamError: the stream has ended, or this is a callback (see `listen`).
         """
-        return self._scheduler.call(self._copy_now).to_bytes()
+        call = self._scheduler.call
+        given = call(self._given_now)
+        while not call(lambda: self._convert_before(given)):
+            pass  # others are stepped
+        return call(lambda: self._setup.copy(given)).to_bytes()
 
     # Events.
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from kiku.audio import Chunk
 from kiku.errors import InputError, QueueFull, StreamClosed
 from kiku.live.sessions import StreamSessions
-from kiku.live.setup import StreamCopy, StreamSetup
+from kiku.live.setup import StreamSetup
 from kiku.options import DecodingOptions, checked_decoding_options
 from kiku.scheduler import Binding, Scheduler
 from kiku.stream import DecodingChange, Event, FinalizeRequest
@@ -176,11 +176,17 @@ class OpenStream:
             self._sessions.change_decoding(change)
         self._scheduler.wake()
 
-    def _copy_now(self) -> StreamCopy:
-        """The part of `save` that is done between two steps."""
+    # The parts of `save` that are done between two steps.
+
+    def _given_now(self) -> list[int]:
+        """How many pieces of sound and requests each session was given."""
         with self._lock:  # nothing is pushed into one channel and not into another
-            num_given = [session.num_given for session in self._sessions.each]
-        return self._setup.copy(num_given)
+            return [session.num_given for session in self._sessions.each]
+
+    def _convert_before(self, given: Sequence[int]) -> bool:
+        """Convert a little of the sound that was given before; whether none is left."""
+        sessions = zip(self._sessions.each, given, strict=True)
+        return all([session.convert_before(number) for session, number in sessions])
 
 
 def _release(scheduler: Scheduler, bindings: Sequence[Binding], *, cut: bool = False) -> None:

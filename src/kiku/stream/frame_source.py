@@ -30,7 +30,7 @@ class FrameSource:
 
     __slots__ = (
         "_inbox", "_last_decoding", "_setup", "_uneven_s", "broken", "closed", "due", "frames",
-        "input", "num_frames", "warnings",
+        "input", "num_frames", "num_taken", "warnings",
     )  # fmt: skip
 
     def __init__(self, setup: SessionSetup, inbox: Inbox) -> None:
@@ -60,6 +60,8 @@ class FrameSource:
         self._last_decoding = options.decoding  # after all that is due
         self.warnings: deque[StreamWarning] = deque()
         """Warnings of sound that may not have been heard yet, in the order of their times."""
+        self.num_taken = 0
+        """Items that were ever taken from the inbox."""
         self.closed = False
         """Whether no more sound is converted: it has come to its end or was dropped, or the session
         failed."""
@@ -99,6 +101,7 @@ class FrameSource:
         while inbox.items and frames.num_samples < enough and most != 0 and self.broken is None:
             most = None if most is None else most - 1
             item = inbox.items.popleft()
+            self.num_taken += 1
             if isinstance(item, Chunk):
                 inbox.is_converting = True
                 try:

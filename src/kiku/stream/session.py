@@ -241,11 +241,6 @@ class WordSession:
         `events` already."""
         return self._writer.heard_s
 
-    @property
-    def num_given(self) -> int:
-        """Pieces of sound and requests that wait in the inbox."""
-        return len(self._inbox.items)
-
     # For the driver's thread: what the scheduler asks and reports.
 
     def pending(self, most: int = REWIND_FRAMES) -> int | Work | None:
@@ -400,12 +395,32 @@ class WordSession:
 
     # Saving and going on.
 
+    @property
+    def num_given(self) -> int:
+        """Pieces of sound and requests that the client has ever given."""
+        return self._source.num_taken + len(self._inbox.items)
+
+    def convert_before(self, num_given: int) -> bool:
+        """Convert one of the first `num_given` pieces of sound and requests; whether none is left.
+
+        So the others do not wait while all that waits of a stream is converted at once.
+        """
+        self._convert(min(1, num_given - self._source.num_taken))
+        waits = bool(self._inbox.items) and self._source.broken is None
+        return not waits or self._source.num_taken >= num_given
+
+    def _convert(self, most: int) -> None:
+        converted_s = self._inbox.converted_s
+        self._source.convert(MAX_INT, max(0, most))
+        self._note_room(converted_s)
+
     def save(self, num_given: int) -> dict[str, Any]:
-        """All that it remembers but its slot, in plain values, arrays and bytes (see
+        """A copy of all that it remembers but its slot, in plain values, arrays and bytes (see
         `pack_stream`); no `work` may be left.
 
         Args:
-            num_given: pieces of sound and requests that waited when the client asked for it.
+            num_given: how many pieces of sound and requests it had been given when the client asked
+                for it. Those that still wait are converted now (see `convert_before`).
 
         Raises:
             Exception: what the session failed with, or will fail with once all sound before has
@@ -414,9 +429,7 @@ class WordSession:
         self.check_alive()
         setup, source, writer = self._setup, self._source, self._writer
         endpointer = writer.turns.endpointer
-        converted_s = self._inbox.converted_s
-        source.convert(MAX_INT, num_given)  # the queue bounds it
-        self._note_room(converted_s)
+        self._convert(num_given - source.num_taken)
         if source.broken is not None:
             raise source.broken
         state = SessionState(
