@@ -4,10 +4,11 @@
     python benchmarks/live.py streams finalize --data FOLDER  # parts of it
     python benchmarks/live.py soak --hours 0.1 --data FOLDER --no-record   # does it work?
 
-streams   streams of the 1B's shape in int8 with random weights, and of the demo model, through the
-          real loop: in step (every stream has a frame; what a round takes) and out of step (frames
-          come spread over 80 ms; how long one waits until it has been heard). Windows are empty;
-          kept by the usual truncation, each stream at another place; or full, without it.
+streams   streams of the 1B's shape in int8 (or --precision) with random weights, and of the demo
+          model, through the real loop: in step (every stream has a frame; what a round takes) and
+          out of step (frames come spread over 80 ms; how long one waits until it has been heard).
+          Windows are empty; kept by the usual truncation, each stream at another place; or full,
+          without it.
 finalize  from `finalize()` to `Finalized`, in a stream with its worker. With random weights the
           text is written beforehand: silence, which is the common case (nothing more to say), or
           two words. There no guess is right after the first of them, so that every token costs a
@@ -40,6 +41,8 @@ from kiku import Recognizer
 from kiku.cli.columns import columns
 from kiku.config import LMConfig
 from kiku.engine.choice import usable_threads
+from kiku.engine.kernels import kernels
+from kiku.graph import PRECISIONS
 from kiku.measure.dummy import open_model, write_dummy_model
 from kiku.measure.files import joined_sound
 from kiku.measure.limit import weight_bytes, window_bytes
@@ -50,7 +53,7 @@ HERE = Path(__file__).parent
 PARTS = ("streams", "finalize", "soak")
 STREAMS = {"demo": (1, 2, 4, 8, 16, 32, 64), "shape": (1, 2, 4, 6, 8)}
 DIGITS = HERE.parent / "examples" / "digits.wav"
-DEMO, PRECISION = "demo", "int8"
+DEMO = "demo"
 
 Row = dict[str, Any]
 
@@ -75,19 +78,24 @@ class Run:
             self._reader = MemoryReader(size, threads=self.threads)
         return self._reader.bandwidth(0.5)
 
+    def precision(self, model: str) -> str:
+        """Of a model's weights."""
+        return "float32" if model == DEMO else self.args.precision
+
     def open(self, model: str, slots: int = 1) -> Recognizer:
         """The demo model, or random weights of a shape; these are written when they are asked for
         first."""
         source = DEMO
         if model != DEMO:
-            folder = self.scratch / f"{model}-{PRECISION}"
-            source = str(write_dummy_model(folder, config_of(model), PRECISION))
+            precision = self.precision(model)
+            folder = self.scratch / f"{model}-{precision}"
+            source = str(write_dummy_model(folder, config_of(model), precision))
         return open_model(source, slots=slots, threads=self.threads)
 
     def least_ms(self, model: str, lm: LMConfig, windows: int, bandwidth: float) -> float:
         """A pass of the decoder that does nothing but read its weights, and so many full
         windows."""
-        precision = "float32" if model == DEMO else PRECISION
+        precision = self.precision(model)
         size, window = weight_bytes(lm, precision), window_bytes(lm, machine.key_bits(precision))
         return round((size + windows * window) / bandwidth * 1000, 2)
 
@@ -109,7 +117,8 @@ def streams(run: Run) -> Row:
                 full = count if window == "full" else 0
                 least = run.least_ms(model, recognizer.config.lm, full, bandwidth)
                 rows.append({
-                    "model": model, **found, "bandwidth_gb_s": round(bandwidth / 1e9, 1),
+                    "model": model, "precision": run.precision(model), **found,
+                    "bandwidth_gb_s": round(bandwidth / 1e9, 1),
                     "limit_ms": least, "share_of_limit": _share(least, found["decoder"]),
                 })  # fmt: skip
             del recognizer
@@ -133,7 +142,8 @@ def finalize(run: Run) -> Row:
             bandwidth = (before + run.bandwidth()) / 2
             least = run.least_ms(model, recognizer.config.lm, 1, bandwidth)
             rows.append({
-                "model": model, "case": name, **found, "limit_ms": least,
+                "model": model, "precision": run.precision(model), "case": name, **found,
+                "limit_ms": least,
                 "bandwidth_gb_s": round(bandwidth / 1e9, 1),
                 "share_of_limit": _share(least, found["decoder"]),
             })  # fmt: skip
@@ -295,6 +305,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)}; else all")
     parser.add_argument("--data", type=Path, help="the folder of recordings")
     parser.add_argument("--shape", choices=("1b", "2.6b", "tiny"), default="1b")
+    parser.add_argument("--precision", choices=PRECISIONS, default="int8", help="of the shape")
     parser.add_argument("--models", help="demo, or the shape, or both: demo,1b")
     parser.add_argument("--streams", help="how many at once are tried: 1,2,4")
     parser.add_argument("--frames", type=int, default=200, help="of each stream, in streams")
@@ -310,6 +321,8 @@ def _arguments() -> argparse.Namespace:
     args.parts = args.parts or list(PARTS)
     if unknown := set(args.parts) - set(PARTS):
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
+    if args.precision.endswith("_kv8") and kernels().library is None:
+        parser.error(f"keys of 8 bits need kiku-kernels: {kernels().reason}")
     if args.data is None and (
         "soak" in args.parts or ("finalize" in args.parts and DEMO in args.models)
     ):

@@ -14,7 +14,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kiku.engine.kernels import kernels
+from kiku.graph.quantise import dtype_of_keys
 from kiku.measure.machine import this_machine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,9 +26,16 @@ RESULTS = ROOT / "benchmarks" / "results"
 sys.path.append(str(ROOT))
 
 
+def key_type(precision: str, *, has_kernels: bool) -> str:
+    """In what kiku's decoder keeps keys and values, with kiku-kernels or without."""
+    return np.dtype(dtype_of_keys(precision)).name if has_kernels else "float32"
+
+
 def key_bits(precision: str) -> int:
-    """Of a number among the keys and values that kiku's decoder keeps here."""
-    return 16 if kernels().library and precision in ("int8", "int4") else 32
+    """Bits of a number among the keys and values that kiku's decoder keeps here; scales of those in
+    8 bits are not among them."""
+    has_kernels = kernels().library is not None
+    return 8 * np.dtype(key_type(precision, has_kernels=has_kernels)).itemsize
 
 
 def _git(*arguments: str) -> str:

@@ -2,6 +2,7 @@
 
     python benchmarks/peers.py                         # all of it: about half an hour on two cores
     python benchmarks/peers.py --only live,block       # parts of it
+    python benchmarks/peers.py --only live,streams,memory --also int8_kv8     # keys of 8 bits, too
     python benchmarks/peers.py --shape tiny --frames 5 --no-record     # does everything work?
 
 The peers have the same shape, random weights and the same sound, two threads each, one process
@@ -28,7 +29,9 @@ from children import config_of
 from machine import key_bits
 
 from kiku.engine.choice import usable_threads
+from kiku.engine.kernels import kernels
 from kiku.errors import KikuError
+from kiku.graph import PRECISIONS, precision_of_weights
 from kiku.measure import subprocesses
 from kiku.measure.files import product
 from kiku.measure.limit import limit, share_of_limit
@@ -174,20 +177,29 @@ class Run:
 def live(run: Run) -> None:
     """kiku, transformers and moshi, one stream, in turn."""
     shape = run.args.shape
-    for group in GROUPS:
+    for group in groups(run.args.also):
         wanted = [peer for peer in group if peer[0] in run.args.peers]
         for members in _that_fit(wanted, shape):
             _live_group(run, shape, members)
+
+
+def groups(also: Sequence[str]) -> Iterator[tuple[tuple[str, str], ...]]:
+    """Who is measured in turn: `GROUPS`, and with the first of them kiku in further precisions."""
+    first, *others = GROUPS
+    known = [peer for peer in first if peer[0] == "kiku"]
+    more = [("kiku", precision) for precision in also if ("kiku", precision) not in known]
+    yield (*known, *more, *(peer for peer in first if peer[0] != "kiku"))
+    yield from others
 
 
 def _that_fit(wanted: Sequence[tuple[str, str]], shape: str) -> Iterator[list[tuple[str, str]]]:
     """Cut a group into parts that memory holds at once, the first member in each."""
     weights = sum(_weights(shape))
     room = _available() * 0.85
-    members, used = list(wanted[:1]), weights * _BYTES[wanted[0][1]] if wanted else 0.0
+    members, used = list(wanted[:1]), weights * _bytes(wanted[0][1]) if wanted else 0.0
     anchor = used
     for peer in wanted[1:]:
-        needed = weights * _BYTES[peer[1]] + 1.2e9
+        needed = weights * _bytes(peer[1]) + 1.2e9
         if used + needed > room and len(members) > 1:
             yield members
             members, used = list(wanted[:1]), anchor
@@ -195,6 +207,11 @@ def _that_fit(wanted: Sequence[tuple[str, str]], shape: str) -> Iterator[list[tu
         used += needed
     if members:
         yield members
+
+
+def _bytes(precision: str) -> float:
+    """Of a weight, all told; the keys and values of one stream are next to nothing."""
+    return _BYTES[precision_of_weights(precision)]
 
 
 def _weights(shape: str) -> list[int]:
@@ -324,16 +341,23 @@ def _ratio(theirs: float | None, ours: float | None) -> float | None:
 
 
 def streams(run: Run) -> None:
-    """kiku with several live streams at once."""
+    """kiku with several live streams at once: as many in each precision before there are more."""
     shape = run.args.shape
-    rows = run.streams_part(run.folder(shape, "int8"), run.args.streams)
-    _stream_rows(run, shape, "int8", rows)
+    for count in run.args.streams:
+        for precision in _each("int8", *run.args.also):
+            rows = run.streams_part(run.folder(shape, precision), [count])
+            _stream_rows(run, shape, precision, rows)
+
+
+def _each(*precisions: str) -> list[str]:
+    """Each of them once, in order."""
+    return list(dict.fromkeys(precisions))
 
 
 def big(run: Run) -> None:
-    """The 2.6B, one live stream, in both precisions."""
+    """The 2.6B, one live stream, in each precision."""
     shape = "tiny" if run.args.shape == "tiny" else "2.6b"
-    for precision in ("int8", "int4"):
+    for precision in _each("int8", "int4", *run.args.also):
         folder = run.folder(shape, precision)
         rows = run.streams_part(folder, [1])
         _stream_rows(run, shape, precision, rows, what="big")
@@ -392,7 +416,7 @@ def file(run: Run) -> None:
 
 def memory(run: Run) -> None:
     """Resident memory with one stream."""
-    for precision in ("int8", "int4"):
+    for precision in _each("int8", "int4", *run.args.also):
         found = subprocesses.memory(run.folder(run.args.shape, precision), threads=run.threads)
         if found is not None:
             run.add("memory", shape=run.args.shape, precision=precision, **found.to_dict())
@@ -421,6 +445,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--shape", choices=("1b", "tiny"), default="1b")
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
     parser.add_argument("--peers", default="kiku,transformers,moshi", help="for live")
+    parser.add_argument(
+        "--also", default="", help="precisions of kiku, beside the usual ones, in live, streams, "
+        f"big and memory: some of {', '.join(PRECISIONS)}",
+    )  # fmt: skip
     parser.add_argument("--frames", type=int, default=200, help="measured, after warm-up")
     parser.add_argument("--streams", default=",".join(map(str, STREAMS)))
     parser.add_argument("--threads", type=int, help="of each process; else all processors")
@@ -434,6 +462,11 @@ def _arguments() -> argparse.Namespace:
     args.only = [part for part in PARTS if part in args.only.split(",")]
     args.peers = args.peers.split(",")
     args.streams = [int(count) for count in args.streams.split(",")]
+    args.also = [name for name in args.also.split(",") if name]
+    if unknown := [name for name in args.also if name not in PRECISIONS]:
+        parser.error(f"there is no precision {', '.join(unknown)}")
+    if any(name.endswith("_kv8") for name in args.also) and kernels().library is None:
+        parser.error(f"keys of 8 bits need kiku-kernels: {kernels().reason}")
     return args
 
 

@@ -85,7 +85,7 @@ class Rows:
 def _streams_in_time(rows: Rows) -> float | None:
     """The most streams of which, and of all fewer, every row is in time."""
     found: dict[int, float] = {}
-    for row in rows.all("streams"):
+    for row in rows.all("streams", precision="int8"):
         count = row["streams"]
         found[count] = max(found.get(count, 0.0), row["times"]["p99_ms"])
     fine = takewhile(lambda count: found[count] <= 80, sorted(found))

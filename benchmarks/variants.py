@@ -26,7 +26,7 @@ from kiku.config import ModelConfig
 from kiku.engine.kernels import ONNX_RUNTIME, kernels
 from kiku.engine.memory import OrderedMemory
 from kiku.engine.networks import OnnxCodec, OnnxDecoder
-from kiku.graph import SCALE_BYTES, write_codec, write_decoder
+from kiku.graph import PRECISIONS, SCALE_BYTES, write_codec, write_decoder
 
 CASES = {
     "decoder": ((1, 1), (2, 1), (4, 1), (6, 1), (10, 1), (1, 4), (1, 8), (1, 16)),
@@ -131,7 +131,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--network", choices=("decoder", "codec"), default="decoder")
-    parser.add_argument("--precision", choices=("int8", "int4", "float32"), default="int8")
+    parser.add_argument("--precision", choices=PRECISIONS, default="int8")
     parser.add_argument("--against", choices=("onnxruntime", "kv8"), default="onnxruntime")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=2.5, help="of each case")
@@ -139,8 +139,10 @@ def main() -> None:
     given = parser.parse_args()
     if kernels().library is None:
         parser.error(f"there is nothing to compare: {kernels().reason}")
-    if given.against == "kv8" and (given.network == "codec" or given.precision == "float32"):
-        parser.error("keys of 8 bits are for decoders in int8 and int4")
+    if given.against == "kv8" and (
+        given.network == "codec" or given.precision not in ("int8", "int4")
+    ):
+        parser.error("keys of 8 bits are compared with those of decoders in int8 and int4")
     config, is_codec = SHAPES["1b"], given.network == "codec"
     window = (config.codec if is_codec else config.lm).transformer.window
     few = given.against == "kv8"

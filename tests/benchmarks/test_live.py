@@ -6,15 +6,19 @@ import json
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from collections import deque
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from kiku.checkpoint.model_shapes import SHAPES
 from kiku.engine import SlotEngine
+from kiku.engine.kernels import Kernels
+from kiku.measure.limit import window_bytes
 from kiku.recognizer import Recognizer
 from kiku.scheduler import Member, Opening
 from kiku.stream import WordSession
@@ -250,8 +254,10 @@ def test_unknown_parts_and_missing_recordings_are_told(
     module: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     live = module("live")
+    monkeypatch.setattr(live, "kernels", lambda: Kernels(None, "", "it is off"))
     for arguments, said in (
         (["dance"], "there is no part dance"),
+        (["streams", "--precision", "int8_kv8"], "keys of 8 bits need kiku-kernels: it is off"),
         (["soak"], "say where they are with --data"),
         (["finalize"], "say where they are with --data"),
     ):
@@ -259,6 +265,52 @@ def test_unknown_parts_and_missing_recordings_are_told(
         with pytest.raises(SystemExit):
             live._arguments()
         assert said in capsys.readouterr().err
+
+
+def test_the_shape_has_the_precision_that_was_asked_for(
+    module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    live = module("live")
+    monkeypatch.setattr(live, "kernels", lambda: Kernels("here", "", ""))
+    monkeypatch.setattr(module("machine"), "kernels", lambda: Kernels("here", "", ""))
+    monkeypatch.setattr(live, "write_dummy_model", lambda folder, *_: folder)
+    opened: list[str] = []
+    monkeypatch.setattr(live, "open_model", lambda source, **_: opened.append(source))
+
+    def run(*arguments: str) -> Any:
+        monkeypatch.setattr(sys, "argv", ["live.py", "streams", "--threads", "1", *arguments])
+        return live.Run(live._arguments(), tmp_path)
+
+    half, eight = run(), run("--precision", "int8_kv8")
+    for one in (half, eight):
+        one.open("1b")
+    eight.open("demo")
+    assert opened == [str(tmp_path / "1b-int8"), str(tmp_path / "1b-int8_kv8"), "demo"]
+    assert [one.precision("1b") for one in (half, eight)] == ["int8", "int8_kv8"]
+    assert eight.precision("demo") == "float32"
+    lm = SHAPES["1b"].lm
+    assert half.least_ms("1b", lm, 0, 40e9) == eight.least_ms("1b", lm, 0, 40e9)
+    less = half.least_ms("1b", lm, 10, 40e9) - eight.least_ms("1b", lm, 10, 40e9)
+    assert less == pytest.approx(10 * (window_bytes(lm, 16) - window_bytes(lm, 8)) / 40e6, abs=0.02)
+
+
+def test_rows_say_which_precision_they_are_of(
+    module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    live, none = module("live"), {"codec": None, "decoder": None}
+    recognizer = SimpleNamespace(config=CONFIG)
+    monkeypatch.setattr(live, "live_load", lambda *_, **__: SimpleNamespace(to_dict=lambda: none))
+    monkeypatch.setattr(live, "_written", lambda *_: [("silence", lambda: none)])
+    monkeypatch.setattr(live, "_recorded", lambda *_: [("words", lambda: none)])
+    monkeypatch.setattr(live.Run, "open", lambda *_, **__: recognizer)
+    monkeypatch.setattr(live.Run, "bandwidth", lambda _: 40e9)
+    args = Namespace(
+        threads=1, shape="1b", models=["demo", "1b"], streams=[1], frames=1, precision="int4"
+    )
+    run = live.Run(args, tmp_path)
+    for part in (live.streams, live.finalize):
+        said = [(row["model"], row["precision"]) for row in part(run)["rows"]]
+        assert list(dict.fromkeys(said)) == [("demo", "float32"), ("1b", "int4")]
 
 
 @pytest.mark.heavy

@@ -4,12 +4,14 @@ import importlib
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from kiku.engine.kernels import Kernels
 from kiku.measure.times import Times
 from tests.conftest import ROOT
 
@@ -97,6 +99,18 @@ def test_more_streams_that_were_in_time_do_not_make_up_for_fewer_that_were_not(
     assert said["1B int8, live streams at once with p99 up to 80 ms"] == fit
 
 
+def test_keys_of_8_bits_are_told_and_are_no_target(report: ModuleType) -> None:
+    more = [streams("streams", 6, 0.09, "int8_kv8"), row("memory", precision="int8_kv8",
+            after_load=1, after_a_minute=2, per_slot=69_000_000, private=900_000_000)]  # fmt: skip
+    found = report.Rows([*ROWS, *more], "1b")
+    said = {target.text: target.measured(found) for target in report.TARGETS}
+    assert said["1B int8, live streams at once with p99 up to 80 ms"] == 6
+    assert said["1B int8, one stream, private after a minute"] == 0.7
+    text = report.table([*ROWS, *more])
+    assert "| 6 | 1b, int8_kv8 | full | 90.0 |" in text
+    assert "Memory, 1b int8_kv8:" in text
+
+
 def test_the_page_says_what_the_results_do(report: ModuleType) -> None:
     rows = report.read(BENCHMARKS / "results/peers.jsonl")
     targets = report.table(rows).split("\n\n")[0]
@@ -166,6 +180,100 @@ def test_what_memory_cannot_hold_at_once_is_measured_in_parts(
     assert list(peers._that_fit([], "1b")) == []
 
 
+def test_keys_of_8_bits_take_no_more_memory_than_others(
+    peers: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = next(peers.groups(["int8_kv8"]))
+    monkeypatch.setattr(peers, "_available", lambda: 64e9)
+    assert list(peers._that_fit(group, "1b")) == [list(group)]
+    assert [peers._bytes(name) for name in ("int8_kv8", "int4_kv8")] == [1.2, 0.8]
+
+
+def test_further_precisions_have_their_turns_beside_the_usual_ones(peers: ModuleType) -> None:
+    assert tuple(peers.groups([])) == peers.GROUPS
+    first, *others = peers.groups(["int8_kv8", "int4"])
+    usual = peers.GROUPS[0]
+    assert first == (*usual[:2], ("kiku", "int8_kv8"), *usual[2:])
+    assert others == list(peers.GROUPS[1:])
+
+
+def test_further_precisions_are_measured_live(
+    peers: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[list[tuple[str, str]]] = []
+    monkeypatch.setattr(peers, "_available", lambda: 64e9)
+    monkeypatch.setattr(peers, "_live_group", lambda *given: measured.append(given[-1]))
+    run = Noted("int8_kv8")
+    run.args.peers = ["kiku"]
+    peers.live(run)
+    names = [[precision for _, precision in members] for members in measured]
+    assert names == [["int8", "int4", "int8_kv8"], ["int8", "float32"]]
+
+
+class Noted:
+    """A run that measures nothing, and notes what was asked."""
+
+    def __init__(self, *also: str) -> None:
+        self.args = Namespace(shape="1b", streams=[1, 6], also=also)
+        self.threads = 1
+        self.asked: list[tuple[str, list[int]]] = []
+        self.added: list[tuple[str, str]] = []
+
+    def folder(self, shape: str, precision: str) -> str:
+        return f"{shape}-{precision}"
+
+    def streams_part(self, folder: str, streams: list[int]) -> list[dict[str, Any]]:
+        self.asked.append((folder, streams))
+        row = {"step": Times.of([0.03]).to_dict(), "codec": None, "decoder": None}
+        return [{**row, "streams": n, "past": 0, "standstills": {}} for n in streams]
+
+    def add(self, what: str, **values: Any) -> None:
+        self.added.append((what, values["precision"]))
+
+
+def test_as_many_streams_in_each_precision_follow_one_another(peers: ModuleType) -> None:
+    run = Noted("int8_kv8", "int8")
+    peers.streams(run)
+    assert run.asked == [
+        ("1b-int8", [1]), ("1b-int8_kv8", [1]), ("1b-int8", [6]), ("1b-int8_kv8", [6]),
+    ]  # fmt: skip
+    assert run.added == [("streams", "int8"), ("streams", "int8_kv8")] * 2
+
+
+def test_the_big_model_and_memory_are_measured_in_further_precisions(
+    peers: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers.subprocesses, "memory", lambda *_, **__: Namespace(to_dict=dict))
+    run = Noted("int4_kv8")
+    peers.big(run)
+    peers.memory(run)
+    names = ("int8", "int4", "int4_kv8")
+    assert run.added == [(what, name) for what in ("big", "memory") for name in names]
+
+
+@pytest.mark.parametrize(
+    ("also", "library", "says"),
+    [
+        ("int8,int7", "here", "there is no precision int7"),
+        ("int8_kv8", None, "keys of 8 bits need kiku-kernels: it is off"),
+        ("int8_kv8,int4_kv8", "here", None),
+        ("int4", None, None),
+    ],
+)
+def test_precisions_that_cannot_be_are_told(
+    peers: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    also: str, library: str | None, says: str | None,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(peers, "kernels", lambda: Kernels(library, "", "it is off"))
+    monkeypatch.setattr(sys, "argv", ["peers.py", "--also", also])
+    if says is None:
+        assert peers._arguments().also == also.split(",")
+        return
+    with pytest.raises(SystemExit):
+        peers._arguments()
+    assert says in capsys.readouterr().err
+
+
 @pytest.mark.heavy
 @pytest.mark.timeout(1800)
 def test_the_whole_run_works_at_a_tiny_shape(tmp_path: Path) -> None:
@@ -175,6 +283,7 @@ def test_the_whole_run_works_at_a_tiny_shape(tmp_path: Path) -> None:
     command = [
         sys.executable, str(BENCHMARKS / "peers.py"), "--shape", "tiny", "--frames", "3",
         "--streams", "1,2", "--threads", "1", "--out", str(results), "--docs", str(docs),
+        "--also", "int8_kv8",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

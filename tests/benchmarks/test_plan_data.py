@@ -2,6 +2,8 @@
 
 import importlib
 import json
+from collections.abc import Callable, Sequence
+from itertools import permutations
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 
 from kiku.checkpoint import DEMO, find, read_config
 from kiku.checkpoint.model_shapes import SHAPES
+from kiku.graph import precision_of_weights
 from kiku.measure.fits import Fits, PlanOptions
 from kiku.measure.hardware import cpu
 from kiku.measure.known import Measured, described, measured, socket_us
@@ -35,33 +38,115 @@ def test_the_data_in_the_package_are_those_of_the_results(plan_data: ModuleType)
     assert {("live", "1b"), ("live", "2.6b"), ("memory", "1b"), ("file", "demo")} <= kinds
 
 
-def test_the_latest_row_with_full_windows_counts(plan_data: ModuleType, tmp_path: Path) -> None:
-    def row(date: str, window: str, p99: float, count: int = 200) -> dict[str, Any]:
-        return {
-            "what": "streams", "shape": "1b", "precision": "int8", "window": window, "streams": 2,
-            "machine": "m", "threads": 2, "date": date, "commit": "c",
-            "times": {"count": count, "p99_ms": p99},
-        }  # fmt: skip
+Row = dict[str, Any]
 
+STAMP = {"machine": "m", "threads": 2, "date": "2026-02-02", "commit": "c"}
+KERNELS: Row = {"versions": {"kiku-kernels": "0"}}
+
+
+@pytest.fixture
+def collected(plan_data: ModuleType, tmp_path: Path) -> Callable[..., list[Row]]:
+    """What becomes of these rows of results."""
+
+    def collect(
+        peers: Sequence[Row] = (), live: Sequence[Row] = (), serve: Sequence[Row] = ()
+    ) -> list[Row]:
+        for name, rows in (("peers", peers), ("live", live), ("serve", serve)):
+            (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+        return plan_data.collected(tmp_path)
+
+    return collect
+
+
+def streams(p99: float, count: int = 200, **values: Any) -> Row:
+    return {
+        **STAMP, "what": "streams", "shape": "1b", "precision": "int8", "window": "full",
+        "streams": 2, "times": {"count": count, "p99_ms": p99}, **values,
+    }  # fmt: skip
+
+
+def memory(per_slot: int, **values: Any) -> Row:
+    return {
+        **STAMP, "what": "memory", "shape": "1b", "precision": "int8", "slots": 4,
+        "after_a_minute": 1500, "per_slot": per_slot, **values,
+    }  # fmt: skip
+
+
+def test_the_last_day_with_full_windows_counts(collected: Callable[..., list[Row]]) -> None:
     rows = [
-        row("2026-02-02", "full", 2.0), row("2026-01-01", "full", 1.0),
-        row("2026-03-03", "empty", 3.0), row("2026-04-04", "full", 4.0, count=5),
+        streams(2.0), streams(1.0, date="2026-01-01"),
+        streams(3.0, window="empty", date="2026-03-03"), streams(4.0, 5, date="2026-04-04"),
     ]  # fmt: skip
-    (tmp_path / "peers.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (tmp_path / "live.jsonl").write_text("")
-    (tmp_path / "serve.jsonl").write_text("\n")
-    (found,) = plan_data.collected(tmp_path)
+    (found,) = collected(rows)
     assert (found["p99_ms"], found["date"], found["streams"]) == (2.0, "2026-02-02", 2)
+    assert found["rows"] == 1
 
 
-def test_memory_of_too_few_slots_does_not_count(plan_data: ModuleType, tmp_path: Path) -> None:
-    row = {"what": "memory", "shape": "1b", "precision": "int8", "machine": "m", "threads": 2,
-           "commit": "c", "after_a_minute": 1500, "per_slot": 200}  # fmt: skip
-    rows = [{**row, "date": "2026-01-01", "slots": 4}, {**row, "date": "2026-02-02", "per_slot": 9}]
-    (tmp_path / "peers.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (tmp_path / "live.jsonl").write_text("")
-    (tmp_path / "serve.jsonl").write_text("")
-    (found,) = plan_data.collected(tmp_path)
+def test_of_a_days_rows_the_middle_one_counts_whichever_was_the_last(
+    collected: Callable[..., list[Row]],
+) -> None:
+    for times in permutations((30.0, 36.0, 79.0)):
+        (found,) = collected([streams(p99, commit=f"c{p99}") for p99 in times])
+        assert (found["p99_ms"], found["commit"], found["rows"]) == (36.0, "c36.0", 3)
+    # A frame of `live.py` is of the same kind.
+    live = {**STAMP, "what": "streams", "rows": [
+        {"model": "1b", "streams": 2, "window": "full", "step": {"count": 200, "p99_ms": 40.0}},
+        {"model": "1b", "streams": 2, "window": "kept", "step": {"count": 200, "p99_ms": 1.0}},
+    ]}  # fmt: skip
+    (found,) = collected([streams(30.0), streams(79.0)], [live])
+    assert (found["p99_ms"], found["rows"]) == (40.0, 3)
+
+
+def test_of_two_in_the_middle_that_counts_which_promises_less(
+    collected: Callable[..., list[Row]],
+) -> None:
+    file = {**STAMP, "what": "file", "shape": "demo", "precision": "float32"}
+    sockets = {**STAMP, "what": "serve"}
+    for first, second in ((1, 2), (2, 1)):
+        found = collected(
+            [
+                streams(first), streams(second), memory(100 * first), memory(100 * second),
+                {**file, "speed": first}, {**file, "speed": second},
+            ],
+            serve=[{**sockets, "sockets": [{"us_a_frame": us}]} for us in (first, second)],
+        )  # fmt: skip
+        kinds = {row["what"]: row for row in found}
+        assert [row["rows"] for row in found] == [2, 2, 2, 2]
+        assert kinds["live"]["p99_ms"] == 2
+        assert (kinds["memory"]["stream_bytes"], kinds["memory"]["fixed_bytes"]) == (200, 1300)
+        assert kinds["file"]["speed"] == 1
+        assert kinds["sockets"]["us_a_frame"] == 2
+    best, good, bad, worst = (streams(p99) for p99 in (1, 2, 3, 4))
+    (found,) = collected([worst, best, bad, good])
+    assert found["p99_ms"] == 3
+
+
+def test_keys_of_8_bits_are_a_kind_of_their_own(collected: Callable[..., list[Row]]) -> None:
+    names = ("int8", "int8_kv8", "int4_kv8", "float32")
+    rows = [streams(9.0, precision=name, **KERNELS) for name in names]
+    rows += [memory(60, precision="int8_kv8", **KERNELS)]
+    live = {**STAMP, **KERNELS, "what": "streams", "rows": [
+        {"model": "1b", "precision": "int8_kv8", "streams": 10, "window": "full",
+         "step": {"count": 200, "p99_ms": 50.0}},
+    ]}  # fmt: skip
+    found = collected(rows, [live])
+    assert {(row["what"], row["dtype"], row["kv"], row.get("streams")) for row in found} == {
+        ("live", "int8", "float16", 2), ("live", "int8", "int8", 2), ("live", "int4", "int8", 2),
+        ("live", "float32", "float32", 2), ("live", "int8", "int8", 10),
+        ("memory", "int8", "int8", None),
+    }  # fmt: skip
+    without = collected([streams(9.0, precision=name) for name in ("int8", "int8_kv8")])
+    assert [(row["dtype"], row["kv"], row["rows"]) for row in without] == [("int8", "float32", 2)]
+
+
+def test_memory_of_too_few_slots_and_what_failed_do_not_count(
+    collected: Callable[..., list[Row]],
+) -> None:
+    few = memory(9, date="2026-03-03")
+    del few["slots"]
+    failed = streams(1.0, what="live", date="2026-03-03")
+    del failed["times"]
+    (found,) = collected([memory(200), few, failed])
     assert (found["stream_bytes"], found["fixed_bytes"]) == (200, 1300)
 
 
@@ -123,7 +208,9 @@ def test_more_streams_that_were_within_do_not_make_up_for_fewer_that_were_not() 
     assert Measured("m", live=((1, 10.0), (2, 20.0), (4, 19.0))).noise is None
 
 
-def test_the_share_of_the_roofline_that_is_told_is_the_one_that_was_reached() -> None:
+def test_the_share_of_the_roofline_that_is_told_is_the_one_that_was_reached(
+    plan_data: ModuleType,
+) -> None:
     """Of the latest run of each kind on each machine, with the bandwidth measured in it."""
     lines = (BENCHMARKS / "results/peers.jsonl").read_text().splitlines()
     shares: dict[str, dict[tuple[Any, ...], float]] = {}
@@ -131,9 +218,10 @@ def test_the_share_of_the_roofline_that_is_told_is_the_one_that_was_reached() ->
         if row["what"] not in ("live", "streams", "big") or row["window"] != "full":
             continue
         config, hardware = SHAPES[row["shape"]], cpu(2, row["bandwidth_gb_s"])
-        rounded = row["precision"] in ("int8", "int4") and "kiku-kernels" in row["versions"]
-        kv = "float16" if rounded else "float32"
-        parts = Fits(config, hardware, PlanOptions(row["precision"], kv)).parts
+        options = PlanOptions(
+            precision_of_weights(row["precision"]), plan_data.keys_of(row, row["precision"])
+        )
+        parts = Fits(config, hardware, options).parts
         share = step_ms(parts, hardware, row["streams"]) / row["times"]["p99_ms"]
         if "kiku-kernels" in row["versions"]:
             kind = row["shape"], row["precision"], row["streams"], row["what"]

@@ -74,7 +74,7 @@ def test_this_machine_may_be_unknown_to_the_benchmarks(
     assert "unknown" in ran.out
     assert "give --memory-gb" in ran.out
     assert "no live stream fits: a step of one stream takes" in ran.out
-    assert "measured: 1, 2, 4, 6, 8, 10 live: p99 of a step 52.1, 65.6" in ran.out
+    assert "measured: 1, 2, 4, 6, 8, 10 live: p99 of a step 64.6, 65.6" in ran.out
     assert " ms, keys and values in float16" in ran.out
 
 
@@ -90,6 +90,35 @@ def test_a_row_that_was_noisy_is_told_so(
     ran = run("plan", "--cpu", "--model", "1b")
     assert "measured: 1, 2, 8, 10 live: p99 of a step 79.0, 36.7, 92.7, 71.5 ms" in ran.out
     assert "71.5 ms (noisy: 1 took longer than 2), keys and values in float16" in ran.out
+
+
+def test_times_of_other_keys_are_said_to_be(
+    run: Run, here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [row for row in known._rows() if row["what"] == "sockets"]
+    given = {"what": "live", "model": "1b", "dtype": "int8", "kv": "float16", "date": "2026-11-29",
+             "commit": "0"}  # fmt: skip
+
+    def measured(*times: tuple[int, float]) -> None:
+        name = known.described(machine.this_machine())
+        rows = [{**given, "machine": name, "streams": n, "p99_ms": ms} for n, ms in times]
+        monkeypatch.setattr(known, "_rows", lambda: [*others, *rows])
+
+    measured((1, 30.0), (2, 90.0))
+    ran = run("plan", "--cpu", "--kv-dtype", "int8")
+    assert "measured  p99 of a step up to 80 ms, keys in float16\n" in ran.out
+    assert "measured  with 1, keys in float16\n" in ran.out
+    assert "measured here had keys and values in float16; with int8 none was measured" in ran.out
+    assert json.loads(run("plan", "--cpu", "--json").out)["timed_kv_dtype"] is None
+    own = run("plan", "--cpu")
+    assert "measured  p99 of a step up to 80 ms\n" in own.out
+    assert "had keys and values in" not in own.out
+    little = Machine("AMD EPYC", "x86_64", (), 2, 1_350_000_000)  # of the memory, for one stream
+    monkeypatch.setattr(machine, "this_machine", lambda: little)
+    measured((1, 30.0))
+    ran = run("plan", "--cpu", "--kv-dtype", "int8")
+    assert "roofline  p99 of a step up to 80 ms\n" in ran.out
+    assert "measured  with 1, keys in float16\n" in ran.out
 
 
 def test_another_processor(run: Run) -> None:

@@ -63,7 +63,7 @@ def test_other_numbers_are_written_anew(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "dummy_model.json").read_text())["precision"] == "float32"
 
 
-@pytest.mark.parametrize("precision", ["int8", "float32"])
+@pytest.mark.parametrize("precision", ["int8", "float32", "int8_kv8"])
 def test_its_weights_weigh_what_is_said(tmp_path: Path, precision: str) -> None:
     import onnx
 

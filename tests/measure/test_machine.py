@@ -8,6 +8,7 @@ import pytest
 
 from kiku.checkpoint.model_shapes import SHAPES
 from kiku.engine.choice import usable_threads
+from kiku.graph import PRECISIONS, precision_of_weights
 from kiku.measure.limit import limit, share_of_limit, weight_bytes, window_bytes
 from kiku.measure.machine import (
     instructions_of,
@@ -70,6 +71,12 @@ def test_the_published_models_weigh_what_they_weigh(
     assert weight_bytes(SHAPES[shape].lm, precision) / 1e9 == pytest.approx(gigabytes, rel=0.03)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_weights_weigh_the_same_whatever_keys_are_kept_in(precision: str) -> None:
+    lm = SHAPES["1b"].lm
+    assert weight_bytes(lm, precision) == weight_bytes(lm, precision_of_weights(precision))
+
+
 def test_the_limit_is_bytes_by_bandwidth() -> None:
     lm = SHAPES["1b"].lm
     found = limit(lm, "int8", 40e9)
@@ -84,3 +91,8 @@ def test_the_limit_is_bytes_by_bandwidth() -> None:
     half_ms = (halves.weight_bytes + halves.window_bytes) / 40e6
     share = share_of_limit(lm, "int8", 40e9, half_ms, full_window=True, key_bits=16)
     assert share == pytest.approx(1, abs=0.001)
+    eight = limit(lm, "int8_kv8", 40e9, key_bits=8)
+    assert (eight.precision, eight.weight_bytes) == ("int8_kv8", halves.weight_bytes)
+    # A float32 for each key and each value of 16 heads in 16 layers, 750 positions.
+    assert eight.window_bytes == halves.window_bytes // 2 + 2 * 4 * 16 * 16 * 750
+    assert halves.ms_full_window > eight.ms_full_window > eight.ms

@@ -250,16 +250,22 @@ def _figures(found: "Plan") -> Iterable[Sequence[str]]:
     live = f"{found.streams.value:,.0f}"
     yield "live streams", live, found.streams.basis, _processes(found.processes)
     yield "  by memory", _many(found.by_memory), found.stream_bytes.basis, _memory(found)
-    within = f"p99 of a step up to {found.options.p99_ms:g} ms"
+    within = f"p99 of a step up to {found.options.p99_ms:g} ms{_timed(found, found.by_time)}"
     yield "  by time", _many(found.by_time), found.by_time.basis, within
     yield "  at most", f"{found.at_most:,}", "roofline", "by memory, and with an efficiency of 1"
     if (step := found.step_ms) is not None:
-        of = f"with {found.streams.value:,.0f}"
+        of = f"with {found.streams.value:,.0f}{_timed(found, step)}"
         yield "  p99 of a step", f"{step.value:,.1f} ms", step.basis, of
     if (speed := found.recordings) is not None:
         at_once = "1" if speed.basis == "measured" else f"{found.recordings_at_once:,}"
         note = f"seconds of sound a second, {at_once} at once"
         yield "recordings", f"{speed.value:,.1f}", speed.basis, note
+
+
+def _timed(found: "Plan", figure: "Figure") -> str:
+    """With which keys a time was measured, if with others than those of the plan."""
+    told = found.timed_kv_dtype is not None and figure.basis == "measured"
+    return f", keys in {found.timed_kv_dtype}" if told else ""
 
 
 def _many(figure: "Figure | None") -> str:

@@ -17,13 +17,18 @@ _MEGA, _GIGA, _TERA = 1e6, 1e9, 1e12
 
 
 def assumptions(
-    config: ModelConfig, hardware: Hardware, options: PlanOptions, parts: Sequence[NetworkCost]
+    config: ModelConfig,
+    hardware: Hardware,
+    options: PlanOptions,
+    parts: Sequence[NetworkCost],
+    timed_kv_dtype: str | None = None,
 ) -> tuple[str, ...]:
-    """All assumptions, one sentence each."""
+    """All assumptions, one sentence each; for `timed_kv_dtype` see `Plan`."""
     return (
         *_of_hardware(hardware),
         *_of_reading(config, options, parts),
         *_of_kernels(hardware, options),
+        *_of_times(options, timed_kv_dtype),
         *_of_computing(hardware, options, parts),
         f"p99 of a step: the roofline's time divided by {options.efficiency:g} (--efficiency), an "
         f"assumption: {_SEEN[hardware.kind]}",
@@ -73,6 +78,15 @@ def _of_kernels(hardware: Hardware, options: PlanOptions) -> tuple[str, ...]:
     return (
         "keys and values of 16 bits: as kiku-kernels keep them (kiku doctor says whether they are "
         "used); without them they have 32, --kv-dtype float32",
+    )
+
+
+def _of_times(options: PlanOptions, timed_kv_dtype: str | None) -> tuple[str, ...]:
+    if timed_kv_dtype is None:
+        return ()
+    return (
+        f"times that were measured here had keys and values in {timed_kv_dtype}; with "
+        f"{options.kv_dtype} none was measured: a step reads less then, and should take no longer",
     )
 
 

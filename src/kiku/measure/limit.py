@@ -6,9 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kiku.checkpoint.tensor_shapes import lm_shapes
-from kiku.config import LMConfig
+from kiku.config import LMConfig, TransformerConfig
 
-_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "fp8": 8, "int4": 4}
+_BITS = {
+    "float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "fp8": 8, "int4": 4,
+    "int8_kv8": 8, "int4_kv8": 4,
+}  # fmt: skip
 _SCALE_BITS, _BLOCK = 32, 128
 _GROUP = 64  # rows of a rounded matrix are filled up to a multiple of it (see graph.tiles)
 _HEAD_BITS = 8  # of the text head's weights, at least
@@ -47,11 +50,17 @@ def weight_bytes(config: LMConfig, precision: str) -> int:
     return round(total)
 
 
+def keys_bytes(t: TransformerConfig, positions: int, key_bits: int) -> int:
+    """Bytes of the keys and values of one stream's `positions`. In 8 bits each key and each value
+    of a head has a scale besides, a float32."""
+    row = t.head_dim * key_bits + (_SCALE_BITS if key_bits == 8 else 0)
+    return 2 * t.num_layers * t.num_heads * positions * row // 8
+
+
 def window_bytes(config: LMConfig, key_bits: int = 32) -> int:
-    """Bytes of keys and values of one stream's full window. For int8 and int4 kiku-kernels keeps
-    them in 16 bits."""
-    t = config.transformer
-    return 2 * key_bits // 8 * t.num_layers * t.num_heads * t.head_dim * t.window
+    """Bytes of keys and values of one stream's full window. kiku-kernels keeps them in 16 bits for
+    int8 and int4, in 8 for int8_kv8 and int4_kv8."""
+    return keys_bytes(config.transformer, config.transformer.window, key_bits)
 
 
 def limit(config: LMConfig, precision: str, bandwidth: float, key_bits: int = 32) -> Limit:

@@ -94,6 +94,9 @@ class Plan:
     own work; 0 where no stream fits."""
     step_ms: Figure | None
     """The p99 of a step of that many streams, in milliseconds; None where no stream fits."""
+    timed_kv_dtype: str | None
+    """The type that keys and values had where the times were measured, if it is another than that
+    of `options`; else None."""
     recordings: Figure | None
     """Seconds of recordings that are transcribed in a second; None where the model does not fit."""
     recordings_at_once: int
@@ -138,13 +141,27 @@ def model_of(name: str) -> tuple[str, ModelConfig]:
 def _measured_here(
     measured: Sequence[known.Measured], machine: str | None, options: PlanOptions
 ) -> known.Measured | None:
-    """What was measured on this very machine with keys of the wanted type."""
+    """What was measured on this very machine with keys of the wanted type. If no step was timed
+    with keys of 8 bits, it has the times and the `kv_dtype` of 16, but their memory never."""
     here = {one.kv_dtype: one for one in measured if one.machine == machine}
-    own = here.get(str(options.kv_dtype))
-    if own is None and options.kv_dtype == "int8" and "float16" in here:
-        # Keys of 8 bits are read faster, so as many streams are in time; memory is another matter.
-        return replace(here["float16"], fixed_bytes=None, stream_bytes=None)
-    return own
+    own, half = here.get(str(options.kv_dtype)), here.get("float16")
+    if options.kv_dtype != "int8" or half is None or (own is not None and own.live):
+        return own
+    # Keys of 8 bits are read faster, so as many streams are in time.
+    own = own or known.Measured(half.machine)
+    return replace(
+        half, fixed_bytes=own.fixed_bytes, stream_bytes=own.stream_bytes, speed=own.speed
+    )
+
+
+def _other_keys(
+    own: known.Measured | None, options: PlanOptions, *times: Figure | None
+) -> str | None:
+    """The type of the keys with which these times were measured, if it is not the wanted one."""
+    if own is None or own.kv_dtype == options.kv_dtype:
+        return None
+    told = any(one is not None and one.basis == "measured" for one in times)
+    return own.kv_dtype if told else None
 
 
 def plan(
@@ -174,11 +191,12 @@ def plan(
     options = options.chosen(hardware, config)
     shape = known.shape_name(config)
     measured = () if hardware.kind == "gpu" else known.measured(shape, str(options.dtype))
-    fits = Fits(config, hardware, options, _measured_here(measured, machine, options))
+    own = _measured_here(measured, machine, options)
+    fits = Fits(config, hardware, options, own)
     by_memory, by_time = fits.by_memory(), fits.by_time()
-    streams = by_time
-    if by_memory is not None and by_memory.value < by_time.value:
-        streams = by_memory
+    streams = by_time if by_memory is None else min(by_time, by_memory, key=lambda one: one.value)
+    step = fits.step(int(streams.value)) if streams.value else None
+    timed_kv = _other_keys(own, options, by_time, step)
     room = int(by_time.value if by_memory is None else by_memory.value)
     recordings, at_once = None, 0
     if room or by_memory is None:
@@ -194,7 +212,8 @@ def plan(
         at_most=fits.at_best() if by_memory is None else min(fits.at_best(), room),
         streams=streams,
         processes=fits.processes(streams.value),
-        step_ms=fits.step(int(streams.value)) if streams.value else None,
+        step_ms=step,
+        timed_kv_dtype=timed_kv,
         recordings=recordings,
         recordings_at_once=at_once,
         problem=None if streams.value else fits.problem(),
@@ -202,7 +221,7 @@ def plan(
         recordings_need=_recordings_need(wanted, recordings, at_once, fits),
         published=known.published(shape, hardware, fits.parts),
         measured=measured,
-        assumptions=assumptions(config, hardware, options, fits.parts),
+        assumptions=assumptions(config, hardware, options, fits.parts, timed_kv),
     )
 
 

@@ -14,8 +14,8 @@ from kiku.checkpoint.tensor_shapes import Shape, codec_shapes, lm_shapes
 from kiku.config import CodecConfig, LMConfig, TransformerConfig
 from kiku.engine.gpu.room import SIZES, ring_capacity
 from kiku.graph.codec import LARGE
+from kiku.measure import limit
 from kiku.measure.hardware import Hardware
-from kiku.measure.limit import weight_bytes
 
 KV_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "fp8": 8, "int8": 8}
 """How many bits a number of keys and values has, by its type."""
@@ -74,7 +74,7 @@ def most_streams(parts: Sequence[NetworkCost], hardware: Hardware, ms: float) ->
 def decoder(config: LMConfig, dtype: str, kv_dtype: str, *, on_gpu: bool = False) -> NetworkCost:
     """The decoder with weights of one type, and keys and values of another."""
     t = config.transformer
-    read = weight_bytes(config, dtype)
+    read = limit.weight_bytes(config, dtype)
     matrices = sum(math.prod(shape) for shape in _matrices(config))
     attention = 4.0 * t.num_layers * t.num_heads * t.head_dim * t.window
     in_16_bits = "float32" if kv_dtype == "float32" else "bfloat16"
@@ -142,11 +142,10 @@ def places(t: TransformerConfig, *, on_gpu: bool) -> int:
     return ring_capacity(t, CALL_FRAMES * t.positions_per_frame)
 
 
-def keys_bytes(t: TransformerConfig, positions: int, dtype: str) -> float:
-    """Bytes of the keys and values of one stream's `positions`; in 8 bits each has a float32 scale
-    for each head."""
-    bits = KV_BITS[dtype] + (32 / t.head_dim if KV_BITS[dtype] == 8 else 0)
-    return 2 * t.num_layers * t.num_heads * t.head_dim * positions * bits / 8
+def keys_bytes(t: TransformerConfig, positions: int, dtype: str) -> int:
+    """Bytes of the keys and values of one stream's `positions`, with the scales of those in 8
+    bits."""
+    return limit.keys_bytes(t, positions, KV_BITS[dtype])
 
 
 def _matrices(config: LMConfig) -> Iterator[Shape]:
