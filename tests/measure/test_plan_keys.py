@@ -95,3 +95,12 @@ def test_keys_of_8_bits_leave_room_for_more_streams_beside_rounded_weights() -> 
     assert "kiku keeps them with --dtype int8_kv8" in "\n".join(eight.assumptions)
     with pytest.raises(InputError, match="kv_dtype int8 is for weights in int8 or int4, not float"):
         plan("1b", HERE, PlanOptions("float32", "int8"))
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_the_names_of_precisions_are_taken(weights: str) -> None:
+    wanted = PlanOptions(weights, "int8")
+    assert PlanOptions(f"{weights}_kv8") == wanted
+    for wrong in (f"{weights}_kv8", "bfloat16_kv8", "_kv8"):
+        with pytest.raises(InputError, match="dtype"):
+            plan("1b", HERE, PlanOptions(wrong, "float16" if wrong.startswith("int") else None))

@@ -48,7 +48,11 @@ _Tflops = Annotated[
 ]
 _Dtype = Annotated[
     str | None,
-    typer.Option("--dtype", metavar="NAME", help="Type of the weights: bf16, int8, int4."),
+    typer.Option(
+        "--dtype",
+        metavar="NAME",
+        help="Type of the weights: bf16, int8, int4; int8_kv8: and of keys.",
+    ),
 ]
 _KvDtype = Annotated[
     str | None,

@@ -23,6 +23,8 @@ ENOUGH = 0.9
 """Share of the speed at full memory that is enough: more recordings run at once until it is
 reached."""
 
+_KV8 = "_kv8"
+"""End of the names of precisions that keep keys and values in int8."""
 _SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "float8": "fp8"}
 _ON_GPU = tuple(
     name for name in DTYPES if name in {*ENGINE_DTYPES["torch"], *ENGINE_DTYPES["cuda"]}
@@ -59,7 +61,7 @@ class PlanOptions:
 
     dtype: str | None = None
     """The type of the decoder's weights, one of `DTYPES`; None is bfloat16 on a GPU, and what kiku
-    chooses on a processor."""
+    chooses on a processor. "int8_kv8" and "int4_kv8" mean keys and values in int8, too."""
     kv_dtype: str | None = None
     """The type of keys and values; None is bfloat16 on a GPU, and on a processor what kiku keeps
     there with kiku-kernels: float16 if weights are rounded, else float32."""
@@ -72,6 +74,9 @@ class PlanOptions:
     keeps for computing may leave less."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.dtype, str) and self.dtype.endswith(_KV8) and not self.kv_dtype:
+            object.__setattr__(self, "dtype", self.dtype.removesuffix(_KV8))
+            object.__setattr__(self, "kv_dtype", "int8")
         for name, allowed in (("dtype", DTYPES), ("kv_dtype", tuple(KV_BITS))):
             value = getattr(self, name)
             value = _SHORT.get(value, value)
