@@ -12,7 +12,7 @@ from recipes.demo.corpus import build
 from recipes.english.ablation import TeacherEncoder, ablations
 from recipes.english.ceiling import Reader, learn, teacher_states, word_errors_of
 from recipes.english.gate import GROUPS, NUM_PIECES, Gate, dev_groups, run_gate
-from recipes.english.lessons import make_vocabulary
+from recipes.english.lessons import bring_vocabulary, make_vocabulary
 from recipes.english.small import read_weights, write_small
 from recipes.english.teacher import model_file, read_variables
 
@@ -34,9 +34,7 @@ def gate(
     start: Annotated[
         Path | None, typer.Option(help="Weights of an earlier run: trunk.pt, or what small made.")
     ] = None,
-    ahead: Annotated[
-        int | None, typer.Option(help="States of the future that are seen, all the time.")
-    ] = None,
+    ahead: Annotated[int, typer.Option(help="States of the future seen after --start.")] = 0,
 ) -> None:
     """Train the transformer on spectra, and measure it on readers it never heard."""
     found = run_gate(
@@ -90,8 +88,10 @@ def small(
     trunk: Annotated[Path, typer.Argument(help="trunk.pt of a run.")],
     out: Annotated[Path, typer.Argument(help="A .safetensors file.")],
 ) -> None:
-    """Keep the weights of a run in a quarter of their size, for --start."""
+    """Keep the weights of a run in a quarter of their size, and its vocabulary, for --start."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_small(read_weights(trunk), out)
+    bring_vocabulary(trunk.parent, out.parent, NUM_PIECES)
 
 
 if __name__ == "__main__":

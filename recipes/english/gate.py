@@ -21,7 +21,7 @@ from recipes.demo.features import stripes
 from recipes.demo.fit import Fit, Plan, keep_memory
 from recipes.demo.precision import lowered
 from recipes.english.ablation import TeacherEncoder
-from recipes.english.lessons import Batch, Sentences, Source, make_vocabulary
+from recipes.english.lessons import Batch, Sentences, Source, bring_vocabulary, make_vocabulary
 from recipes.english.rows import side_by_side, with_tail
 from recipes.english.small import read_weights
 from recipes.english.speak import build_said
@@ -68,9 +68,10 @@ class Gate:
         taught: weights of the loss of the teacher's states at the first and the last step; None
             for a run without them.
         still_batches: number of batches that the head is trained on first, see `begin_head`.
-        start: weights of an earlier run to start from, instead of the teacher's.
+        start: weights of an earlier run to start from, instead of the teacher's; the vocabulary of
+            that run lies beside them.
         always: for a run that starts from an earlier one: the number of states of the future that
-            are seen all the time; encodings of positions are then not used.
+            are seen all the time; encodings of positions are not used by such a run.
     """
 
     data: Path
@@ -81,10 +82,10 @@ class Gate:
     batch_s: float = 110.0
     peak_lr: float = 1e-3
     slow: float = 0.4
-    taught: tuple[float, float] | None = (300.0, 30.0)
+    taught: tuple[float, float] | None = (1000.0, 300.0)
     still_batches: int = 24
     start: Path | None = None
-    always: int | None = None
+    always: int = 0
 
 
 def aids_at(progress: float) -> AttentionAids:
@@ -104,6 +105,8 @@ def run_gate(gate: Gate) -> dict[str, float]:
     people = build(gate.data, gate.out / "people")
     sources, second = _sources(gate, people)
     texts = sorted({" ".join(one.recording.words) for one in sources if one.recording.words})
+    if gate.start is not None:
+        bring_vocabulary(gate.start.parent, gate.out, NUM_PIECES)
     vocabulary = make_vocabulary(texts, NUM_PIECES, gate.out)
     noise, rooms = (gate.data / "noise" / part for part in ("noise", "RIRs"))
     lessons = Sentences(
@@ -119,7 +122,7 @@ def run_gate(gate: Gate) -> dict[str, float]:
     last: dict[str, float] = {}
 
     def now(progress: float) -> AttentionAids:
-        return aids_at(progress) if gate.always is None else AttentionAids(gate.always)
+        return aids_at(progress) if gate.start is None else AttentionAids(gate.always)
 
     def check(averaged: nn.Module) -> dict[str, float]:
         aids = now(fit.progress)

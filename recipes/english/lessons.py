@@ -70,11 +70,25 @@ class Batch:
 
 def make_vocabulary(texts: Sequence[str], size: int, folder: Path) -> Vocabulary:
     """The vocabulary, trained once on `texts` and kept in `folder`."""
-    path = folder / f"vocabulary-{size}.model"
+    path = _vocabulary(folder, size)
     if not path.exists():
         with in_place_of(path) as part:
             part.write_bytes(trained(texts, size=size, kind="unigram").source)
     return Vocabulary.load(path)
+
+
+def bring_vocabulary(origin: Path, folder: Path, size: int) -> None:
+    """Copy the vocabulary that lies in another folder, if there is one: weights that learned its
+    pieces are of no use with others."""
+    found, path = _vocabulary(origin, size), _vocabulary(folder, size)
+    if found.exists() and found != path:
+        folder.mkdir(parents=True, exist_ok=True)
+        with in_place_of(path) as part:
+            part.write_bytes(found.read_bytes())
+
+
+def _vocabulary(folder: Path, size: int) -> Path:
+    return folder / f"vocabulary-{size}.model"
 
 
 class Sentences:
@@ -89,7 +103,7 @@ class Sentences:
         noise: Path | None,
         rooms: Path | None,
         seed: int = 0,
-        still: float = 0.5,
+        still: float = 0.7,
     ) -> None:
         """Use those recordings that last 0.4 to 20 s and have words or states of the teacher.
 
