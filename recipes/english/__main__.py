@@ -1,26 +1,41 @@
 """`python -m recipes.english gate` trains the transformer alone and measures its word errors; `...
 teacher` measures which parts of the teacher matter, `... ceiling` the best word errors to expect
-with the recordings here."""
+with the recordings here, `... words` those that are left if the decoder knows English words."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from kiku.text import Vocabulary
 from recipes.demo.corpus import build
 from recipes.english.ablation import TeacherEncoder, ablations
+from recipes.english.beam import Decoder, Limits
 from recipes.english.ceiling import Reader, learn, teacher_states, word_errors_of
 from recipes.english.gate import GROUPS, NUM_PIECES, Gate, dev_groups, run_gate
 from recipes.english.lessons import bring_vocabulary, make_vocabulary
+from recipes.english.ngrams import WordModel
 from recipes.english.small import read_weights, write_small
 from recipes.english.teacher import model_file, read_variables
+from recipes.english.trunk import AttentionAids, Trunk, trunk_config
+from recipes.english.words import (
+    SETTINGS,
+    errors_of,
+    figures,
+    halves,
+    hear,
+    rates,
+    texts_without_dev,
+)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="A model of ordinary English.")
 
 
 _Data = Annotated[Path, typer.Option(help="Folder of recordings, as for recipes.demo.")]
 _Caches = Annotated[Path, typer.Option(help="Folder for caches.")]
+_HALVES = ("second half", "first half", "both")
 _Teacher = Annotated[list[Path], typer.Option(help="The two wheels of Whisper base.")]
 
 
@@ -79,8 +94,49 @@ def ceiling(
     typer.echo("| round | loss | word errors: readers | learners of English |\n|---|---|---|---|")
     for number, loss in enumerate(learn(reader, examples, vocabulary, rounds=rounds), start=1):
         found = word_errors_of(reader, groups, vocabulary)
-        shares = " | ".join(f"{found[name]:.1%}" for name in ("en-read", "en-l2"))
-        typer.echo(f"| {number} | {loss:.2f} | {shares} |")
+        typer.echo(f"| {number} | {loss:.2f} | {_shares(found)} |")
+
+
+@app.command("words")
+def with_words(
+    trunk: Annotated[Path, typer.Argument(help="trunk.pt of a run, or what small made.")],
+    data: _Data,
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for caches, and of the vocabulary if it is not beside TRUNK."),
+    ],
+    ahead: Annotated[int, typer.Option(help="States of the future that it was trained with.")] = 0,
+) -> None:
+    """Word errors with a decoder that knows English words: what was tried, and a table."""
+    bring_vocabulary(trunk.parent, out, NUM_PIECES)
+    vocabulary = Vocabulary.load(out / f"vocabulary-{NUM_PIECES}.model")
+    model = Trunk(trunk_config(), len(vocabulary))
+    model.load_state_dict(read_weights(trunk))
+    people, limits = build(data, out / "people"), Limits()
+    texts = texts_without_dev(data, people)
+    words = WordModel(texts.kept)
+    typer.echo(
+        f"{len(words.words)} words in {len(texts.kept)} texts; left out, as dev has them: "
+        f"{texts.sentences} sentences, {texts.people} transcripts of train\n"
+    )
+    heard = hear(model, people, vocabulary, AttentionAids(ahead), limits)
+    errors = {
+        setting: errors_of(heard, vocabulary, Decoder(vocabulary, words, setting, limits))
+        for setting in SETTINGS
+    }
+    half, _ = halves(heard)
+    typer.echo("| weight | bonus | first half: readers | learners of English |\n|---|---|---|---|")
+    for setting in SETTINGS:
+        shares = _shares(rates(heard, errors[setting], half))
+        typer.echo(f"| {setting.weight} | {setting.bonus} | {shares} |")
+    typer.echo(
+        "\n| tuned on the other half | greedy: readers | learners of English | with the words: "
+        "readers | learners of English |\n|---|---|---|---|---|"
+    )
+    for name, figure in zip(_HALVES, figures(heard, errors), strict=True):
+        shares = f"{_shares(figure.greedy)} | {_shares(figure.known)}"
+        used = "; ".join(f"weight {one.weight}, bonus {one.bonus}" for one in figure.settings)
+        typer.echo(f"| {name} ({used}) | {shares} |")
 
 
 @app.command()
@@ -92,6 +148,11 @@ def small(
     out.parent.mkdir(parents=True, exist_ok=True)
     write_small(read_weights(trunk), out)
     bring_vocabulary(trunk.parent, out.parent, NUM_PIECES)
+
+
+def _shares(found: Mapping[str, float]) -> str:
+    """Word errors of readers and of learners of English, two cells of a table."""
+    return " | ".join(f"{found[name]:.1%}" for name in ("en-read", "en-l2"))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ future is taken away step by step. Word errors are measured on readers that are 
 data. A network that was causal from the first step emitted nothing (docs/english.md).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -278,6 +278,22 @@ def dev_groups(people: Corpus) -> Mapping[str, Sequence[Recording]]:
 
 
 @torch.no_grad()
+def scored(
+    model: nn.Module, people: Corpus, recordings: Sequence[Recording], aids: AttentionAids
+) -> Iterator[tuple[Recording, Tensor]]:
+    """Recordings, the shortest first, and the scores of each, [L, vocabulary]."""
+    assert isinstance(model, Trunk)
+    model.eval()
+    ordered = sorted(recordings, key=lambda one: one.seconds)
+    for first in range(0, len(ordered), 16):
+        some = ordered[first : first + 16]
+        pcm, lengths = side_by_side([with_tail(people.audio(one)) for one in some])
+        with lowered():
+            scores = model(pcm, lengths, aids)
+        for row, length, one in zip(scores, lengths.tolist(), some, strict=True):
+            yield one, row[:length]
+
+
 def error_rates(
     model: nn.Module,
     people: Corpus,
@@ -286,22 +302,14 @@ def error_rates(
     aids: AttentionAids,
 ) -> dict[str, float]:
     """Error rates of words and of letters by group, decoded from the best piece of each state."""
-    assert isinstance(model, Trunk)
-    model.eval()
     found: dict[str, float] = {}
     for name, recordings in groups.items():
         wrong, total = np.zeros(2), np.zeros(2)
-        ordered = sorted(recordings, key=lambda one: one.seconds)
-        for first in range(0, len(ordered), 16):
-            some = ordered[first : first + 16]
-            pcm, lengths = side_by_side([with_tail(people.audio(one)) for one in some])
-            with lowered():
-                best = model(pcm, lengths, aids).argmax(-1)
-            for row, length, one in zip(best, lengths.tolist(), some, strict=True):
-                text = text_of(row[:length], vocabulary)
-                letters = " ".join(one.words)
-                wrong += word_errors(one.words, text.split()), character_errors(letters, text)
-                total += len(one.words), len(letters)
+        for one, scores in scored(model, people, recordings, aids):
+            text = text_of(scores.argmax(-1), vocabulary)
+            letters = " ".join(one.words)
+            wrong += word_errors(one.words, text.split()), character_errors(letters, text)
+            total += len(one.words), len(letters)
         shares = (wrong / total).tolist()
         found |= zip((name, f"{name} letters"), shares, strict=True)
     return found
