@@ -163,9 +163,13 @@ def spelled(text: str, doubts: dict[int, tuple[str, float, float]]) -> list[Stat
 
 
 def decoded(
-    states: Sequence[State], words: WordModel, weight: float, limits: Limits | None = None
+    states: Sequence[State],
+    words: WordModel,
+    weight: float,
+    limits: Limits | None = None,
+    bonus: float = 0.0,
 ) -> str:
-    decoder = Decoder(LETTERS, words, Setting(weight, 0.0), limits or Limits())
+    decoder = Decoder(LETTERS, words, Setting(weight, bonus), limits or Limits())
     return LETTERS.decode(decoder(states).pieces)
 
 
@@ -190,9 +194,10 @@ def test_what_is_far_from_the_best_is_not_looked_at(words: WordModel) -> None:
     states = spelled("the cat sat on the mat", {4: ("e", 0.6, 0.3)})
     assert decoded(states, words, 1.0, Limits(margin=1.0)) == "the cat sat on the mat"
     assert decoded(states, words, 1.0, Limits(margin=0.5)) == "the cet sat on the mat"
-    states[10] = State(0.9, {next(iter(states[10].pieces)): 0.09})  # less likely than a blank
-    assert decoded(states, words, 1.0, Limits(margin=3.0)) == "the cat sat on the mat"
-    assert decoded(states, words, 1.0, Limits(margin=2.0)) == "the ca sat on the mat"
+    states = spelled("the cat sat on the mat", {})
+    states[12] = State(0.9, {next(iter(states[12].pieces)): 0.09})  # a blank is likelier
+    assert decoded(states, words, 1.0, Limits(margin=3.0), bonus=9.0) == "the cat sat on the mat"
+    assert decoded(states, words, 1.0, Limits(margin=2.0), bonus=9.0) == "the cat on the mat"
     states = spelled("the cat sat on the mat", {3: ("m", 0.6, 0.3)})
     assert decoded(states, words, 1.0, Limits(width=2)) == "the cat sat on the mat"
     assert decoded(states, words, 1.0, Limits(width=1)) == "the mat sat on the mat"
