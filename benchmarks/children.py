@@ -187,6 +187,9 @@ class Transformers:
 
 def _transformers_model(config: ModelConfig, dtype: Any) -> Any:
     import torch
+
+    # transformers looks for Hugging Face's package of this name, and would run the file beside us.
+    sys.modules.setdefault("kernels", None)  # pyright: ignore[reportArgumentType]
     import transformers
     from transformers.initialization import no_init_weights
 

@@ -1,121 +1,131 @@
-"""What the GPU engine does, in one command of at most 9 minutes.
+"""What the GPU engine does, in commands of at most 9 minutes each.
 
-    python benchmarks/gpu.py --out FOLDER                           # on a CUDA device
+    python benchmarks/gpu.py --out FOLDER                           # all parts, on a CUDA device
     python benchmarks/gpu.py --out FOLDER --device cpu --shape tiny # does everything work?
 
-Correctness comes first, of the attention kernels beside plain PyTorch and of tokens beside the
-processor's; then kiku at many sizes, then moshi and transformers where they are installed. Every
-part is a process with a time of its own, and its rows are written to FOLDER/gpu.jsonl as they come:
-whatever fails or takes too long loses nothing that was measured. What a part writes to its standard
-error, tracebacks above all, is in FOLDER/PART.log.
-After each part the table is written to FOLDER/gpu.md, and at the end printed; what is missing in it
-says why.
+Correctness comes first, of the attention kernels beside plain PyTorch, of tokens beside the
+processor's, of streams that are saved; then kiku at many sizes, then moshi and transformers where
+they are installed. On a device where nothing has run yet, these in order (with PYTHONPATH=src where
+kiku is not installed; the second line is the engine's tests, see docs/gpu.md):
+
+    # 1. Small models in every part, the tests, and all kernels of the large models compiled.
+    python benchmarks/gpu.py --out A/small --cache CACHE --shape tiny --warm --seconds 220
+    KIKU_TEST_DEVICE=cuda timeout 150 python -m pytest ... tests/engine/...
+    python benchmarks/gpu.py --out A/warm --cache CACHE --warm --only none --seconds 150
+    # 2. The 1B.
+    python benchmarks/gpu.py --out B --cache CACHE \\
+        --only "attention,correct,saves,live bfloat16,live float8,drawn"
+    # 3. The 2.6B, recordings, and the others.
+    python benchmarks/gpu.py --out C --cache CACHE --only big,bulk,eager,transformers,moshi
+
+Every part is a process with a time of its own, and its rows are written to FOLDER/gpu.jsonl as they
+come: whatever fails or takes too long loses nothing that was measured. What parts write to their
+standard error, tracebacks above all, is in FOLDER/gpu.log, each line after its part. After each
+part the table is written to FOLDER/gpu.md, and at the end printed; what is missing in it says why.
+A part whose calls cannot be recorded as CUDA graphs is run once more without graphs; its rows say
+so.
 """
 
 import argparse
 import json
+import os
 import re
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import machine
 from gpu_processes import Watched
+from gpu_table import Row, table
+from gpu_wanted import Wanted, wanted, warming
 
 HERE = Path(__file__).parent
 TOTAL_S = 530.0
 NAME_S = 60.0  # to import PyTorch for the first time, and wake a device
 LEAST_S = 1.0
-LIVE = (1, 16, 64, 256, 512, 1000)
-BIG_LIVE = (1, 16, 64)
-DRAWN_LIVE = (64, 1000)
-TEMPERATURE = 0.25  # with which Kyutai serves the 1B
+START_S = 20.0
+"""For a part, if so much is left: to import PyTorch and make an engine takes most of it."""
+WARM_SHARE = 0.4
+"""Of the time, for compiling kernels before the parts."""
+WORKERS = 6
+"""Processes that compile at once, at most."""
+FIRST_TRY = 0.6
+"""Of a part's time, where there is another way to do it."""
 
-
-@dataclass(frozen=True)
-class Wanted:
-    """A part: its share of the time, what it is told, and the rows that are hoped for."""
-
-    name: str
-    share: float
-    job: dict[str, Any]
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-
-def wanted(shape: str, big: str, device: str, tiny: bool) -> list[Wanted]:
-    """All parts in order: what matters most comes first."""
-    live = (1, 3) if tiny else LIVE
-    big_live = (1, 2) if tiny else BIG_LIVE
-    some = 2 if tiny else 64
-    models = ["tiny"] if tiny else ["tiny", "demo"]
-    drawn = (1, 3) if tiny else DRAWN_LIVE
-    kinds = ("float32", "float32, drawn", "bfloat16", "keys in float8")
-
-    def rows(engine: str, shape: str, sizes: Sequence[int], kv: str) -> list[dict[str, Any]]:
-        named = {"what": "live", "engine": engine, "shape": shape, "kv": kv}
-        return [{**named, "streams": n} for n in sizes]
-
-    # Keys in, queries of a row, rows.
-    cases = [("float32", 1, 3), ("float8", 4, 2)] if tiny else [
-        ("float32", 4, 8), *[(kv, T, n) for kv in ("bfloat16", "float8")
-                             for T, n in ((1, 1), (1, 64), (1, 1000), (4, 64), (16, 64))],
-    ]  # fmt: skip
-    ours = "cuda" if device != "cpu" else "cuda, graphs off"
-    parts = [
-        Wanted("attention", 0.1, {"part": "attention", "shape": shape, "cases": cases},
-               [{"what": "attention", "keys": kv, "queries": T, "rows": n} for kv, T, n in cases]),
-        Wanted("correct", 0.12, {"part": "correct", "models": models},
-               [{"what": "correct", "model": m, "precision": k} for m in models for k in kinds]),
-        *[Wanted(f"live {kv}", 0.19, {"part": "live", "shape": shape, "kv": kv, "sizes": live},
-                 rows(ours, shape, live, kv)) for kv in ("bfloat16", "float8")],
-        Wanted("drawn", 0.07, {"part": "live", "shape": shape, "kv": "bfloat16", "sizes": drawn,
-                               "temperature": TEMPERATURE},
-               [{**row, "temperature": TEMPERATURE}
-                for row in rows(ours, shape, drawn, "bfloat16")]),
-        Wanted("big", 0.1, {"part": "live", "shape": big, "kv": "bfloat16", "sizes": big_live},
-               rows(ours, big, big_live, "bfloat16")),
-        Wanted("bulk", 0.09, {"part": "bulk", "shape": big, "kv": "bfloat16", "streams": some},
-               [{"what": "bulk", "shape": big, "kv": "bfloat16", "files": some}]),
-        Wanted("moshi", 0.09, {"part": "moshi", "shape": shape, "streams": some},
-               [{"what": "live", "engine": "moshi", "shape": shape, "streams": some}]),
-        Wanted("eager", 0.08, {"part": "eager", "shape": shape, "streams": some},
-               [{"what": "live", "engine": e, "shape": shape, "streams": some}
-                for e in ("torch", "cuda, plain attention", "cuda, graphs off")]),
-        Wanted("transformers", 0.09, {"part": "transformers", "shape": shape},
-               [{"what": "live", "engine": "transformers", "shape": shape, "streams": 1}]),
-    ]  # fmt: skip
-    return parts
+UNRECORDED = "was recorded as a CUDA graph"
+"""What a line of a part's errors says where recording failed; see `kiku.engine.gpu.capture`."""
 
 
 def measured(
     part: Wanted, common: dict[str, Any], budget_s: float, log: Path | None = None
-) -> Iterator[dict[str, Any]]:
-    """The rows of a part as they come; at last, where it failed, one that says why. What it writes
-    to its standard error goes to `log`, too."""
-    failed = {"what": "failed", "part": part.name}
-    if budget_s < LEAST_S:
-        yield {**failed, "why": "no time was left"}
-        return
-    job = {**common, **part.job, "budget_s": round(budget_s * 0.85, 1)}
-    command = [sys.executable, str(HERE / "gpu_parts.py"), json.dumps(job)]
-    watched = Watched(command, time.monotonic() + budget_s)
-    errors = deque[str](maxlen=200)
-    for is_error, line in watched.lines():
-        if is_error:
-            errors.append(line)
-            if log:
-                with log.open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
-        elif row := _row(line):
-            yield {**row, "part": part.name}
-    if watched.late:
-        yield {**failed, "why": f"took longer than {budget_s:.0f} s"}
-    elif code := watched.process.returncode:
-        yield {**failed, "why": reason([*errors])[:400] or f"ended with {code}"}
+) -> Iterator[Row]:
+    """The rows of a part as they come; where it failed, one that says why. What it writes to its
+    standard error goes to `log`, too.
+
+    Where its calls could not be recorded as graphs, or where it gave no row and can be done
+    otherwise, another process tries again in the time that is left.
+    """
+    ends = time.monotonic() + budget_s
+    first = _Attempt(part, {**common, **part.job}, log)
+    yield from first.rows(budget_s * (FIRST_TRY if part.otherwise else 1.0))
+    if changes := first.changes():
+        second = _Attempt(part, {**first.job, **changes}, log)
+        yield from second.rows(ends - time.monotonic())
+
+
+class _Attempt:
+    """One process of a part."""
+
+    def __init__(self, part: Wanted, job: dict[str, Any], log: Path | None) -> None:
+        """Nothing is started yet."""
+        self.job = job
+        self._part, self._log = part, log
+        told = {key: value for key, value in job.items() if value is False}
+        self._name = ", ".join([part.name, *(f"{key} off" for key in told)])
+        self._errors = deque[str](maxlen=200)
+        self._begun = self._has_rows = self._unrecorded = False
+
+    def rows(self, budget_s: float) -> Iterator[Row]:
+        """See `measured`."""
+        failed = {"what": "failed", "part": self._part.name}
+        if budget_s < LEAST_S:
+            yield {**failed, "why": "no time was left"}
+            return
+        self._begun = True
+        job = {**self.job, "budget_s": round(budget_s * 0.85, 1), "begun": time.time()}
+        command = [sys.executable, str(HERE / "gpu_parts.py"), json.dumps(job)]
+        watched = Watched(command, time.monotonic() + budget_s)
+        for is_error, line in watched.lines():
+            if is_error:
+                self._note(line)
+            elif row := _row(line):
+                self._has_rows |= row["what"] != "stopped"
+                yield {**row, "part": self._part.name}
+        if watched.late:
+            yield {**failed, "why": f"took longer than {budget_s:.0f} s"}
+        elif code := watched.process.returncode:
+            yield {**failed, "why": reason([*self._errors])[:400] or f"ended with {code}"}
+
+    def _note(self, error: str) -> None:
+        self._errors.append(error)
+        self._unrecorded |= UNRECORDED in error
+        if self._log:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(f"[{self._name}] {error}\n")
+
+    def changes(self) -> dict[str, Any]:
+        """What another process should be told in place of what this one was; nothing where it would
+        do no better."""
+        if self._unrecorded:
+            return {"graphs": False}
+        missing = re.match("(ModuleNotFound|Import)Error", reason([*self._errors]))
+        if self._begun and not self._has_rows and not missing:
+            return self._part.otherwise
+        return {}
 
 
 def reason(errors: Sequence[str]) -> str:
@@ -129,7 +139,7 @@ def reason(errors: Sequence[str]) -> str:
     return next((line for line in reversed(errors) if line), "")
 
 
-def _row(line: str) -> dict[str, Any] | None:
+def _row(line: str) -> Row | None:
     """A row as a part tells it; libraries print to the same place."""
     try:
         row = json.loads(line)
@@ -138,63 +148,19 @@ def _row(line: str) -> dict[str, Any] | None:
     return row if isinstance(row, dict) and "what" in row else None
 
 
-def table(parts: Sequence[Wanted], rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown: every row that was hoped for, and what else was measured."""
-    lines = ["| what | streams | p50 ms | p99 ms | steps | |", "|---|---|---|---|---|---|"]
-    left = [row for row in rows if row["what"] not in ("machine", "failed", "fits", "stopped")]
-    for part in parts:
-        why = _why(part, rows)
-        own = [row for row in left if row.get("part", part.name) == part.name]
-        for hoped in part.rows:
-            found = next((row for row in own if hoped.items() <= row.items()), None)
-            if found is None:
-                lines.append(_line(hoped, f"not measured: {why}"))
-            else:
-                left.remove(found)
-                own.remove(found)
-                lines.append(_line(found, ""))
-    return "\n".join([*lines, *(_line(row, "") for row in left)])
+def warmed(
+    parts: Sequence[Wanted], common: dict[str, Any], ends: float, log: Path
+) -> Iterator[Row]:
+    """The rows of parts that run side by side until `ends`."""
+    # One of them keeps a core busy, and what it starts another one now and then.
+    workers = min(WORKERS, max(1, (os.cpu_count() or 2) // 2))
 
+    def all_of(part: Wanted) -> list[Row]:
+        return [*measured(part, common, ends - time.monotonic(), log)]
 
-def _why(part: Wanted, rows: Sequence[dict[str, Any]]) -> str:
-    """Why rows of a part are missing."""
-    told = [row for row in rows if row.get("part") == part.name]
-    fits = [f"{row['streams']} fit" for row in told if row["what"] == "fits"][-1:]
-    reasons = [row["why"] for row in told if row["what"] in ("failed", "stopped")]
-    missing = "the part ended without it" if told else "its turn did not come"
-    return "; ".join(dict.fromkeys(fits + reasons)) or missing
-
-
-def _line(row: dict[str, Any], remark: str) -> str:
-    if row["what"] == "correct":
-        name = f"same tokens as on the processor: {row['model']}, {row['precision']}"
-        remark = remark or f"{row['same']:.2%} of {row['frames']}; attention: {row['attention']}"
-        return f"| {name} | | | | | {remark} |"
-    if row["what"] == "attention":
-        name = f"attention of a layer, {row['queries']} a row, keys in {row['keys']}"
-        remark = remark or (
-            f"kernel {row['kernel_us']} µs ({row['gb_per_s']} GB/s of what is seen), plain "
-            f"{row['plain_us']} µs; differ by {row['error']:.1g}"
-        )
-        return f"| {name} | {row['rows']} | | | | {remark} |"
-    if row["what"] == "bulk":
-        name = f"{row['shape']}, recordings, keys in {row['kv']}"
-        if not remark:
-            remark = (
-                f"{row['sound_s_per_s']} s of sound a second, reckoned from {row['step_ms']} ms "
-                f"for {row['block']} frames, {row['pass_ms']} ms a further pass and "
-                f"{row['accepted']} frames a pass (the demo model's; its attention: "
-                f"{row['accepted_by']}); attention: {row['attention']}"
-            )
-        return f"| {name} | {row['files']} | | | | {remark} |"
-    keys = f", keys in {row['kv']}" if "kv" in row else ""
-    keys += f", temperature {row['temperature']}" if "temperature" in row else ""
-    name = f"{row['shape']}, {row['engine']}{keys}"
-    told = [f"{row['memory_gb']} GB"] if row.get("memory_gb") else []
-    told += [f"attention: {row['attention']}"] if "attention" in row else []
-    remark = "; ".join(told) or remark
-    times = [row.get(key, "") for key in ("p50_ms", "p99_ms", "steps")]
-    return f"| {name} | {row['streams']} | {times[0]} | {times[1]} | {times[2]} | {remark} |"
+    with ThreadPoolExecutor(workers) as pool:
+        for done in as_completed([pool.submit(all_of, part) for part in parts]):
+            yield from done.result()
 
 
 def device_name(device: str) -> str:
@@ -209,50 +175,88 @@ def device_name(device: str) -> str:
     return told[-1] if told else "no CUDA device"
 
 
-def write(folder: Path, parts: Sequence[Wanted], rows: Sequence[dict[str, Any]]) -> str:
-    """The table, and where it is from, into gpu.md."""
-    about = rows[0]
-    commit = about["commit"] or "unknown"
-    text = f"{about['device']}, commit {commit}, {about['date']}.\n\n{table(parts, rows)}\n"
-    (folder / "gpu.md").write_text(text, encoding="utf-8")
-    return text
+class Records:
+    """The rows of a run: in gpu.jsonl as they come, and in gpu.md as a table."""
+
+    def __init__(self, folder: Path, parts: Sequence[Wanted], about: Row) -> None:
+        """Of these parts nothing was measured yet."""
+        self._folder, self._parts, self._rows = folder, parts, list[Row]()
+        self.add(about)
+        self.write()
+
+    def add(self, row: Row) -> None:
+        """One more row."""
+        self._rows.append(row)
+        machine.append(self._folder / "gpu.jsonl", row)
+
+    def tell(self, rows: Iterator[Row]) -> None:
+        """Rows as they come, also to standard error; then the table."""
+        for row in rows:
+            self.add(row)
+            print(json.dumps(row), file=sys.stderr, flush=True)
+        self.write()
+
+    def write(self) -> str:
+        """Write the table anew."""
+        about = self._rows[0]
+        commit = about["commit"] or "unknown"
+        head = f"{about['device']}, commit {commit}, {about['date']}."
+        text = f"{head}\n\n{table(self._parts, self._rows)}\n"
+        (self._folder / "gpu.md").write_text(text, encoding="utf-8")
+        return text
+
+
+def _arguments() -> tuple[argparse.Namespace, list[Wanted], list[Wanted]]:
+    """What was asked for: options, parts that compile kernels for others, and parts."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True,
+                        help="folder for gpu.jsonl, gpu.md and gpu.log")  # fmt: skip
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--shape", choices=("1b", "tiny"), default="1b")
+    parser.add_argument("--only", help='parts, with commas between them; "none" are none')
+    parser.add_argument("--seconds", type=float, default=TOTAL_S, help="for all of it")
+    parser.add_argument(
+        "--cache", type=Path, help="folder of Triton's cache; without it, where Triton puts it"
+    )
+    parser.add_argument(
+        "--warm", action="store_true",
+        help="first compile the kernels of all parts of this shape, also of those that are not run",
+    )  # fmt: skip
+    given = parser.parse_args()
+    tiny = given.shape == "tiny"
+    parts = wanted(given.shape, "tiny" if tiny else "2.6b", given.device, tiny)
+    warm = warming(parts) if given.warm else []
+    if given.only:
+        named = set(given.only.split(",")) - {"none"}
+        if unknown := named - {part.name for part in parts}:
+            parser.error(f"no part {unknown}; there are {[part.name for part in parts]}")
+        parts = [part for part in parts if part.name in named]
+    return given, warm, parts
 
 
 def main() -> None:
     """See above."""
     started = time.monotonic()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for gpu.jsonl and gpu.md")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--shape", choices=("1b", "tiny"), default="1b")
-    parser.add_argument("--only", help="parts, with commas between them")
-    parser.add_argument("--seconds", type=float, default=TOTAL_S, help="for all of it")
-    given = parser.parse_args()
-    tiny = given.shape == "tiny"
-    parts = wanted(given.shape, "tiny" if tiny else "2.6b", given.device, tiny)
-    if given.only:
-        named = given.only.split(",")
-        if unknown := set(named) - {part.name for part in parts}:
-            parser.error(f"no part {unknown}; there are {[part.name for part in parts]}")
-        parts = [part for part in parts if part.name in named]
-    path = given.out / "gpu.jsonl"
-    common = {"device": given.device, "steps": 5 if tiny else 1000}
-    rows: list[dict[str, Any]] = [
-        {"what": "machine", "device": device_name(given.device), **machine.stamp()}
-    ]
-    machine.append(path, rows[0])
-    text, ends = write(given.out, parts, rows), started + given.seconds
+    given, warm, parts = _arguments()
+    if given.cache:
+        os.environ["TRITON_CACHE_DIR"] = str(given.cache.resolve())
+    common = {"device": given.device, "steps": 5 if given.shape == "tiny" else 1000}
+    about = {"what": "machine", "device": device_name(given.device), **machine.stamp()}
+    given.out.mkdir(parents=True, exist_ok=True)
+    records, log = Records(given.out, [*warm, *parts], about), given.out / "gpu.log"
+    ends = started + given.seconds
+    if warm:
+        share = WARM_SHARE if parts else 1.0
+        records.tell(warmed(warm, common, started + given.seconds * share, log))
     shares = sum(part.share for part in parts)
     for part in parts:
-        budget_s = (ends - time.monotonic()) * part.share / shares
+        left = ends - time.monotonic()
+        budget_s = min(left, max(START_S, left * part.share / shares))
         shares -= part.share
-        log = given.out / f"{part.name.replace(' ', '-')}.log"
-        for row in measured(part, common, budget_s, log):
-            rows.append(row)
-            machine.append(path, row)
-            print(json.dumps(row), file=sys.stderr, flush=True)
-        text = write(given.out, parts, rows)
-    print(text)
+        records.tell(measured(part, common, budget_s, log))
+    print(records.write())
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 device, then how long each takes with full windows. A part of `gpu.py`."""
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from gpu_parts import Part
+from gpu_job import Part
 from torch import Tensor
 
 from kiku.engine.gpu.attention import Attend, attend_plainly, pick_attend
@@ -30,41 +30,76 @@ def attention(part: Part) -> None:
 
 
 @torch.inference_mode()
+def compile_all(part: Part, cases: Iterable[tuple[str, int, int]]) -> str:
+    """Run the kernels of these cases once, over rings of one layer; tell by which form that was."""
+    forms = set[str]()
+    for kv, T, rows in cases:
+        given = _given(part, kv, T, rows, layers=1, name="auto")
+        _calls(given, given.kernel, given.full)()
+        forms.add("plain" if given.kernel is attend_plainly else "kernels")
+    return ", ".join(sorted(forms))
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Rings of some layers, and what attention over them is given."""
+
+    rings: Rings
+    kernel: Attend
+    qkv: Tensor
+    rope: Rope
+    slots: Tensor
+    full: Tensor
+    """Positions at which all windows are full."""
+
+
+def _given(part: Part, kv: str, T: int, rows: int, layers: int, name: str) -> _Given:
+    config = replace(part.config.lm.transformer, num_layers=layers)
+    device = torch.device(part.device)
+    rings = Rings(config, rows, T, RING_DTYPES[kv], device)
+    kernel = pick_attend(name, rings, device, sizes=(T,), dtype=part.dtype)
+    _fill(rings)
+    shape = (rows, T, 3, config.num_heads, config.head_dim)
+    rope = Rope(config.head_dim, config.rope_theta)
+    rope.fill(part.device)
+    return _Given(
+        rings, kernel, torch.randn(shape, device=device).to(part.dtype), rope,
+        torch.arange(rows, device=device),
+        torch.full((rows,), config.window + 100, device=device),
+    )  # fmt: skip
+
+
+def _calls(given: _Given, attend: Attend, start: Tensor) -> Callable[[], Tensor]:
+    """Attention of all layers after `start` positions of each row."""
+    qkv, rings, slots = given.qkv, given.rings, given.slots
+    angles = given.rope(start[:, None] + torch.arange(qkv.shape[1], device=qkv.device))
+    return lambda: torch.stack(
+        [attend(qkv, angles, rings, n, slots, start) for n in range(rings.config.num_layers)]
+    )
+
+
+@torch.inference_mode()
 def _case(part: Part, kv: str, T: int, rows: int) -> None:
     whole, dtype = part.config.lm.transformer, RING_DTYPES[kv]
     each = ring_bytes(whole, T, dtype) // whole.num_layers * (rows + 1)
     layers = max(1, min(whole.num_layers, int(MOST_BYTES // each)))
-    config, device = replace(whole, num_layers=layers), torch.device(part.device)
-    rings = Rings(config, rows, T, dtype, device)
-    weights = torch.bfloat16 if part.on_gpu else torch.float32
-    kernel = pick_attend("triton", rings, device, sizes=(T,), dtype=weights)
-    _fill(rings)
-    shape = (rows, T, 3, config.num_heads, config.head_dim)
-    qkv = torch.randn(shape, device=device).to(weights)
-    rope = Rope(config.head_dim, config.rope_theta)
-    rope.fill(part.device)
-    slots = torch.arange(rows, device=device)
-    full = torch.full((rows,), config.window + 100, device=device)
+    given = _given(part, kv, T, rows, layers, "triton")
     # Nothing heard, a little, all but full, and round the ring, one beside the other.
-    some = torch.tensor([0, 5, config.window - 1, 3 * rings.capacity + 7], device=device)
-    mixed = some[slots % len(some)]
-
-    def calls(attend: Attend, start: Tensor) -> Callable[[], Tensor]:
-        angles = rope(start[:, None] + torch.arange(T, device=device))
-        return lambda: torch.stack(
-            [attend(qkv, angles, rings, layer, slots, start) for layer in range(layers)]
-        )
-
-    ours, theirs = calls(kernel, mixed)().float(), calls(attend_plainly, mixed)().float()
+    starts = [0, 5, whole.window - 1, 3 * given.rings.capacity + 7]
+    some = torch.tensor(starts, device=given.slots.device)
+    mixed = some[given.slots % len(some)]
+    ours, theirs = (
+        _calls(given, attend, mixed)().float() for attend in (given.kernel, attend_plainly)
+    )
     error = float((ours - theirs).abs().max() / theirs.abs().max())
     if not error < BOUND:
         raise SystemExit(f"the kernel is off by {error:.2g} with keys in {kv}, {T} queries a row")
     took = {
-        name: _microseconds(part, calls(attend, full)) / layers
-        for name, attend in (("kernel_us", kernel), ("plain_us", attend_plainly))
+        name: _microseconds(part, _calls(given, attend, given.full)) / layers
+        for name, attend in (("kernel_us", given.kernel), ("plain_us", attend_plainly))
     }
-    width = config.head_dim * dtype.itemsize + (4 if dtype == FLOAT8 else 0)
-    seen = 2 * rows * config.num_heads * (config.window - 1 + T) * width
+    width = whole.head_dim * dtype.itemsize + (4 if dtype == FLOAT8 else 0)
+    seen = 2 * rows * whole.num_heads * (whole.window - 1 + T) * width
     part.tell("attention", keys=kv, queries=T, rows=rows, error=round(error, 6),
               **{name: round(us, 1) for name, us in took.items()},
               gb_per_s=round(seen / took["kernel_us"] / 1e3, 1))  # fmt: skip
@@ -81,9 +116,10 @@ def _fill(rings: Rings) -> None:
 
 
 def _microseconds(part: Part, work: Callable[[], Any]) -> float:
-    """Of one run, as a graph where there is a GPU; the least of several goes, which take half a
+    """Of one run, as a graph where these are recorded; the least of several goes, which take half a
     second or so together."""
-    graphs = Graphs(torch.device(part.device), enabled=part.on_gpu)
+    recorded = part.on_gpu and part.graphs is not False
+    graphs = Graphs(torch.device(part.device), enabled=recorded)
     graphs.add("all", lambda: (work(), None)[1])
     graphs.record()
     runs, best = 1, torch.inf

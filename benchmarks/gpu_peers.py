@@ -4,18 +4,20 @@ the same noise."""
 import os
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import children
 import numpy as np
 import torch
-from gpu_parts import Part
+from gpu_job import Part, spread
 
 
 def moshi(part: Part) -> None:
-    """moshi's own streaming classes over a batch, with its CUDA graphs, as its server runs them."""
-    if not part.on_gpu:
+    """moshi's own streaming classes over a batch, with its CUDA graphs, as its server runs them;
+    where the job says so, without `torch.compile`, whose first run may take minutes."""
+    compiled = part.job.get("compiled", True)
+    if not part.on_gpu or not compiled:
         os.environ["NO_TORCH_COMPILE"] = "1"  # read when moshi is imported
     from moshi.models import LMGen
     from moshi.models.loaders import get_mimi, get_moshi_lm
@@ -29,8 +31,7 @@ def moshi(part: Part) -> None:
         "model_type", "mimi_name", "tokenizer_name", "lm_gen_config", "stt_config", "conditioners",
     ):  # fmt: skip
         kwargs.pop(key, None)
-    dtype = torch.bfloat16 if part.on_gpu else torch.float32
-    lm = get_moshi_lm(None, lm_kwargs=kwargs, device="meta", dtype=dtype)
+    lm = get_moshi_lm(None, lm_kwargs=kwargs, device="meta", dtype=part.dtype)
     lm.to_empty(device=part.device).eval()
     mimi = get_mimi(None, device=part.device, num_codebooks=config.lm.num_codebooks).eval()
     for network in (lm, mimi):
@@ -49,17 +50,26 @@ def moshi(part: Part) -> None:
 
         # moshi reads its whole ring of keys however full it is.
         times = part.times(step, 0.9)
-    part.tell("live", streams=n, engine="moshi", **times)
+    name = "moshi" if compiled else "moshi, NO_TORCH_COMPILE=1"
+    part.tell("live", streams=n, engine=name, **times)
+
+
+LEAST_STEPS = 20
+"""Steps of transformers with a full window that are measured at least."""
+
+
+class _Enough(Exception):
+    """Ends a `generate` that has been measured for long enough."""
 
 
 def transformers(part: Part) -> None:
     """transformers' `generate` on one stream, beyond a full window; its codec, which takes all of
-    the sound at once, is spread over the frames."""
+    the sound at once, is spread over the frames. Where the time is nearly over, it is ended, and
+    the row tells of the steps until then."""
     config = children.config_of(part.job["shape"])
-    dtype = torch.bfloat16 if part.on_gpu else torch.float32
-    model = children._transformers_model(config, dtype).to(part.device)
-    window = config.lm.transformer.window + 20
-    frames = window + min(part.steps, 200)
+    model = children._transformers_model(config, part.dtype).to(part.device)
+    window = config.lm.transformer.window
+    frames = window + LEAST_STEPS + min(part.steps, 200)
     sound = np.resize(children.noise(config), frames * config.frame_size)
     encode, codec_s, taken = model.codec_model.encode, [0.0], list[float]()
 
@@ -74,20 +84,18 @@ def transformers(part: Part) -> None:
     def noted(_ids: Any, scores: Any) -> Any:
         part.wait()
         taken.append(time.perf_counter())
+        if len(taken) > window + LEAST_STEPS and time.monotonic() > part.ends:
+            raise _Enough
         return scores
 
     model.codec_model.encode = timed
-    with torch.no_grad():
+    with torch.no_grad(), suppress(_Enough):
         model.generate(
             input_values=torch.from_numpy(sound)[None, None].to(part.device),
             logits_processor=[noted], do_sample=False,
         )  # fmt: skip
     steps = np.diff(taken)[window:] * 1e3 + codec_s[0] * 1e3 / frames
-    p50, p99 = np.percentile(steps, [50, 99])
-    part.tell(
-        "live", streams=1, engine="transformers", steps=len(steps), p50_ms=round(float(p50), 3),
-        p99_ms=round(float(p99), 3), max_ms=round(float(steps.max()), 3),
-    )  # fmt: skip
+    part.tell("live", streams=1, engine="transformers", **spread(steps.tolist()))
 
 
 def _randomise(module: torch.nn.Module) -> None:

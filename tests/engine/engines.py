@@ -1,7 +1,9 @@
 """All engines over the same tiny model, and how they are stepped in tests."""
 
+import os
 import tempfile
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +27,11 @@ WITH_KV8 = (*KINDS, "kv8")
 """Also ONNX Runtime with int8 weights and keys of 8 bits, which does not say quite the same."""
 
 SIZE = tiny.codec_config().frame_size
+
+
+def device_of_tests() -> str:
+    """Where engines of the kind "cuda" run: what `KIKU_TEST_DEVICE` says, or the processor."""
+    return os.environ.get("KIKU_TEST_DEVICE", "cpu")
 
 
 def weights_of(module: nn.Module) -> Weights:
@@ -66,10 +73,13 @@ def make_engine(
     codec_seed: int | None = None,
 ) -> SlotEngine:
     """An engine over the tiny model with the weights of `seed`, those of the codec of another one
-    where that is given; "cuda" on the processor, with graphs off."""
+    where that is given; "cuda" on the device of the tests, which records graphs if it is one."""
     codec, lm = _codec(seed if codec_seed is None else codec_seed), _lm(seed)
     if kind == "cuda":
-        return cuda_engine(codec, lm, slots=slots, device="cpu", keep_logits=keep_logits)
+        device = device_of_tests()
+        if device != "cpu":  # where an engine moves its networks
+            codec, lm = deepcopy((codec, lm))
+        return cuda_engine(codec, lm, slots=slots, device=device, keep_logits=keep_logits)
     if kind == "torch":
         return torch_engine(codec, lm, slots=slots, device="cpu", keep_logits=keep_logits)
     return onnx_engine(

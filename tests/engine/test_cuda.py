@@ -1,5 +1,6 @@
 """What is the GPU backend's own: one launch a step, what is read ahead, keys in fewer bits, memory
-that does not suffice. All of it on the processor, with graphs off."""
+that does not suffice. All of it on the processor with graphs off, unless the tests have a device
+(see `device_of_tests`)."""
 
 import gc
 from collections.abc import Sequence
@@ -22,16 +23,31 @@ from kiku.engine.gpu.room import COPIES
 from kiku.engine.gpu.trays import Tray
 from kiku.errors import ConfigError, StreamError
 from tests import tiny
-from tests.engine.engines import make_engine, said, sound, step
+from tests.engine import engines
+from tests.engine.engines import device_of_tests, make_engine, said, sound, step
 
 
 def make(slots: int = 1, **options: Any) -> tuple[SlotEngine, CudaBackend]:
     engine = cuda_engine(
-        tiny.codec(), tiny.lm(), slots=slots, device="cpu", keep_logits=False,
+        tiny.codec(), tiny.lm(), slots=slots, device=device_of_tests(), keep_logits=False,
         options=GpuOptions(**options),
     )  # fmt: skip
     assert isinstance(engine.backend, CudaBackend)
     return engine, engine.backend
+
+
+def test_the_device_is_that_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one gets networks of its own: those of other engines stay where they are."""
+    for device, copied in (("cpu", False), ("cpu:0", True)):
+        monkeypatch.setenv("KIKU_TEST_DEVICE", device)
+        _, backend = make()
+        assert backend.launches._device == torch.device(device)
+        backend = make_engine("cuda").backend
+        assert isinstance(backend, CudaBackend)
+        assert backend.launches._device == torch.device(device)
+        network = backend.launches._network
+        assert (network.lm is not engines._lm(0)) is copied
+        assert (network.codec is not engines._codec(0)) is copied
 
 
 def launches_of(engine: SlotEngine, backend: CudaBackend, slots: Sequence[int], T: int) -> int:
@@ -125,7 +141,7 @@ def test_logits_that_were_not_asked_for_in_time_are_fetched() -> None:
         fetched = [launches.logits(np.array(rows), 1) for rows in ([1], [0, 1])]
     kept = launches._last
     assert kept is not None
-    device = kept.logits.device["logits"].numpy()
+    device = kept.logits.device["logits"].cpu().numpy()
     assert np.array_equal(fetched[0], device[1:2])
     assert np.array_equal(fetched[1], device[:2])
 
@@ -231,7 +247,11 @@ def _second_best(logits: np.ndarray) -> int:
 def logits_of(kv: str) -> np.ndarray:
     """[60, V] to the same text, whatever would have been said."""
     engine = cuda_engine(
-        tiny.codec(), tiny.lm(), device="cpu", keep_logits=True, options=GpuOptions(kv=kv)
+        tiny.codec(),
+        tiny.lm(),
+        device=device_of_tests(),
+        keep_logits=True,
+        options=GpuOptions(kv=kv),
     )
     picker: Picker = lambda _: 3  # noqa: E731
     slot, _ = engine.open(picker)
@@ -348,7 +368,7 @@ def test_without_pinned_memory_plain_memory_is_used(monkeypatch: pytest.MonkeyPa
 def test_bits_that_are_no_number_are_refused() -> None:
     _, backend = make(kv="float8")
     rings = backend._slots.rings
-    saved = {name: kept.numpy() for name, kept in rings.copy(0, 5)}
+    saved = {name: kept.cpu().numpy() for name, kept in rings.copy(0, 5)}
     rings.check(5, saved)
     saved["values"][0, 0, 0, 0] = 0x7F
     with pytest.raises(ValueError, match="not numbers"):
@@ -413,7 +433,7 @@ def test_memory_that_runs_out_unforeseen_is_told_too(
 
 def test_so_is_memory_that_does_not_hold_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MimiEncoder, "to", out_of_memory)
-    with pytest.raises(ConfigError, match=r"^weights of 0\.0 GB do not fit into .* free on 'cpu'"):
+    with pytest.raises(ConfigError, match=r"^weights of 0\.0 GB do not fit into .* free on '\w+"):
         make()
 
 

@@ -25,7 +25,7 @@ from kiku.engine.gpu.kernel_choice import KernelChoice
 from kiku.errors import ConfigError
 from kiku.options import DecodingOptions
 from tests import tiny
-from tests.engine.engines import make_engine, said, sound, step
+from tests.engine.engines import device_of_tests, make_engine, said, sound, step
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 V = tiny.lm_config().text_vocab_size
@@ -174,7 +174,11 @@ WAYS = [
 
 def device(slots: int = 1, **options: Any) -> tuple[SlotEngine, CudaBackend]:
     made = cuda_engine(
-        tiny.codec(), tiny.lm(), slots=slots, device="cpu", options=GpuOptions(**options)
+        tiny.codec(),
+        tiny.lm(),
+        slots=slots,
+        device=device_of_tests(),
+        options=GpuOptions(**options),
     )
     assert isinstance(made.backend, CudaBackend)
     return made, made.backend
