@@ -1106,7 +1106,7 @@ def test_sound_that_waits_is_converted_little_by_little_for_a_save(
         session = stream._sessions.first
         monkeypatch.setattr(session, "pending", lambda most: 0)  # as if others were always before
         stream.push(sentence(*words))
-        num_waiting = session.num_given
+        num_waiting = session.num_waiting
         monkeypatch.setattr(FrameSource, "convert", counted)
         state = stream.save()
         monkeypatch.setattr(FrameSource, "convert", convert)
@@ -1132,7 +1132,7 @@ def test_so_it_is_for_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
             session = stream._sessions.first
             monkeypatch.setattr(session, "pending", lambda most: 0)
             await stream.push(sentence(*[ONE, TWO, THREE] * 9))
-            num_waiting = session.num_given
+            num_waiting = session.num_waiting
             monkeypatch.setattr(FrameSource, "convert", counted)
             assert await stream.save()
             assert taken == [1] * num_waiting + [0]

@@ -61,6 +61,7 @@ def local_fleet(monkeypatch: pytest.MonkeyPatch) -> Any:
 def before(local_fleet: Any, balancer: str, folder: Path, replica: Replica) -> Iterator[Any]:
     """A balancer before one replica that is named twice; its output is in `balancer.log`."""
     if local_fleet.found(balancer) is None:
+        replica.door.close()
         pytest.skip(f"{balancer} is not installed")
     replica.start()
     certificate, listen = local_fleet.make_certificate(folder), local_fleet.free_port()

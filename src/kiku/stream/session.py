@@ -396,9 +396,14 @@ class WordSession:
     # Saving and going on.
 
     @property
+    def num_waiting(self) -> int:
+        """Pieces of sound and requests that wait in the inbox."""
+        return len(self._inbox.items)
+
+    @property
     def num_given(self) -> int:
         """Pieces of sound and requests that the client has ever given."""
-        return self._source.num_taken + len(self._inbox.items)
+        return self._source.num_taken + self.num_waiting
 
     def convert_before(self, num_given: int) -> bool:
         """Convert one of the first `num_given` pieces of sound and requests; whether none is left.
