@@ -7,8 +7,9 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
@@ -49,7 +50,7 @@ from kiku.errors import (
 )
 from kiku.live import setup
 from kiku.live.waiters import _BELLS  # pyright: ignore[reportPrivateUsage]
-from kiku.stream import FinalizeRequest, event_to_dict
+from kiku.stream import FinalizeRequest, WordSession, event_to_dict
 from kiku.stream.frame_source import FrameSource
 from tests import tiny
 from tests.engine.engines import KINDS, make_engine
@@ -1086,10 +1087,9 @@ def test_saving_wakes_whoever_waits_for_what_it_brought() -> None:
         assert isinstance(found[0], Finalized)
 
 
-def test_sound_that_waits_is_converted_little_by_little_for_a_save(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Others are stepped in between, and what is pushed meanwhile is not saved."""
+@contextmanager
+def conversions(on_one: Callable[[int], object] = lambda number: None) -> Generator[list[int]]:
+    """How many pieces of sound were converted at once, each time; `on_one` gets its number."""
     taken: list[int] = []
     convert = FrameSource.convert
 
@@ -1097,19 +1097,31 @@ def test_sound_that_waits_is_converted_little_by_little_for_a_save(
         before = source.num_taken
         convert(source, enough, most)
         taken.append(source.num_taken - before)
-        if len(taken) == 3:
-            stream.push(sentence(TWO))
+        on_one(len(taken))
 
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FrameSource, "convert", counted)
+        yield taken
+
+
+def waits_all_the_time(session: WordSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if others always came before it."""
+    monkeypatch.setattr(session, "pending", lambda most: 0)
+
+
+def test_sound_that_waits_is_converted_little_by_little_for_a_save(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Others are stepped in between, and what is pushed meanwhile is not saved."""
     words = [ONE, TWO, THREE] * 9
     rec = recognizer()
     with rec.stream() as stream:
         session = stream._sessions.first
-        monkeypatch.setattr(session, "pending", lambda most: 0)  # as if others were always before
+        waits_all_the_time(session, monkeypatch)
         stream.push(sentence(*words))
-        num_waiting = session.num_waiting
-        monkeypatch.setattr(FrameSource, "convert", counted)
-        state = stream.save()
-        monkeypatch.setattr(FrameSource, "convert", convert)
+        num_waiting = len(session._inbox.items)
+        with conversions(lambda number: number == 3 and stream.push(sentence(TWO))) as taken:
+            state = stream.save()
     assert num_waiting > 10
     assert taken == [1] * num_waiting + [0]
     with rec.stream(state=state) as stream:
@@ -1118,23 +1130,15 @@ def test_sound_that_waits_is_converted_little_by_little_for_a_save(
 
 
 def test_so_it_is_for_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[int] = []
-    convert = FrameSource.convert
-
-    def counted(source: FrameSource, enough: int, most: int | None = None) -> None:
-        before = source.num_taken
-        convert(source, enough, most)
-        taken.append(source.num_taken - before)
-
     async def main() -> None:
         rec = recognizer()
         async with await rec.astream() as stream:
             session = stream._sessions.first
-            monkeypatch.setattr(session, "pending", lambda most: 0)
+            waits_all_the_time(session, monkeypatch)
             await stream.push(sentence(*[ONE, TWO, THREE] * 9))
-            num_waiting = session.num_waiting
-            monkeypatch.setattr(FrameSource, "convert", counted)
-            assert await stream.save()
+            num_waiting = len(session._inbox.items)
+            with conversions() as taken:
+                assert await stream.save()
             assert taken == [1] * num_waiting + [0]
 
     asyncio.run(main())

@@ -277,6 +277,17 @@ def dev_groups(people: Corpus) -> Mapping[str, Sequence[Recording]]:
     return groups
 
 
+def _by_length(
+    corpus: Corpus, recordings: Sequence[Recording]
+) -> Iterator[tuple[Sequence[Recording], Tensor, Tensor]]:
+    """Batches of recordings, the shortest first; their sound [B, S] and states of each [B]."""
+    ordered = sorted(recordings, key=lambda one: one.seconds)
+    for first in range(0, len(ordered), 16):
+        some = ordered[first : first + 16]
+        pcm, lengths = side_by_side([with_tail(corpus.audio(one)) for one in some])
+        yield some, pcm, lengths
+
+
 @torch.no_grad()
 def scored(
     model: nn.Module, people: Corpus, recordings: Sequence[Recording], aids: AttentionAids
@@ -284,10 +295,7 @@ def scored(
     """Recordings, the shortest first, and the scores of each, [L, vocabulary]."""
     assert isinstance(model, Trunk)
     model.eval()
-    ordered = sorted(recordings, key=lambda one: one.seconds)
-    for first in range(0, len(ordered), 16):
-        some = ordered[first : first + 16]
-        pcm, lengths = side_by_side([with_tail(people.audio(one)) for one in some])
+    for some, pcm, lengths in _by_length(people, recordings):
         with lowered():
             scores = model(pcm, lengths, aids)
         for row, length, one in zip(scores, lengths.tolist(), some, strict=True):
@@ -335,10 +343,7 @@ def left_of_states(
         given: list[Tensor] = []
         wanted: list[Tensor] = []
         known = [one for one in recordings if one.begin in teacher.spans]
-        ordered = sorted(known, key=lambda one: one.seconds)
-        for first in range(0, len(ordered), 16):
-            some = ordered[first : first + 16]
-            pcm, lengths = side_by_side([with_tail(corpus.audio(one)) for one in some])
+        for some, pcm, lengths in _by_length(corpus, known):
             with lowered():
                 states = model.states(model.spectra(pcm), lengths, aids)
                 half, read = model.read(states, lengths, aids)

@@ -179,7 +179,7 @@ def test_nothing_is_pushed_after_the_end() -> None:
     s.close()
     s.close()
     assert s.is_closing
-    assert s.num_waiting == 1
+    assert len(s._inbox.items) == 1
     with pytest.raises(StreamClosed, match="open another stream"):
         push(s, np.zeros(10, np.float32))
 
@@ -346,7 +346,7 @@ def test_sound_before_a_place_that_cannot_be_converted_is_heard() -> None:
     with pytest.raises(AudioError, match="samples reach 100"):
         hear_on()
     np.testing.assert_array_equal(np.concatenate([frames, *rest]), drained(whole))
-    assert s.num_waiting == 1, "what comes behind is not looked at"
+    assert len(s._inbox.items) == 1, "what comes behind is not looked at"
     assert s.duration == pytest.approx(7 * FRAME_S + 7 / CONFIG.sample_rate)
     with pytest.raises(AudioError, match="samples reach 100"):
         s.save(0)
@@ -787,7 +787,7 @@ def test_no_more_is_converted_ahead_than_a_step_takes() -> None:
     for _ in range(100):
         push(s, np.zeros(SIZE, np.float32))
     assert s.pending() == 64
-    assert s.num_waiting == 36
+    assert len(s._inbox.items) == 36
     assert s.waiting_s == pytest.approx(100 * FRAME_S)
     assert s.duration == pytest.approx(100 * FRAME_S)
 
@@ -801,7 +801,7 @@ def test_a_saved_session_is_what_it_was_when_it_was_asked_for() -> None:
     push(s, np.zeros(50 * SIZE, np.float32))
     later = s.num_given - given
     saved = s.save(given)
-    assert s.num_waiting == later > 0
+    assert len(s._inbox.items) == later > 0
     other = session(StreamOptions(recovery=None, turns=True))
     other.restore(saved)
     assert other.pending() == 3

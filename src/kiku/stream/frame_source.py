@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kiku.audio import AudioInput, Chunk, FrameQueue, StreamWarning
 from kiku.config import TAIL_S
+from kiku.serial import MAX_INT
 from kiku.stream.inbox import Inbox
 from kiku.stream.session_setup import SessionSetup
 from kiku.stream.session_state import SessionState
@@ -120,6 +121,18 @@ class FrameSource:
                 self.warnings.append(item)
             else:
                 self._add_end()
+
+    @property
+    def num_given(self) -> int:
+        """Items that were ever put into the inbox."""
+        return self.num_taken + len(self._inbox.items)
+
+    def convert_before(self, num_given: int, most: int) -> bool:
+        """Take at most `most` of the first `num_given` items; whether none of these is left that
+        can be converted."""
+        self.convert(MAX_INT, max(0, min(most, num_given - self.num_taken)))
+        is_last = self.num_taken >= num_given or not self._inbox.items
+        return is_last or self.broken is not None
 
     def _break_off(self, error: Exception) -> None:
         """End the sound here. What was converted before may still wait to be heard, so the error

@@ -396,28 +396,17 @@ class WordSession:
     # Saving and going on.
 
     @property
-    def num_waiting(self) -> int:
-        """Pieces of sound and requests that wait in the inbox."""
-        return len(self._inbox.items)
-
-    @property
     def num_given(self) -> int:
         """Pieces of sound and requests that the client has ever given."""
-        return self._source.num_taken + self.num_waiting
+        return self._source.num_given
 
-    def convert_before(self, num_given: int) -> bool:
-        """Convert one of the first `num_given` pieces of sound and requests; whether none is left.
-
-        So the others do not wait while all that waits of a stream is converted at once.
-        """
-        self._convert(min(1, num_given - self._source.num_taken))
-        waits = bool(self._inbox.items) and self._source.broken is None
-        return not waits or self._source.num_taken >= num_given
-
-    def _convert(self, most: int) -> None:
+    def convert_before(self, num_given: int, most: int = 1) -> bool:
+        """Convert what still waits of the first `num_given` pieces of sound and requests, at most
+        `most` of them, so that others wait for little at a time; whether none is left."""
         converted_s = self._inbox.converted_s
-        self._source.convert(MAX_INT, max(0, most))
+        done = self._source.convert_before(num_given, most)
         self._note_room(converted_s)
+        return done
 
     def save(self, num_given: int) -> dict[str, Any]:
         """A copy of all that it remembers but its slot, in plain values, arrays and bytes (see
@@ -434,31 +423,21 @@ class WordSession:
         self.check_alive()
         setup, source, writer = self._setup, self._source, self._writer
         endpointer = writer.turns.endpointer
-        self._convert(num_given - source.num_taken)
+        self.convert_before(num_given, MAX_INT)
         if source.broken is not None:
             raise source.broken
         state = SessionState(
-            config=setup.config,
-            channel=setup.channel,
-            padded=setup.padded,
-            prompted=setup.prompted,
-            input=source.input.save(),
-            waiting=source.frames.peek(),
-            emitter=writer.emitter.save(),
-            tracker=writer.tracker.save(),
+            config=setup.config, channel=setup.channel, padded=setup.padded,
+            prompted=setup.prompted, decoding=self.decoding,
+            input=source.input.save(), waiting=source.frames.peek(),
+            due=[DueState.of(work) for work in source.due], num_frames=source.num_frames,
+            warnings=list(source.warnings), closed=source.closed,
+            emitter=writer.emitter.save(), tracker=writer.tracker.save(),
             endpointer=None if endpointer is None else endpointer.save(),
-            due=[DueState.of(work) for work in source.due],
-            decoding=self.decoding,
-            num_frames=source.num_frames,
-            levels=list(writer.levels),
-            num_loud=writer.num_loud,
-            turn_time=writer.turns.time,
-            warned_at=writer.warned_at,
-            late=writer.turns.late,
-            warnings=list(source.warnings),
-            closed=source.closed,
+            levels=list(writer.levels), num_loud=writer.num_loud,
+            turn_time=writer.turns.time, warned_at=writer.warned_at, late=writer.turns.late,
             events=[event_to_dict(event) for event in list(self.events)],
-        )
+        )  # fmt: skip
         return to_plain(state)
 
     def restore(self, saved: Any) -> None:
