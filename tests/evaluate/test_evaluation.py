@@ -331,7 +331,7 @@ def test_of_a_long_utterance_the_places_around_errors_are_shown() -> None:
 
 
 def test_without_an_encoder_the_sound_is_a_wav(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clips_room, "_mp3", lambda *_: (b"", "mpeg"))
+    monkeypatch.setattr(clips_room, "encoded", lambda *_: b"")
     address = data_uri(np.full(1600, 0.5, np.float32), 16_000)
     data = base64.b64decode(address.removeprefix("data:audio/wav;base64,"))
     with av.open(io.BytesIO(data)) as container:

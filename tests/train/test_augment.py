@@ -1,16 +1,22 @@
 """What is changed, what is not, and that a seed decides it."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kiku.audio import encode as encode_room
+from kiku.audio import read_chunks
+from kiku.audio.encode import Codec, can_encode
 from kiku.errors import ConfigError, TrainingError
+from kiku.train import augment as augment_room
 from kiku.train.augment import (
     Augmentation,
     Augmenter,
     change_speed,
     in_room,
+    over_codec,
     over_telephone,
     read_augmentation,
 )
@@ -19,8 +25,9 @@ from kiku.train.sounds import SpokenPiece
 from tests.train.recordings import write_wav
 
 RATE = 16_000
+_DIGITS = Path(__file__).parents[2] / "examples/digits.wav"
 STILL = Augmentation(
-    speed=(1, 1), gain_db=(0, 0), noisy=0, in_rooms=0, telephone=0, snr_db=(10, 10)
+    speed=(1, 1), gain_db=(0, 0), noisy=0, in_rooms=0, telephone=0, coded=0, snr_db=(10, 10)
 )
 
 
@@ -112,6 +119,73 @@ def test_a_telephone_passes_speech_and_no_more() -> None:
     assert len(over_telephone(low, RATE)) == len(low)
 
 
+@cache
+def spoken(rate: int) -> np.ndarray:
+    """A second of a recording of digits."""
+    whole = np.concatenate(list(read_chunks(_DIGITS, rate)))
+    return whole[rate : 2 * rate]
+
+
+def late_s(found: np.ndarray, wanted: np.ndarray, rate: int) -> float:
+    """By how much `found` is later."""
+    size = 2 * len(wanted)
+    alike = np.fft.irfft(np.fft.rfft(found, size) * np.fft.rfft(wanted, size).conj())
+    lag = int(alike.argmax())
+    return (lag if lag < len(wanted) else lag - size) / rate
+
+
+@pytest.mark.parametrize("codec", ["opus", "mp3", "aac", "amr"])
+@pytest.mark.parametrize("rate", [8000, 16_000, 24_000, 44_100])
+def test_a_codec_loses_something_but_moves_nothing(codec: Codec, rate: int) -> None:
+    sound = spoken(rate)
+    found = over_codec(sound, rate, codec, 16.0)
+    assert found.shape == sound.shape
+    assert found.dtype == np.float32
+    assert abs(late_s(found, sound, rate)) < 0.004
+    assert 0.001 * rms(sound) < rms(found - sound) < 0.9 * rms(sound)
+    assert rms(found) == pytest.approx(rms(sound), rel=0.25)
+
+
+def test_fewer_bits_are_worse() -> None:
+    sound = spoken(RATE)
+    for codec in ("opus", "mp3", "aac", "amr"):
+        few, many = (rms(over_codec(sound, RATE, codec, kbit) - sound) for kbit in (4.75, 48.0))
+        assert many < few, codec
+
+
+@pytest.mark.parametrize("codec", ["opus", "mp3", "aac", "amr"])
+def test_a_codec_takes_sound_of_any_length(codec: Codec) -> None:
+    for length in (0, 1, 5, 160, 1601):
+        assert len(over_codec(spoken(RATE)[8000 : 8000 + length], RATE, codec, 12.0)) == length
+    silent = over_codec(np.zeros(RATE, np.float32), RATE, codec, 12.0)
+    assert np.abs(silent).max() < 1e-3
+
+
+def test_copies_pass_through_the_codecs_that_are_named() -> None:
+    from dataclasses import replace
+
+    heard = [changed(replace(STILL, coded=0.5), seed).samples for seed in range(12)]
+    whole = [np.array_equal(one, piece().samples) for one in heard]
+    assert 2 <= sum(whole) <= 10
+    narrow = changed(replace(STILL, coded=1.0, codecs=("amr",))).samples
+    assert late_s(narrow, piece().samples, RATE) < 0.001
+    assert not np.array_equal(narrow, piece().samples)
+
+
+def test_a_codec_that_is_not_built_in_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    monkeypatch.setattr(augment_room, "can_encode", lambda codec: codec != "amr")
+    with pytest.raises(TrainingError, match="cannot encode amr: name other codecs"):
+        Augmenter(replace(STILL, coded=0.1), RATE)
+    Augmenter(replace(STILL, coded=0.1, codecs=("opus",)), RATE)
+    Augmenter(STILL, RATE)
+    monkeypatch.undo()
+    assert can_encode("opus")
+    monkeypatch.setitem(encode_room._ENCODERS, "amr", encode_room._Encoder("none", "amr", (8000,)))
+    assert not can_encode("amr")
+
+
 def test_the_seed_decides() -> None:
     how = Augmentation(silence_s=(0, 1))
     assert np.array_equal(changed(how, 3).samples, changed(how, 3).samples)
@@ -128,6 +202,10 @@ def test_from_a_file(tmp_path: Path) -> None:
         ("cpies = 3", "did you mean 'copies'"),
         ("speed = [1.2, 0.8]", "speed must be from"),
         ("noisy = 2.0", "noisy must be from 0 to 1"),
+        ("coded = 2.0", "coded must be from 0 to 1"),
+        ("kbit_s = [1.0, 8.0]", "kbit_s must be from 4"),
+        ("codecs = []", "codecs is empty"),
+        ('codecs = ["flac"]', "codecs"),
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=said):

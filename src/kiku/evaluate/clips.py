@@ -5,13 +5,11 @@ import io
 import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import av
 import numpy as np
-from av.error import FFmpegError
 from numpy.typing import NDArray
 
+from kiku.audio.encode import encoded
 from kiku.evaluate.aligning import WordPair
 from kiku.evaluate.scoring import Scored
 
@@ -100,32 +98,15 @@ def data_uri(samples: NDArray[np.float32], rate: int) -> str:
         samples: [S] in [-1, 1].
         rate: of the samples, in Hz.
     """
-    integers = (np.clip(samples, -1, 1) * 32767).astype("<i2")
-    data, kind = _mp3(integers, rate)
+    data, kind = encoded(samples, rate, "mp3", _BITS_PER_S), "mpeg"
     if not data:
-        data, kind = _wav(integers, rate)
+        data, kind = _wav((np.clip(samples, -1, 1) * 32767).astype("<i2"), rate), "wav"
     return f"data:audio/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def _mp3(samples: NDArray[np.int16], rate: int) -> tuple[bytes, str]:
-    buffer = io.BytesIO()
-    try:
-        container: Any = av.open(buffer, "w", format="mp3")
-        with container:
-            stream = container.add_stream("libmp3lame", rate=rate, layout="mono")
-            stream.bit_rate = _BITS_PER_S
-            frame = av.AudioFrame.from_ndarray(samples[np.newaxis], format="s16p", layout="mono")
-            frame.sample_rate = rate
-            for packet in (*stream.encode(frame), *stream.encode(None)):
-                container.mux(packet)
-    except (FFmpegError, ValueError):  # MP3 is not built in, or not for this rate
-        return b"", "mpeg"
-    return buffer.getvalue(), "mpeg"
-
-
-def _wav(samples: NDArray[np.int16], rate: int) -> tuple[bytes, str]:
+def _wav(samples: NDArray[np.int16], rate: int) -> bytes:
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setparams((1, 2, rate, len(samples), "NONE", ""))
         file.writeframes(samples.tobytes())
-    return buffer.getvalue(), "wav"
+    return buffer.getvalue()

@@ -1,15 +1,17 @@
-"""Augmentation: change the speed, room, telephone, noise and loudness of recordings.
+"""Augmentation: change the speed, room, telephone, codec, noise and loudness of recordings.
 
 All random numbers come from a generator that is passed in: the same seed gives the same sound.
 """
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from kiku.audio import ENDINGS, Resampler, read_chunks
+from kiku.audio import ENDINGS, Resampler, StreamWarning, read_chunks
+from kiku.audio.encode import Codec, can_encode, encodable_rate, encoded, lateness
 from kiku.errors import TrainingError
 from kiku.serial import from_plain
 from kiku.train.sounds import Samples, SpokenPiece, join_pieces
@@ -37,12 +39,18 @@ class Augmentation:
     snr_db: Range = (5.0, 40.0)
     """Decibels of speech over noise."""
     noisy: float = 0.5
-    """Share of copies that get noise, 0 to 1; `in_rooms` and `telephone` are shares as well."""
+    """Share of copies that get noise, 0 to 1; so are `in_rooms`, `telephone`, `coded`."""
     rooms: str = ""
     """A folder of impulse responses of rooms; without one there are no rooms."""
     in_rooms: float = 0.3
     telephone: float = 0.1
     """Share of copies that pass through 8 kHz and mu-law."""
+    coded: float = 0.1
+    """Share of copies that pass through one of `codecs`."""
+    codecs: tuple[Codec, ...] = ("opus", "mp3", "aac", "amr")
+    """AMR is that of mobile telephones, 8 kHz."""
+    kbit_s: Range = (8.0, 32.0)
+    """Thousand bits a second; a codec takes the nearest that it has (AMR 4.75 to 12.2)."""
     join: int = 1
     """How many rows are joined one after the other at most."""
     silence_s: Range = (0.0, 0.0)
@@ -56,14 +64,16 @@ class Augmentation:
         """
         limits: dict[str, Range] = {
             "copies": (0, 1000), "join": (1, 100), "noisy": (0, 1), "in_rooms": (0, 1),
-            "telephone": (0, 1), "speed": (0.25, 4), "gain_db": (-60, 60), "snr_db": (-20, 100),
-            "silence_s": (0, 60),
+            "telephone": (0, 1), "coded": (0, 1), "kbit_s": (4, 320), "speed": (0.25, 4),
+            "gain_db": (-60, 60), "snr_db": (-20, 100), "silence_s": (0, 60),
         }  # fmt: skip
         for name, (least, most) in limits.items():
             value: float | Range = getattr(self, name)
             low, high = value if isinstance(value, tuple) else (value, value)
             if not least <= low <= high <= most:
                 raise ValueError(f"{name} must be from {least} to {most}, not {value}")
+        if self.coded and not self.codecs:
+            raise ValueError("codecs is empty: name some, or set coded = 0")
 
 
 def read_augmentation(path: Path) -> Augmentation:
@@ -87,11 +97,16 @@ class Augmenter:
         """Read the noises and rooms.
 
         Raises:
-            TrainingError: a folder is missing or holds no recordings.
+            TrainingError: a folder is missing or holds no recordings; a codec is not built in.
             AudioError: one of them cannot be read.
         """
         self.how, self.rate = how, rate
         self._noises = _recordings(how.noise, rate)
+        missing = [one for one in how.codecs if how.coded and not can_encode(one)]
+        if missing:
+            raise TrainingError(
+                f"this build of FFmpeg cannot encode {', '.join(missing)}: name other codecs"
+            )
         self._rooms = [_direct_first(room) for room in _recordings(how.rooms, rate)]
 
     def changed(self, piece: SpokenPiece, rng: Rng) -> SpokenPiece:
@@ -107,7 +122,7 @@ class Augmenter:
         return join_pieces(pieces, gaps, self.rate)
 
     def surrounded(self, piece: SpokenPiece, rng: Rng) -> SpokenPiece:
-        """The piece in a room, over a telephone, with noise, louder or softer."""
+        """The piece in a room, over a telephone, with noise, through a codec, louder or softer."""
         samples = piece.samples
         level = float(np.sqrt(np.mean(samples**2))) if len(samples) else 0.0
         if self._rooms and rng.random() < self.how.in_rooms:
@@ -116,7 +131,11 @@ class Augmenter:
             samples = over_telephone(samples, self.rate)
         if rng.random() < self.how.noisy:
             loudness = max(level, 1e-3) * 10 ** (-rng.uniform(*self.how.snr_db) / 20)
-            samples = samples + self._noise(len(samples), rng) * np.float32(loudness)
+            noise = self._noise(len(samples), rng) * np.float32(loudness)
+            samples = np.asarray(samples + noise, np.float32)
+        if self.how.coded and rng.random() < self.how.coded:
+            codec = self.how.codecs[rng.integers(len(self.how.codecs))]
+            samples = over_codec(samples, self.rate, codec, rng.uniform(*self.how.kbit_s))
         gain = 10 ** (rng.uniform(*self.how.gain_db) / 20)
         peak = float(np.abs(samples).max(initial=0.0))
         gain = min(gain, _FULL / max(peak, 1e-6))
@@ -156,7 +175,25 @@ def over_telephone(samples: Samples, rate: int) -> Samples:
     coarse: Samples = np.rint(loud * 127) / np.float32(127)
     back = np.sign(narrow) * np.expm1(coarse * np.log1p(_MU)) / _MU
     wide = change_speed(back.astype(np.float32), rate, _TELEPHONE_RATE / rate)
-    return np.resize(np.pad(wide, (0, max(0, len(samples) - len(wide)))), len(samples))
+    return _of_length(wide, len(samples))
+
+
+def over_codec(samples: Samples, rate: int, codec: Codec, kbit_s: float) -> Samples:
+    """What a codec leaves of the sound, with `kbit_s` thousand bits a second; as long as before."""
+    own = encodable_rate(codec, rate)
+    # A file of a few samples would be empty.
+    long = np.pad(samples, (0, max(0, rate // 10 - len(samples))))
+    file = encoded(change_speed(long, own, rate / own), own, codec, round(kbit_s * 1000))
+    found = np.concatenate(list(read_chunks(io.BytesIO(file), rate, on_warning=_ignore)))
+    return _of_length(found[round(lateness(codec) * rate / own) :], len(samples))
+
+
+def _ignore(_warning: StreamWarning) -> None:
+    """What a codec does to sound is meant here."""
+
+
+def _of_length(samples: Samples, length: int) -> Samples:
+    return np.pad(samples[:length], (0, max(0, length - len(samples))))
 
 
 def _direct_first(room: Samples) -> Samples:
