@@ -15,15 +15,12 @@ from torch.nn import functional as F
 
 from kiku.evaluate.aligning import word_errors
 from kiku.text import Vocabulary
-from recipes.demo.corpus import Corpus, Recording
+from recipes.demo.corpus import SAMPLE_RATE, Corpus, Recording
 from recipes.demo.precision import lowered
-from recipes.english.ablation import TeacherEncoder, Without
 from recipes.english.gate import text_of
-from recipes.english.rows import SECONDS, side_by_side, together, with_tail
-from recipes.english.trunk import WhisperMel
+from recipes.english.rows import together
+from recipes.english.states import TeacherStates
 
-_BATCH_S = 80.0
-"""Seconds of sound that the teacher encodes at once."""
 _BATCH = 5_000
 """States of a batch, 40 ms each, including the padding of short rows."""
 _LR = 1.5e-3
@@ -38,49 +35,46 @@ class States:
     """The teacher's states of one recording.
 
     Attributes:
-        states: bfloat16 [L, 2 D], two of the teacher's states (20 ms each) concatenated.
+        states: bfloat16 [L, D], the last ones, 25 a second, in units of their spread.
         words: the words that are spoken.
+        speaker: who speaks.
     """
 
     states: Tensor
     words: tuple[str, ...]
+    speaker: str = ""
 
 
 class Reader(nn.Module):
-    """Scores of pieces for states: a convolution over five of them (0.2 s), and a linear map."""
+    """Scores of pieces for states: two convolutions, which see seven of them (0.28 s), and a linear
+    map."""
 
     def __init__(self, dim: int, vocab_size: int, width: int = 512) -> None:
-        """Random weights; `dim` is that of a state, `width` that of the layer in between."""
+        """Random weights; `dim` is that of a state, `width` that of the layers in between."""
         super().__init__()
         self.near = nn.Conv1d(dim, width, 5, padding=2)
+        self.next = nn.Conv1d(width, width, 3, padding=1)
         self.head = nn.Linear(width, vocab_size)
 
     def forward(self, states: Tensor) -> Tensor:
         """[B, L, D] -> scores [B, L, vocabulary]"""
-        near = F.gelu(self.near(states.transpose(1, 2))).transpose(1, 2)
-        return self.head(F.dropout(near, 0.3, self.training))
+        near = F.dropout(F.gelu(self.near(states.transpose(1, 2))), 0.2, self.training)
+        near = near + F.gelu(self.next(near))
+        return self.head(F.dropout(near.transpose(1, 2), 0.3, self.training))
 
 
-@torch.no_grad()
-def teacher_states(
-    teacher: TeacherEncoder, people: Corpus, recordings: Sequence[Recording]
-) -> list[States]:
-    """The teacher's states of recordings with words and of a suitable length, sorted by length."""
-    low, high = SECONDS
-    fitting = [one for one in recordings if low <= one.seconds <= high and one.words]
-    fitting.sort(key=lambda one: one.seconds)
-    mel = WhisperMel()
-    found: list[States] = []
-    for some in together(fitting, [one.seconds for one in fitting], _BATCH_S):
-        pcm, lengths = side_by_side([with_tail(people.audio(one)) for one in some])
-        with lowered():
-            states = teacher(mel(pcm), lengths, Without(pairs=False))
-        pairs = states[:, : states.shape[1] // 2 * 2].unflatten(1, (-1, 2)).flatten(2)
-        found += [
-            States(row[:length].bfloat16().clone(), one.words)
-            for row, length, one in zip(pairs, lengths.tolist(), some, strict=True)
-        ]
-    return found
+def examples_of(kept: TeacherStates, recordings: Sequence[Recording]) -> list[States]:
+    """Those recordings that have words and states, sorted by length."""
+    known = [one for one in recordings if one.words and one.begin in kept.spans]
+    return [
+        States((kept.of(one)[:, -1] / kept.spread[-1]).bfloat16(), one.words, one.speaker)
+        for one in sorted(known, key=lambda one: one.seconds)
+    ]
+
+
+def first_hours(corpus: Corpus, hours: float) -> list[Recording]:
+    """The recordings within the first `hours` of a corpus."""
+    return [one for one in corpus.recordings if one.end <= hours * 3600 * SAMPLE_RATE]
 
 
 def learn(
@@ -143,25 +137,31 @@ def _loss(
 
 
 def _rows(batch: Sequence[States]) -> Tensor:
-    """The states of a batch, [B, L, 2 D] float32, padded with zeros."""
+    """The states of a batch, [B, L, D] float32, padded with zeros."""
     return nn.utils.rnn.pad_sequence([one.states.float() for one in batch], batch_first=True)
 
 
 @torch.no_grad()
+def scores_of(reader: Reader, examples: Sequence[States]) -> Iterator[tuple[States, Tensor]]:
+    """Each recording with its scores [L, vocabulary]."""
+    reader.eval()
+    for some in together(examples, [len(one.states) for one in examples], _BATCH):
+        with lowered():
+            every = reader(_rows(some))
+        for row, one in zip(every, some, strict=True):
+            yield one, row[: len(one.states)]
+
+
 def word_errors_of(
     reader: Reader, groups: Mapping[str, Sequence[States]], vocabulary: Vocabulary
 ) -> dict[str, float]:
     """Word error rates by group, decoded from the best piece of each state."""
-    reader.eval()
     found: dict[str, float] = {}
     for name, examples in groups.items():
         wrong = total = 0
-        for some in together(examples, [len(one.states) for one in examples], _BATCH):
-            with lowered():
-                best = reader(_rows(some)).argmax(-1)
-            for row, one in zip(best, some, strict=True):
-                text = text_of(row[: len(one.states)], vocabulary)
-                wrong += word_errors(one.words, text.split())
-                total += len(one.words)
+        for one, scores in scores_of(reader, examples):
+            text = text_of(scores.argmax(-1), vocabulary)
+            wrong += word_errors(one.words, text.split())
+            total += len(one.words)
         found[name] = wrong / total
     return found

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from kiku.evaluate.aligning import character_errors, word_errors
 from kiku.text import Vocabulary
 from recipes.demo.corpus import Corpus, Recording, build
-from recipes.demo.features import stripes
 from recipes.demo.fit import Fit, Plan, keep_memory
 from recipes.demo.precision import lowered
 from recipes.english.ablation import TeacherEncoder
+from recipes.english.disguise import disguised
 from recipes.english.lessons import Batch, Sentences, Source, bring_vocabulary, make_vocabulary
 from recipes.english.rows import side_by_side, with_tail
 from recipes.english.small import read_weights
@@ -82,7 +82,7 @@ class Gate:
     batch_s: float = 110.0
     peak_lr: float = 1e-3
     slow: float = 0.4
-    taught: tuple[float, float] | None = (1000.0, 300.0)
+    taught: tuple[float, float] | None = (1000.0, 100.0)
     still_batches: int = 24
     start: Path | None = None
     always: int = 0
@@ -134,7 +134,7 @@ def run_gate(gate: Gate) -> dict[str, float]:
     def loss(model: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
         return both_losses(model, batch, now(progress), second, progress)
 
-    averaged = fit.run(lessons, loss, check, check_every_s=240.0)
+    averaged = fit.run(lessons, loss, check, check_every_s=600.0)
     if not last:  # it had been trained to its end before
         check(averaged)
     torch.save(averaged.state_dict(), gate.out / "trunk.pt")
@@ -193,9 +193,9 @@ def both_losses(
     second: Second | None,
     progress: float = 1.0,
 ) -> dict[str, Tensor]:
-    """CTC losses per piece, with parts of the spectra masked, and those of the teacher's states."""
+    """CTC losses per piece, with disguised spectra, and those of the teacher's states."""
     assert isinstance(model, Trunk)
-    spectra = hidden_stripes(model.spectra(batch.pcm))
+    spectra = disguised(model.spectra(batch.pcm))
     told = batch.counts > 0
     found: dict[str, Tensor] = {}
     with lowered():
@@ -251,13 +251,6 @@ def begin_head(model: Trunk, batches: Sequence[Batch], aids: AttentionAids) -> N
         nn.utils.clip_grad_norm_(learned, 1.0)
         optimizer.step()
     model.zero_grad(set_to_none=True)
-
-
-def hidden_stripes(spectra: Tensor) -> Tensor:
-    """[B, 80, N] with two bands of mels and some stretches of time set to the mean of their row."""
-    B, mels, count = spectra.shape
-    hidden = stripes((B, count, mels), (2, 16), (1 + count // 400, 35)).transpose(1, 2)
-    return torch.where(hidden, spectra.mean((1, 2), keepdim=True), spectra)
 
 
 def dev_groups(people: Corpus) -> Mapping[str, Sequence[Recording]]:

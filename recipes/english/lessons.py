@@ -103,7 +103,7 @@ class Sentences:
         noise: Path | None,
         rooms: Path | None,
         seed: int = 0,
-        still: float = 0.7,
+        still: float = 0.5,
     ) -> None:
         """Use those recordings that last 0.4 to 20 s and have words or states of the teacher.
 
@@ -127,7 +127,7 @@ class Sentences:
             Augmentation(
                 speed=(0.88, 1.12), gain_db=(-14.0, 6.0), noisy=0.5, snr_db=(5.0, 35.0),
                 noise=str(noise or ""), rooms=str(rooms or ""), in_rooms=0.2, telephone=0.05,
-                silence_s=(0.02, 0.3),
+                coded=0.0, silence_s=(0.02, 0.3),
             ),
             SAMPLE_RATE,
         )  # fmt: skip

@@ -1,5 +1,5 @@
 """Mimi's transformer over spectra: 25 states a second, each of which sees a given part of the
-future; and a reader, which writes the text of the states a second later."""
+future; and a reader, which writes the text of the states two seconds later."""
 
 import math
 from dataclasses import dataclass, replace
@@ -18,11 +18,13 @@ from recipes.demo.features import HOP, WINDOW, MelPower, triangles
 STATE = 4 * HOP
 """Samples per state (40 ms)."""
 NUM_MELS = 80
+TOP_HERTZ = 8000.0
+"""The highest frequency of spectra."""
 MOST_STATES = 700
 """States for which there are encodings of positions, 28 s; without encodings there is no limit."""
-READS_AHEAD = 6
+READS_AHEAD = 12
 """States of the future that each layer of the reader sees. With four layers and the convolution
-after them (one state) this is a second: the delay of the text in the model that this should
+after them (one state) this is two seconds: the delay of the text in the model that this should
 become."""
 READER_LAYERS = 4
 _NEAR = 3
@@ -38,17 +40,20 @@ _TALL = (WINDOW / 400) ** 2
 
 def mel_filters() -> Tensor:
     """[301 bins of 40 Hz, 80] triangles from 0 to 8 kHz, even in mel (Slaney's), equal in area."""
-    corners = _hertz(torch.linspace(0.0, _mel(8000.0), NUM_MELS + 2, dtype=torch.float64))
+    top = mels_of(torch.tensor(TOP_HERTZ, dtype=torch.float64))
+    corners = hertz_of(torch.linspace(0.0, float(top), NUM_MELS + 2, dtype=torch.float64))
     return (triangles(corners, WINDOW) * 2.0 / (corners[2:] - corners[:-2])).float()
 
 
-def _mel(hertz: float) -> float:
-    """Mels of a frequency: linear up to 1 kHz (15 mels), then 27 for each factor of 6.4."""
-    return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
+def mels_of(hertz: Tensor) -> Tensor:
+    """Mels of frequencies: linear up to 1 kHz (15 mels), then 27 for each factor of 6.4."""
+    above = 15 + 27 * torch.log(hertz.clamp(min=1000) / 1000) / math.log(6.4)
+    return torch.where(hertz < 1000, hertz * 3 / 200, above)
 
 
-def _hertz(mel: Tensor) -> Tensor:
-    return torch.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
+def hertz_of(mels: Tensor) -> Tensor:
+    """Frequencies of mels, see `mels_of`."""
+    return torch.where(mels < 15, mels * 200 / 3, 1000 * 6.4 ** ((mels - 15) / 27))
 
 
 class WhisperMel(MelPower):
@@ -100,8 +105,8 @@ class AttentionAids:
 class Trunk(nn.Module):
     """Spectra, two convolutions, causal layers; then a reader, and a score for every piece of text.
 
-    The causal layers will become the codec. The reader stands for the decoder, which waits a second
-    and so sees later columns.
+    The causal layers will become the codec. The reader stands for the decoder, which waits two
+    seconds and so sees later columns.
     """
 
     places: Tensor

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
+from torch import Tensor
 
 from kiku.evaluate.aligning import word_errors
 from kiku.text import Vocabulary
@@ -82,17 +83,37 @@ class Heard:
     states: Sequence[State]
 
 
+class Told(Protocol):
+    """A recording whose words are known."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What was said."""
+        ...
+
+    @property
+    def speaker(self) -> str:
+        """Who said it."""
+        ...
+
+
+def heard_of(
+    group: str, told: Told, scores: Tensor, vocabulary: Vocabulary, limits: Limits
+) -> Heard:
+    """What a model's scores [L, vocabulary] say of a recording."""
+    greedy = word_errors(told.words, text_of(scores.argmax(-1), vocabulary).split())
+    return Heard(group, told.speaker, told.words, greedy, states_of(scores, limits))
+
+
 def hear(
     trunk: Trunk, people: Corpus, vocabulary: Vocabulary, aids: AttentionAids, limits: Limits
 ) -> list[Heard]:
     """The recordings of a check of the gate."""
-    found: list[Heard] = []
-    for group, recordings in dev_groups(people).items():
-        for one, scores in scored(trunk, people, recordings, aids):
-            greedy = word_errors(one.words, text_of(scores.argmax(-1), vocabulary).split())
-            states = states_of(scores, limits)
-            found.append(Heard(group, one.speaker, one.words, greedy, states))
-    return found
+    return [
+        heard_of(group, one, scores, vocabulary, limits)
+        for group, recordings in dev_groups(people).items()
+        for one, scores in scored(trunk, people, recordings, aids)
+    ]
 
 
 def errors_of(heard: Sequence[Heard], vocabulary: Vocabulary, decoder: Decoder) -> list[int]:

@@ -22,10 +22,10 @@ from kiku.text.vocabulary import NUM_SPECIAL
 from kiku.train.augment import Augmentation, Augmenter
 from recipes.demo.corpus import SAMPLE_RATE, Corpus, Recording
 from recipes.english import __main__ as english_commands
-from recipes.english import ceiling as ceiling_room
+from recipes.english import disguise as disguise_room
 from recipes.english import gate as gate_room
 from recipes.english.ablation import TeacherEncoder, Without, explained
-from recipes.english.ceiling import Reader, States, learn, teacher_states, word_errors_of
+from recipes.english.disguise import disguised, hidden_stripes, warped
 from recipes.english.gate import (
     AHEAD,
     Gate,
@@ -34,7 +34,6 @@ from recipes.english.gate import (
     begin_head,
     both_losses,
     error_rates,
-    hidden_stripes,
     left_of_states,
     run_gate,
     text_of,
@@ -520,6 +519,27 @@ def test_stripes_hide_some_and_leave_most() -> None:
     assert 0.05 < changed < 0.6
 
 
+def test_another_throat_moves_a_tone_by_its_factor() -> None:
+    at = torch.arange(STATE * 10) / SAMPLE_RATE
+    mel = WhisperMel()
+    for factor in (0.9, 1.0, 1.1):
+        tones = [700.0, 2000.0, 5000.0]
+        spectra = mel(torch.stack([0.1 * torch.sin(2 * np.pi * hertz * at) for hertz in tones]))
+        moved = warped(spectra, torch.full((3,), factor))[..., 20].argmax(1)
+        wanted = mel(torch.stack([0.1 * torch.sin(2 * np.pi * factor * f * at) for f in tones]))
+        assert (moved - wanted[..., 20].argmax(1)).abs().max() <= 1, factor
+    assert torch.allclose(warped(spectra, torch.ones(3)), spectra, atol=1e-4)
+
+
+def test_every_disguise_is_another(monkeypatch) -> None:
+    torch.manual_seed(0)
+    spectra = torch.randn(1, 80, 40).expand(8, -1, -1)
+    monkeypatch.setattr(disguise_room, "hidden_stripes", lambda spectra: spectra)
+    rows = disguised(spectra)
+    assert rows.shape == spectra.shape
+    assert len({tuple(row.flatten().tolist()) for row in rows}) == 8
+
+
 def test_it_learns(corpus: Corpus, tmp_path, monkeypatch) -> None:
     """Five texts, one rising tone each, which then say them."""
     monkeypatch.setattr("recipes.english.trunk.READER_LAYERS", 2)
@@ -570,7 +590,7 @@ def second(weight: float) -> Second:
 
 
 def test_the_teachers_states_are_a_second_target(corpus: Corpus, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(gate_room, "hidden_stripes", lambda spectra: spectra)
+    monkeypatch.setattr(gate_room, "disguised", lambda spectra: spectra)
     model = trunk(PIECES)
     batch = taught_batch(model, corpus, tmp_path)
     found = both_losses(model, batch, AttentionAids(), second(3.0), 0.0)
@@ -590,7 +610,7 @@ def test_the_teachers_states_are_a_second_target(corpus: Corpus, tmp_path, monke
 
 
 def test_a_row_without_text_spells_nothing(corpus: Corpus, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(gate_room, "hidden_stripes", lambda spectra: spectra)
+    monkeypatch.setattr(gate_room, "disguised", lambda spectra: spectra)
     model = trunk(PIECES)
     batch = taught_batch(model, corpus, tmp_path)
     louder = replace(batch, pcm=batch.pcm * torch.tensor([[1.0], [3.0]]))
@@ -824,47 +844,3 @@ def test_states_are_kept_without_what_is_due_to_the_place(corpus: Corpus, tmp_pa
     torch.testing.assert_close(spread, kept.spread, rtol=0.05, atol=1e-3)
     again = build_states(None, corpus, [], tmp_path / "states")  # pyright: ignore
     assert torch.equal(again.of(one), kept.of(one))
-
-
-def test_the_whole_teacher_is_heard_in_pairs_of_states(corpus: Corpus) -> None:
-    teacher = TeacherEncoder(teacher_of(trunk()))
-    deaf = replace(corpus.recordings[0], words=())
-    short = replace(corpus.recordings[1], end=corpus.recordings[1].begin + 4_800)
-    heard = teacher_states(teacher, corpus, [deaf, short, *corpus.recordings[2:6]])
-    assert len(heard) == 4
-    longest = max(corpus.recordings[2:6], key=lambda one: one.seconds)
-    assert heard[-1].words == longest.words
-    pcm, lengths = side_by_side([with_tail(corpus.audio(longest))])
-    alone = teacher(WhisperMel()(pcm), lengths, Without(pairs=False))[0]
-    pairs = alone[: 2 * int(lengths)].reshape(int(lengths), 2 * DIM)
-    assert heard[-1].states.shape == pairs.shape
-    torch.testing.assert_close(heard[-1].states.float(), pairs, rtol=0.05, atol=0.05)
-
-
-def test_a_reader_of_states_learns_to_spell_them(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(ceiling_room, "_BATCH", 200)
-    monkeypatch.setattr(ceiling_room, "_WARMUP", 5)
-    vocabulary = make_vocabulary([text for text in WORDS for _ in range(20)], PIECES, tmp_path)
-    looks = torch.randn(len(vocabulary), 16, generator=torch.Generator().manual_seed(0))
-    heard: list[States] = []
-    for text in WORDS * 8:
-        spelled = [0, *(one for piece in vocabulary.encode(text) for one in (piece, piece, 0, 0))]
-        heard.append(States(looks[spelled].bfloat16(), tuple(text.split())))
-    torch.manual_seed(0)
-    reader = Reader(16, len(vocabulary), width=64)
-    before = word_errors_of(reader, {"all": heard}, vocabulary)
-    losses = list(learn(reader, heard, vocabulary, rounds=60))
-    assert losses[-1] < 0.3 * losses[0]
-    assert word_errors_of(reader, {"all": heard, "one": heard[:1]}, vocabulary)["all"] < 0.2
-    assert before["all"] > 0.9
-
-
-def test_the_ceiling_is_a_table(tmp_path: Path, monkeypatch) -> None:
-    data, wheel = given_to_a_run(tmp_path)
-    monkeypatch.setattr(english_commands, "NUM_PIECES", PIECES)
-    arguments = ["--data", data, "--out", tmp_path / "out", "--teacher", wheel, "--rounds", 2]
-    ran = CliRunner().invoke(english_commands.app, ["ceiling", *map(str, arguments)])
-    assert ran.exit_code == 0, ran.output
-    rows = [line for line in ran.stdout.splitlines() if line.startswith(("| 1 |", "| 2 |"))]
-    assert len(rows) == 2
-    assert all(row.count("%") == 2 for row in rows)
