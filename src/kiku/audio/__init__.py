@@ -1,4 +1,5 @@
-"""Sound from outside -> mono float32 samples at one rate: `AudioInput`, files, arrays, frames."""
+"""Sound from outside -> mono float32 samples at one rate: `AudioInput`, files, arrays, frames; and
+small encoded files (`encode`)."""
 
 from kiku.audio.channels import ChannelChanges
 from kiku.audio.checks import HEARD_DB, SignalChecks, StreamWarning
