@@ -161,6 +161,13 @@ def test_a_codec_takes_sound_of_any_length(codec: Codec) -> None:
     assert np.abs(silent).max() < 1e-3
 
 
+def test_what_is_too_loud_for_a_codec_is_clipped() -> None:
+    loud = 20 * spoken(RATE)
+    assert np.abs(loud).max() > 1.5
+    clipped = over_codec(np.clip(loud, -1, 1), RATE, "mp3", 32.0)
+    assert np.array_equal(over_codec(loud, RATE, "mp3", 32.0), clipped)
+
+
 def test_copies_pass_through_the_codecs_that_are_named() -> None:
     from dataclasses import replace
 
