@@ -161,6 +161,13 @@ def test_a_codec_takes_sound_of_any_length(codec: Codec) -> None:
     assert np.abs(silent).max() < 1e-3
 
 
+@pytest.mark.parametrize("codec", ["opus", "mp3", "aac", "amr"])
+def test_a_codec_takes_the_nearest_bit_rate_that_it_has(codec: Codec) -> None:
+    for kbit in (4.0, 8.0, 320.0):  # from the least to the most that kbit_s may be
+        found = over_codec(spoken(8000), 8000, codec, kbit)
+        assert rms(found) > 0.3 * rms(spoken(8000))
+
+
 def test_what_is_too_loud_for_a_codec_is_clipped() -> None:
     loud = 20 * spoken(RATE)
     assert np.abs(loud).max() > 1.5

@@ -23,20 +23,18 @@ class _Encoder(NamedTuple):
     """Samples a second that the codec has, in rising order."""
     late: int = 0
     """Samples by which decoded sound is late and no container tells."""
+    most_bits_per_s: int = 320_000
+    """More are refused."""
 
 
+_MPEG_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+_OPUS_RATES = (8000, 12_000, 16_000, 24_000, 48_000)
 _ENCODERS: dict[Codec, _Encoder] = {
-    "opus": _Encoder("libopus", "ogg", (8000, 12_000, 16_000, 24_000, 48_000)),
-    "mp3": _Encoder(
-        "libmp3lame", "mp3",
-        (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
-    ),
-    "aac": _Encoder(
-        "aac", "mp4", (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
-    ),
+    "opus": _Encoder("libopus", "ogg", _OPUS_RATES, most_bits_per_s=256_000),
+    "mp3": _Encoder("libmp3lame", "mp3", _MPEG_RATES),
+    "aac": _Encoder("aac", "mp4", _MPEG_RATES),
     "amr": _Encoder("libopencore_amrnb", "amr", (8000,), late=40),
-}  # fmt: skip
-_AMR_BITS_PER_S = (4750, 5150, 5900, 6700, 7400, 7950, 10_200, 12_200)
+}
 
 
 def can_encode(codec: Codec) -> bool:
@@ -69,8 +67,6 @@ def encoded(samples: NDArray[np.float32], rate: int, codec: Codec, bits_per_s: i
         bits_per_s: the codec takes the nearest that it has.
     """
     encoder = _ENCODERS[codec]
-    if codec == "amr":
-        bits_per_s = min(_AMR_BITS_PER_S, key=lambda one: abs(one - bits_per_s))
     integers = (np.clip(samples, -1, 1) * 32767).astype("<i2")
     frame = av.AudioFrame.from_ndarray(integers[np.newaxis], format="s16", layout="mono")
     # Without a time the container would not be told how many samples the codec adds in front.
@@ -80,7 +76,7 @@ def encoded(samples: NDArray[np.float32], rate: int, codec: Codec, bits_per_s: i
         container: Any = av.open(buffer, "w", format=encoder.container)
         with container:
             stream = container.add_stream(encoder.name, rate=rate, layout="mono")
-            stream.bit_rate = bits_per_s
+            stream.bit_rate = min(bits_per_s, encoder.most_bits_per_s)
             for packet in (*stream.encode(frame), *stream.encode(None)):
                 container.mux(packet)
     except (FFmpegError, ValueError):  # it is not built in, or not for this rate

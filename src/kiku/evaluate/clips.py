@@ -100,13 +100,14 @@ def data_uri(samples: NDArray[np.float32], rate: int) -> str:
     """
     data, kind = encoded(samples, rate, "mp3", _BITS_PER_S), "mpeg"
     if not data:
-        data, kind = _wav((np.clip(samples, -1, 1) * 32767).astype("<i2"), rate), "wav"
+        data, kind = _wav(samples, rate), "wav"
     return f"data:audio/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def _wav(samples: NDArray[np.int16], rate: int) -> bytes:
+def _wav(samples: NDArray[np.float32], rate: int) -> bytes:
+    integers = (np.clip(samples, -1, 1) * 32767).astype("<i2")
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setparams((1, 2, rate, len(samples), "NONE", ""))
-        file.writeframes(samples.tobytes())
+        file.writeframes(integers.tobytes())
     return buffer.getvalue()
